@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent's admin socket: how the command line asks a running agent.
+
+A Unix socket of mode 0600 under state_path. A request and its answer are one line of JSON each:
+``{"command": NAME, ...arguments}``, then ``{"result": ...}`` or ``{"error": TEXT}``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cepheid import errors
+
+LOG = logging.getLogger(__name__)
+
+SOCKET_NAME = "cepheid-agent.sock"
+
+#: The longest path of a Unix socket. Source: unix(7).
+MAX_PATH_BYTES = 107
+
+#: Seconds between two looks whether the server is to stop.
+STOP_POLL_SECONDS = 1.0
+
+#: Seconds for a client to send its request.
+REQUEST_TIMEOUT_SECONDS = 10.0
+
+
+class AdminServer:
+    """Answers requests on a thread of its own, and each request on another.
+
+    :param path: the socket; one that a dead agent left is replaced
+    :param commands: by name, what is called with the request's arguments
+    :raises ConfigError: the socket cannot be made
+    """
+
+    def __init__(self, path: Path, commands: Mapping[str, Callable[..., Any]]) -> None:
+        self.path = path
+        self._commands = commands
+        self._stopped = False
+        if len(os.fsencode(path)) > MAX_PATH_BYTES:
+            raise errors.ConfigError(
+                f"The admin socket {path} has too long a path ({MAX_PATH_BYTES} bytes at most); "
+                "choose a shorter [DEFAULT] state_path."
+            )
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            path.unlink(missing_ok=True)
+            previous = os.umask(0o177)
+            try:
+                self._socket.bind(os.fspath(path))
+            finally:
+                os.umask(previous)
+            self._socket.listen()
+        except OSError as err:
+            raise errors.ConfigError(
+                f"The admin socket {path} cannot be made: {err.strerror}."
+            ) from err
+        self._socket.settimeout(STOP_POLL_SECONDS)
+        self._thread = threading.Thread(target=self._serve, name="admin", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Take no more requests and remove the socket."""
+        self._stopped = True
+        self.path.unlink(missing_ok=True)
+        self._thread.join(2 * STOP_POLL_SECONDS)
+        self._socket.close()
+
+    def _serve(self) -> None:
+        while not self._stopped:
+            try:
+                connection, _ = self._socket.accept()
+            except TimeoutError:
+                continue
+            except OSError as err:
+                if not self._stopped:
+                    LOG.error("The admin socket failed: %s", err)
+                return
+            threading.Thread(
+                target=self._answer, args=(connection,), name="admin-request", daemon=True
+            ).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.settimeout(REQUEST_TIMEOUT_SECONDS)
+            with connection.makefile("rwb") as stream:
+                line = stream.readline()
+                connection.settimeout(None)
+                stream.write(json.dumps(self._carry_out(line), default=str).encode() + b"\n")
+
+    def _carry_out(self, line: bytes) -> dict[str, Any]:
+        try:
+            request = json.loads(line)
+            command = self._commands[request.pop("command")]
+        except (ValueError, KeyError, AttributeError, TypeError):
+            return {"error": "The request is not one that this agent knows."}
+        try:
+            return {"result": command(**request)}
+        except errors.CepheidError as err:
+            return {"error": str(err)}
+        except Exception as err:
+            LOG.exception("An admin request failed")
+            return {"error": f"{type(err).__name__}: {err}; see the agent's log."}
+
+
+def call(state_path: str | Path, command: str, **arguments: Any) -> Any:
+    """Ask the agent that runs on this host; return its answer.
+
+    :raises NotRunning: no agent answers
+    :raises CepheidError: the agent refuses, or its socket may not be used
+    """
+    path = Path(state_path) / SOCKET_NAME
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        try:
+            connection.connect(os.fspath(path))
+        except PermissionError as err:
+            raise errors.CepheidError(
+                f"The agent's socket {path} may only be used by the user who runs the agent."
+            ) from err
+        except OSError as err:
+            raise errors.NotRunning(f"No agent answers on {path}.") from err
+        with connection.makefile("rwb") as stream:
+            stream.write(json.dumps({"command": command, **arguments}).encode() + b"\n")
+            stream.flush()
+            line = stream.readline()
+    if not line:
+        raise errors.CepheidError("The agent ended before it answered; see its log.")
+    answer = json.loads(line)
+    if "error" in answer:
+        raise errors.CepheidError(answer["error"])
+    return answer["result"]

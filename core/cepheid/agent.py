@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent of one host: what tasks share, and which tasks there are.
+
+It has no timers; the service (:mod:`cepheid.service`) gives it those. The command line uses one
+without them.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from oslo_config import cfg
+
+from cepheid import config, drivers, errors, loading, observers
+from cepheid.clock import Clock
+from cepheid.journal import FILE_NAME as JOURNAL_FILE_NAME
+from cepheid.journal import Journal
+from cepheid.native import NativePool
+from cepheid.run import Runner
+from cepheid.task import Task
+
+LOG = logging.getLogger(__name__)
+
+NAMESPACE = "cepheid.tasks"
+
+
+class Agent:
+    """Holds the configuration, the journal, the drivers and the tasks of one host.
+
+    :param conf: as :func:`cepheid.config.load` returns it
+    :raises CepheidError: state_path or the journal cannot be used
+    """
+
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        clock: Clock | None = None,
+        uniform: random.Random | None = None,
+    ) -> None:
+        self.conf = conf
+        self.clock = clock or Clock()
+        self.random = uniform or random.Random()
+        #: The name of this host in the inventory.
+        self.host: str = conf.host
+        self.state_path = _make_state_path(conf)
+        self.journal = Journal(self.state_path / JOURNAL_FILE_NAME)
+        self.native = NativePool(conf.native_workers)
+        self.drivers = drivers.DriverSet(self)
+        self.runner = Runner(
+            self.journal,
+            self.state_path / "cepheid-locks",
+            self.clock,
+            _load_observers(self, conf.observers),
+            dry_run=lambda: conf.dry_run,
+        )
+        #: Every task plugin that was found, loaded or not.
+        self.plugins: list[loading.Plugin] = []
+        #: The tasks that are enabled and could be built, by name.
+        self.tasks: dict[str, Task] = {}
+        self._loaded: dict[str, loading.Plugin] = {}
+
+    def driver(self, kind: str) -> Any:
+        """Return the shared driver of `kind`, built on first use.
+
+        :raises PluginError: it cannot be had
+        """
+        return self.drivers.get(kind)
+
+    def run_native(
+        self, call: Callable[..., Any], *args: Any, deadline: float, name: str = ""
+    ) -> Any:
+        """Make one native call with a deadline, see :meth:`cepheid.native.NativePool.run`."""
+        return self.native.run(call, *args, deadline=deadline, name=name)
+
+    def load_tasks(self, conf: cfg.ConfigOpts | None = None) -> None:
+        """Find the task plugins and build those that are enabled.
+
+        Called again, with the configuration read anew, it keeps the tasks that stay, drops those
+        that go and builds new ones.
+
+        :raises ConfigError: the configuration is wrong; the agent goes on with the one it has
+        """
+        conf = conf or self.conf
+        plugins = catalogue(conf)
+        for plugin in plugins:
+            known = self._loaded.get(plugin.name)
+            if known is not None and known.identity == plugin.identity:
+                _warn_if_upgraded(known, plugin)
+            if plugin.state == "found":
+                prepare(conf, plugin)
+        self.drivers.prepare(conf)
+        config.check(conf)
+
+        self.conf = conf
+        tasks: dict[str, Task] = {}
+        for plugin in plugins:
+            if plugin.state != "found":
+                continue
+            known = self._loaded.get(plugin.name)
+            task: Task | None
+            if known is not None and known.identity == plugin.identity:
+                task = self.tasks[plugin.name]
+                task.configure(conf)
+            else:
+                task = self._build(plugin)
+            if task is not None:
+                tasks[plugin.name] = task
+        self.plugins, self.tasks = plugins, tasks
+        self._loaded = {plugin.name: plugin for plugin in plugins if plugin.state == "enabled"}
+
+    def load_task(self, name: str) -> Task:
+        """Find and build one task, enabled or not, without the others.
+
+        :raises PluginError: there is none of that name, or it cannot be used
+        """
+        plugins = [plugin for plugin in catalogue(self.conf) if plugin.name == name]
+        usable = [plugin for plugin in plugins if plugin.state in ("found", "disabled")]
+        if not plugins:
+            raise errors.PluginError(
+                f"There is no task {name!r}; 'cepheid task list' shows those there are."
+            )
+        if usable:
+            prepare(self.conf, usable[0], even_disabled=True)
+            config.check(self.conf)
+            task = None if usable[0].state == "failed" else self._build(usable[0])
+            if task is not None:
+                return task
+        plugin = usable[0] if usable else plugins[0]
+        raise errors.PluginError(
+            f"The task {name} of {plugin.provider} cannot be used ({plugin.state}): {plugin.reason}"
+        )
+
+    def close(self) -> None:
+        """Close the drivers, the native threads and the journal."""
+        self.drivers.close()
+        self.native.close()
+        self.journal.close()
+
+    def _build(self, plugin: loading.Plugin) -> Task | None:
+        """Construct one task; if that fails, set the plugin aside."""
+        try:
+            task: Task = plugin.factory(self)
+        except errors.CepheidError as err:
+            plugin.fail(err)
+        except Exception as err:
+            LOG.debug("Task %s cannot be built", plugin.name, exc_info=True)
+            plugin.fail(f"its constructor failed: {type(err).__name__}: {err}")
+        else:
+            task.distribution = plugin.distribution
+            plugin.state, plugin.reason = "enabled", ""
+            return task
+        return None
+
+
+def catalogue(conf: cfg.ConfigOpts) -> list[loading.Plugin]:
+    """Find all task plugins and settle which are wanted; those that are stay ``found``.
+
+    :raises ConfigError: enabled_tasks or disabled_tasks name a task that nobody provides
+    """
+    plugins = loading.discover(NAMESPACE)
+    names = sorted({plugin.name for plugin in plugins})
+    bundled = {plugin.name for plugin in plugins if plugin.is_bundled}
+    providers = config.register_providers(conf, names)
+    loading.settle_conflicts(plugins, providers, "[task_providers] {name}")
+    enabled = _select(conf.enabled_tasks, names, bundled, "enabled_tasks")
+    disabled = _select(conf.disabled_tasks, names, bundled, "disabled_tasks")
+    for plugin in plugins:
+        if plugin.state != "found":
+            continue
+        if plugin.name in disabled:
+            plugin.state, plugin.reason = "disabled", "named in disabled_tasks"
+        elif plugin.name not in enabled:
+            plugin.state, plugin.reason = "disabled", "not named in enabled_tasks"
+    return plugins
+
+
+def prepare(conf: cfg.ConfigOpts, plugin: loading.Plugin, even_disabled: bool = False) -> None:
+    """Load a task plugin's class and register its options and those of its drivers.
+
+    Whatever fails is written into the plugin's state and reason, as is that its own options
+    switch it off.
+    """
+    try:
+        _register_options(conf, plugin)
+        for kind in plugin.factory.drivers:
+            drivers.find(conf, kind)
+        options = conf[plugin.name]
+        if even_disabled:
+            return
+        if not options.enabled:
+            plugin.state, plugin.reason = "disabled", f"[{plugin.name}] enabled is false"
+        elif options.spacing < 0:
+            plugin.state, plugin.reason = "disabled", f"[{plugin.name}] spacing is negative"
+    except errors.PluginError as err:
+        plugin.fail(err)
+    except (ValueError, cfg.Error):
+        pass  # a bad value: config.check() names it, and nothing is started
+
+
+def _register_options(conf: cfg.ConfigOpts, plugin: loading.Plugin) -> None:
+    factory = plugin.load()
+    if not (isinstance(factory, type) and issubclass(factory, Task)):
+        raise errors.PluginError(f"{plugin.entry_point.value} is not a subclass of cepheid.Task")
+    if factory.task_name() != plugin.name:
+        raise errors.PluginError(
+            f"{plugin.entry_point.value} is the task {factory.task_name()!r}; "
+            f"name the entry point {plugin.name!r} and the task alike"
+        )
+    try:
+        conf.register_opts(factory.all_options(), group=plugin.name)
+        for group, options in factory.shared_options:
+            conf.register_opts(options, group=group)
+    except Exception as err:
+        raise errors.PluginError(f"its options are bad: {type(err).__name__}: {err}") from err
+
+
+def _select(
+    patterns: Sequence[str], names: Sequence[str], bundled: set[str], option: str
+) -> set[str]:
+    selected: set[str] = set()
+    for pattern in patterns:
+        if pattern == config.BUNDLED_TASKS:
+            selected |= bundled
+            continue
+        matches = set(fnmatch.filter(names, pattern))
+        if not matches and not set(pattern) & set("*?["):
+            raise errors.ConfigError(
+                f"[DEFAULT] {option} names the task {pattern!r}, which nothing installed "
+                "provides. Install the package that does, or correct the name "
+                "('cepheid task list' shows those there are)."
+            )
+        selected |= matches
+    return selected
+
+
+def _warn_if_upgraded(known: loading.Plugin, found: loading.Plugin) -> None:
+    if known.version != found.version:
+        LOG.warning(
+            "Task %s: %s is installed now, %s stays loaded until the agent is restarted",
+            found.name,
+            found.provider,
+            known.version,
+        )
+
+
+def _load_observers(agent: Agent, names: Sequence[str]) -> list[observers.Observer]:
+    offered = loading.discover(observers.NAMESPACE)
+    found: list[observers.Observer] = []
+    for name in names:
+        plugins = [plugin for plugin in offered if plugin.name == name]
+        if not plugins:
+            raise errors.ConfigError(
+                f"[DEFAULT] observers names {name!r}, which nothing installed provides."
+            )
+        try:
+            found.append(plugins[0].load()(agent))
+        except Exception as err:  # noqa: BLE001 - a vendor's observer may do anything
+            LOG.error("The observer %s of %s: %s", name, plugins[0].provider, err)
+    return found
+
+
+def _make_state_path(conf: cfg.ConfigOpts) -> Path:
+    path = Path(conf.state_path)
+    try:
+        path.mkdir(mode=0o750, parents=True, exist_ok=True)
+    except OSError as err:
+        raise errors.ConfigError(
+            f"[DEFAULT] state_path = {path} cannot be made: {err.strerror}. Run as the user who "
+            "owns it, or set another."
+        ) from err
+    return path

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``cepheid`` program: its global options, its configuration, how it reports errors."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+from typing import Any
+
+from cliff import app, commandmanager
+from oslo_config import cfg
+
+from cepheid import config
+
+NAMESPACE = "cepheid.cli"
+
+
+class App(app.App):
+    """Finds the commands in the entry points of ``cepheid.cli`` and runs one."""
+
+    #: A command prints its result, and warnings; --verbose adds what it logs besides.
+    DEFAULT_VERBOSE_LEVEL = 0
+
+    def __init__(self) -> None:
+        super().__init__(
+            description="A host agent for libvirt/KVM hypervisors that runs periodic tasks.",
+            version=importlib.metadata.version("cepheid"),
+            command_manager=commandmanager.CommandManager(NAMESPACE),
+            deferred_help=True,
+        )
+        self._conf: cfg.ConfigOpts | None = None
+
+    @property
+    def conf(self) -> cfg.ConfigOpts:
+        """The configuration, read on first use."""
+        if self._conf is None:
+            self._conf = self.load_conf()
+        return self._conf
+
+    def load_conf(self) -> cfg.ConfigOpts:
+        """Read the configuration anew.
+
+        :raises ConfigError: a file or value is bad
+        """
+        return config.load(self.options.config_file, self.options.config_dir)
+
+    def build_option_parser(
+        self,
+        description: str | None,
+        version: str | None,
+        argparse_kwargs: dict[str, Any] | None = None,
+    ) -> argparse.ArgumentParser:
+        parser = super().build_option_parser(description, version, argparse_kwargs)
+        parser.add_argument(
+            "--config-file",
+            action="append",
+            metavar="PATH",
+            help="A configuration file; may be given several times, a later one wins. "
+            "nova.conf is understood.",
+        )
+        parser.add_argument(
+            "--config-dir",
+            action="append",
+            metavar="PATH",
+            help="A directory whose *.conf files are read in the order of their names.",
+        )
+        return parser
+
+    def run(self, argv: list[str]) -> int:
+        """Run the command in `argv`, or show what there is; return the exit status."""
+        return int(super().run(argv or ["help"]) or 0)

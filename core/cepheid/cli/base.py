@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands have in common."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cliff import command, lister, show
+from oslo_config import cfg
+
+from cepheid import config, errors
+from cepheid.agent import Agent
+
+
+class _WithConfiguration(command.Command):
+    """A command that reads the configuration."""
+
+    @property
+    def conf(self) -> cfg.ConfigOpts:
+        """The configuration; it is read on first use."""
+        return self.app.conf  # type: ignore[attr-defined, no-any-return]
+
+    @contextmanager
+    def agent(self) -> Iterator[Agent]:
+        """Give an agent without timers, for its drivers and its journal."""
+        agent = Agent(self.conf)
+        try:
+            config.check(self.conf)
+            yield agent
+        finally:
+            agent.close()
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        """Carry out the command; an error of the operator's is one line, not a traceback."""
+        try:
+            return int(super().run(parsed_args) or 0)
+        except errors.CepheidError as err:
+            if self.app.options.debug:
+                raise
+            print(f"cepheid: {err}", file=sys.stderr)
+            return err.exit_code
+
+    def say(self, text: str) -> None:
+        """Tell the operator something beside the result."""
+        print(text, file=sys.stderr)
+
+
+class Command(_WithConfiguration):
+    """A command that prints what it wants."""
+
+
+class Lister(_WithConfiguration, lister.Lister):
+    """A command that answers with rows: a table, json, yaml, csv or values."""
+
+
+class ShowOne(_WithConfiguration, show.ShowOne):
+    """A command that answers with the fields of one thing."""

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Time, injected: everything in Cepheid that asks for the time or waits asks one of these."""
+
+from __future__ import annotations
+
+import datetime
+import threading
+import time
+
+
+class Clock:
+    """The real clock: monotonic seconds for scheduling, UTC for records."""
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back and do not know of the time of day."""
+        return time.monotonic()
+
+    def utcnow(self) -> datetime.datetime:
+        """Return the time in UTC, naive, as all tables and records hold it."""
+        return datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+
+    def sleep(self, seconds: float) -> None:
+        """Let `seconds` pass."""
+        time.sleep(seconds)
+
+    def wait(self, event: threading.Event, seconds: float | None) -> bool:
+        """Wait until `event` is set, `seconds` at most; tell whether it is."""
+        return event.wait(seconds)

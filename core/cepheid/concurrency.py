@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one place that knows whether threads are green.
+
+Cepheid is written on the standard library's threading API. With ``concurrency = eventlet`` the
+executable monkey-patches that API before anything else is imported, with ``threading`` it does
+not. The few parts that need a real operating system thread either way (native calls, the signal
+watcher, libvirt's event loop) ask for the unpatched modules here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from collections.abc import Callable
+from types import FrameType, ModuleType
+from typing import Any
+
+#: What ``[DEFAULT] concurrency`` is when nobody sets it.
+DEFAULT = "eventlet"
+CHOICES = ("eventlet", "threading")
+
+
+def patch() -> None:
+    """Make the threads of this process green. Call it before any other import."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that eventlet is no longer developed is no news
+        import eventlet
+
+    eventlet.monkey_patch()
+
+
+def is_green() -> bool:
+    """Tell whether this process runs with green threads."""
+    if "eventlet" not in sys.modules:
+        return False
+    from eventlet import patcher
+
+    return bool(patcher.is_monkey_patched("thread"))
+
+
+def original(name: str) -> Any:
+    """Return the standard module `name` as it was before :func:`patch`."""
+    if is_green():
+        from eventlet import patcher
+
+        return patcher.original(name)
+    module: ModuleType = importlib.import_module(name)
+    return module
+
+
+def frame_getter() -> Callable[[], FrameType | None]:
+    """Return a function that tells where the calling thread is by then.
+
+    To be called by the thread that is to be watched; the answer may be asked for from any other.
+    """
+    if is_green():
+        import greenlet
+
+        current = greenlet.getcurrent()
+        return lambda: current.gr_frame
+    import threading
+
+    ident = threading.get_ident()
+    return lambda: sys._current_frames().get(ident)

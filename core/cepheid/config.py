@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The core's options, and reading configuration files so that mistakes are named."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+from oslo_config import cfg
+from oslo_log import log as oslo_log
+
+from cepheid import concurrency, errors, loading, periodic_task
+
+PROJECT = "cepheid"
+
+#: Stands for the tasks of the cepheid distribution itself in enabled_tasks and disabled_tasks.
+BUNDLED_TASKS = "bundled"
+
+#: What these libraries say below a warning is not about this host.
+QUIET_LIBRARIES = ("alembic=WARN", "oslo_db=WARN")
+
+OPTIONS: list[cfg.Opt] = [
+    cfg.StrOpt(
+        "host",
+        default=socket.gethostname(),
+        sample_default="<the machine's host name>",
+        help="The name of this host in the inventory: the value of instances.host, compared "
+        "exactly. The same as nova-compute's beside one.",
+    ),
+    cfg.StrOpt(
+        "state_path",
+        default="/var/lib/cepheid",
+        help="The directory of the journal, the locks, the admin socket and, by default, the "
+        "inventory.",
+    ),
+    cfg.StrOpt(
+        "concurrency",
+        default=concurrency.DEFAULT,
+        choices=concurrency.CHOICES,
+        help="Threads of the agent: green ones, or the operating system's. Read at start only.",
+    ),
+    cfg.ListOpt(
+        "enabled_tasks",
+        default=[BUNDLED_TASKS],
+        help="The tasks to run: names or patterns such as 'poll_*'. 'bundled' stands for those "
+        "that cepheid itself brings, '*' for all that are installed.",
+    ),
+    cfg.ListOpt(
+        "disabled_tasks",
+        default=[],
+        help="The tasks not to run, though enabled_tasks names them: names or patterns.",
+    ),
+    cfg.BoolOpt(
+        "dry_run",
+        default=False,
+        help="Let every task record what it would change, and change nothing.",
+    ),
+    cfg.ListOpt(
+        "observers",
+        default=["log"],
+        help="What is told of every run: names of entry points in cepheid.observers.",
+    ),
+    cfg.BoolOpt("periodic_enable", default=True, help="Run the tasks by their timers."),
+    cfg.IntOpt(
+        "periodic_fuzzy_delay",
+        default=60,
+        min=0,
+        help="The most seconds by which the agent's first runs are delayed, at random, so that "
+        "many hosts that start together spread out. 0 for none.",
+    ),
+    cfg.IntOpt(
+        "periodic_interval_max",
+        min=1,
+        help="The most seconds between two times that a timer looks what is due.",
+    ),
+    cfg.IntOpt(
+        "graceful_shutdown_timeout",
+        default=60,
+        min=1,
+        help="Seconds that SIGTERM gives running tasks to end; then the agent ends without them.",
+    ),
+    cfg.IntOpt(
+        "native_workers",
+        default=8,
+        min=1,
+        help="Hypervisor calls that may be under way at one time.",
+    ),
+]
+
+
+def list_opts() -> list[tuple[str | None, list[cfg.Opt]]]:
+    """List the core's options for oslo.config's generator."""
+    return [
+        (None, OPTIONS),
+        *periodic_task.list_opts(),
+        (
+            "task_providers",
+            [
+                cfg.StrOpt(
+                    "<task>",
+                    help="The distribution that provides the task of this name, where several "
+                    "do. This is how a bundled task is replaced.",
+                )
+            ],
+        ),
+    ]
+
+
+def list_task_opts() -> list[tuple[str, list[cfg.Opt]]]:
+    """List the bundled tasks' options for oslo.config's generator, a group each."""
+    return [
+        (plugin.name, plugin.load().all_options())
+        for plugin in loading.discover("cepheid.tasks")
+        if plugin.is_bundled
+    ]
+
+
+def load(
+    config_files: Sequence[str] | None = None, config_dirs: Sequence[str] | None = None
+) -> cfg.ConfigOpts:
+    """Read the configuration.
+
+    :param config_files: in this order, a later one wins; by default those of
+        /etc/cepheid and the other usual places
+    :raises ConfigError: a file or value is bad; the message names it
+    """
+    conf = cfg.ConfigOpts()
+    conf.register_opts(OPTIONS)
+    conf.register_opts(periodic_task.OPTIONS)
+    oslo_log.register_options(conf)
+    oslo_log.set_defaults(default_log_levels=[*oslo_log.get_default_log_levels(), *QUIET_LIBRARIES])
+    arguments = []
+    for path in config_files or ():
+        arguments += ["--config-file", path]
+    for path in config_dirs or ():
+        arguments += ["--config-dir", path]
+    try:
+        conf(arguments, project=PROJECT)
+    except cfg.ConfigFilesNotFoundError as err:
+        files = ", ".join(err.config_files)
+        raise errors.ConfigError(f"The configuration file {files} cannot be read.") from err
+    except cfg.ConfigFileParseError as err:
+        raise errors.ConfigError(_one_line(err)) from err
+    except cfg.Error as err:
+        raise errors.ConfigError(_one_line(err)) from err
+    return conf
+
+
+def check(conf: cfg.ConfigOpts) -> None:
+    """Look at every registered option, so that a bad value is found at once.
+
+    :raises ConfigError: a value is bad; the message names group, option and file
+    """
+    for name in conf:
+        _check_one(conf, None, name)
+        if isinstance(conf[name], cfg.ConfigOpts.GroupAttr):
+            for option in conf[name]:
+                _check_one(conf, name, option)
+
+
+def _check_one(conf: cfg.ConfigOpts, group: str | None, option: str) -> None:
+    holder: Any = conf if group is None else conf[group]
+    try:
+        holder[option]
+    except (ValueError, cfg.Error) as err:
+        reason = _one_line(err).rpartition("is not valid: ")[2]
+        raise errors.ConfigError(
+            f"[{group or 'DEFAULT'}] {option} in {_location(conf, option, group)}: {reason}"
+        ) from err
+
+
+def _location(conf: cfg.ConfigOpts, option: str, group: str | None) -> str:
+    try:
+        return where_set(conf, option, group)
+    except (ValueError, cfg.Error):
+        return ", ".join(conf.config_file or []) or "the configuration"
+
+
+def where_set(conf: cfg.ConfigOpts, name: str, group: str | None = None) -> str:
+    """Tell where an option's value comes from: a file, or ``default``."""
+    location = conf.get_location(name, group)
+    if location is None:
+        return "default"
+    return str(location.detail) if location.location.is_user_controlled else "default"
+
+
+def set_up_logging(conf: cfg.ConfigOpts) -> None:
+    """Set up oslo.log as `conf` says.
+
+    :raises ConfigError: its options cannot be used
+    """
+    try:
+        oslo_log.setup(conf, PROJECT)
+    except (oslo_log.LogConfigError, OSError) as err:
+        raise errors.ConfigError(f"Logging cannot be set up: {_one_line(err)}") from err
+    logging.captureWarnings(True)
+
+
+def register_providers(conf: cfg.ConfigOpts, names: Sequence[str]) -> dict[str, str]:
+    """Return which distribution ``[task_providers]`` names for each of `names`."""
+    for name in names:
+        conf.register_opt(cfg.StrOpt(name), group="task_providers")
+    return {name: conf.task_providers[name] for name in names if conf.task_providers[name]}
+
+
+def _one_line(err: Exception) -> str:
+    return " ".join(str(err).split())

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Drivers: what tasks share. A kind leads to a namespace, a configured name and one object.
+
+The core knows no driver's contract: a task asks for a kind and knows what it gets.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+
+from oslo_config import cfg
+
+from cepheid import errors, loading
+
+if TYPE_CHECKING:
+    from cepheid.agent import Agent
+
+LOG = logging.getLogger(__name__)
+
+#: The driver of each bundled kind when ``[KIND] driver`` is not set. Of another kind, the only
+#: one that is installed.
+DEFAULTS = {
+    "bandwidth": "libvirt",
+    "database": "sqlalchemy",
+    "hypervisor": "libvirt",
+    "network": "libvirt",
+    "scheduler": "messaging",
+}
+
+
+def driver_option(kind: str) -> cfg.Opt:
+    """Return the option that names the driver of a kind, for group ``[KIND]``."""
+    return cfg.StrOpt(
+        "driver",
+        default=DEFAULTS.get(kind),
+        help=f"The {kind} driver: the name of an entry point in cepheid.{kind}.",
+    )
+
+
+def find(conf: cfg.ConfigOpts, kind: str) -> loading.Plugin:
+    """Return the plugin that is configured for `kind`, loaded, its options registered.
+
+    :raises PluginError: there is none, or several, or it cannot be loaded
+    """
+    conf.register_opt(driver_option(kind), group=kind)
+    offered = loading.discover(f"cepheid.{kind}")
+    name = conf[kind].driver
+    if name is None and len({plugin.name for plugin in offered}) == 1:
+        name = offered[0].name
+    chosen = [plugin for plugin in offered if plugin.name == name]
+    if not chosen:
+        names = ", ".join(sorted({plugin.name for plugin in offered})) or "none"
+        raise errors.PluginError(
+            f"[{kind}] driver = {name or '(not set)'}: no such driver is installed; "
+            f"installed are: {names}."
+        )
+    if len(chosen) > 1:
+        providers = " and ".join(plugin.provider for plugin in chosen)
+        raise errors.PluginError(
+            f"The {kind} driver {name} is offered by {providers}; uninstall one of them."
+        )
+    plugin = chosen[0]
+    try:
+        factory = plugin.load()
+        conf.register_opts(list(getattr(factory, "options", ())), group=kind)
+    except errors.PluginError as err:
+        plugin.fail(err)
+        raise errors.PluginError(
+            f"The {kind} driver {name} of {plugin.provider} cannot be loaded: {err}"
+        ) from err
+    except (cfg.Error, TypeError, AttributeError) as err:
+        raise errors.PluginError(
+            f"The {kind} driver {name} of {plugin.provider} has bad options: {err}"
+        ) from err
+    return plugin
+
+
+class DriverSet:
+    """The drivers of one agent: each is built on first use, shared, and closed at the end."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._drivers: dict[str, Any] = {}
+        self._given: set[str] = set()
+        self._lock = threading.RLock()
+
+    def get(self, kind: str) -> Any:
+        """Return the agent's driver of `kind`.
+
+        :raises PluginError: it cannot be had
+        """
+        with self._lock:
+            if kind not in self._drivers:
+                self._drivers[kind] = find(self._agent.conf, kind).load()(self._agent)
+            return self._drivers[kind]
+
+    def use(self, kind: str, driver: Any) -> None:
+        """Let `driver` be the agent's driver of `kind`, whatever is configured."""
+        self._drivers[kind] = driver
+        self._given.add(kind)
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of the drivers in use."""
+        return [kind for kind in self._drivers if kind not in self._given]
+
+    def prepare(self, conf: cfg.ConfigOpts) -> None:
+        """Register the options of the drivers in use with a configuration read anew."""
+        for kind in self.kinds:
+            find(conf, kind)
+
+    def check(self) -> None:
+        """Let every driver in use that can check itself do so.
+
+        :raises CepheidError: one of them cannot work as it is configured
+        """
+        for driver in list(self._drivers.values()):
+            check = getattr(driver, "check", None)
+            if check is not None:
+                check()
+
+    def close(self) -> None:
+        """Close the drivers; an error in one does not keep the others open."""
+        with self._lock:
+            for kind, driver in reversed(list(self._drivers.items())):
+                close = getattr(driver, "close", None)
+                try:
+                    if close is not None:
+                        close()
+                except Exception:
+                    LOG.exception("The %s driver did not close", kind)
+            self._drivers.clear()

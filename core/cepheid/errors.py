@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The errors an operator can meet: each is one clear line that names the thing and the remedy."""
+
+
+class CepheidError(Exception):
+    """What went wrong, with which option, file, row or plugin, and what to do about it.
+
+    The command line prints the text and exits with :attr:`exit_code`; it never shows a traceback.
+    """
+
+    exit_code = 1
+
+
+class ConfigError(CepheidError):
+    """A configuration file or option cannot be used."""
+
+
+class PluginError(CepheidError):
+    """A plugin is missing, ambiguous or cannot be loaded."""
+
+
+class JournalError(CepheidError):
+    """The journal cannot be read or written; without it nothing is changed."""
+
+
+class CallTimeout(CepheidError):
+    """A native call did not return before its deadline; whether it took effect is not known."""
+
+
+class NotRunning(CepheidError):
+    """No agent answers on the admin socket."""
+
+
+class Busy(CepheidError):
+    """The task is running already, in this process or in another."""

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Native calls with a deadline.
+
+A Python thread cannot be killed and a native call can hang for ever. :class:`NativePool` runs
+such calls on daemon threads of its own. A call that is past its deadline is abandoned: its caller
+gets :class:`~cepheid.errors.CallTimeout`, its thread is replaced, and should the call ever return,
+its result is dropped and the thread ends. Give it one native call at a time: what a caller would
+have done next is then never done.
+
+The pool is the same with native and with green threads: its workers are native, and a caller
+waits on a socket, which with green threads wakes the hub.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from cepheid import concurrency, errors
+
+T = TypeVar("T")
+
+#: Abandoned calls that may hang at one time; beyond, the pool refuses work at once.
+MAX_ABANDONED = 64
+
+
+class _Call:
+    """One call: queued, then running, then finished or abandoned."""
+
+    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], name: str) -> None:
+        self.function = function
+        self.args = args
+        self.name = name
+        self.result: Any = None
+        self.error: Exception | SystemExit | None = None
+        self.started = False
+        self.finished = False
+        self.abandoned = False
+        self.waiter, self.waker = socket.socketpair()
+
+    def run(self) -> None:
+        try:
+            self.result = self.function(*self.args)
+        except (Exception, SystemExit) as err:  # noqa: BLE001 - raised on the caller's thread
+            self.error = err
+
+    def close(self) -> None:
+        self.waiter.close()
+        self.waker.close()
+
+
+class NativePool:
+    """A bounded pool of native daemon threads whose calls have deadlines.
+
+    :param size: calls that may run at one time, abandoned ones not counted
+    :param max_abandoned: calls that may hang at one time before new ones are refused
+    """
+
+    def __init__(self, size: int = 8, max_abandoned: int = MAX_ABANDONED) -> None:
+        self.size = size
+        self.max_abandoned = max_abandoned
+        self._threading = concurrency.original("threading")
+        # The descriptor's own write: with green threads the caller's socket is green, and a
+        # worker must not touch the hub.
+        self._write = concurrency.original("os").write
+        self._changed = self._threading.Condition(self._threading.Lock())
+        self._queue: deque[_Call] = deque()
+        self._workers = 0
+        self._idle = 0
+        self._abandoned = 0
+        self._abandoned_total = 0
+        self._closed = False
+
+    @property
+    def abandoned(self) -> int:
+        """Calls that hang past their deadline now."""
+        return self._abandoned
+
+    @property
+    def abandoned_total(self) -> int:
+        """Calls that were abandoned since the start."""
+        return self._abandoned_total
+
+    def run(self, function: Callable[..., T], *args: Any, deadline: float, name: str = "") -> T:
+        """Call `function` on a native thread and return what it returns.
+
+        :param deadline: seconds to wait for it, the time in the queue included
+        :param name: what to call it in errors
+        :raises CallTimeout: it has not returned by then, or too many hang already
+        """
+        name = name or getattr(function, "__name__", "a native call")
+        if deadline <= 0:
+            raise errors.CallTimeout(f"{name} was not called: its time was over already.")
+        call = _Call(function, args, name)
+        try:
+            self._submit(call)
+            call.waiter.settimeout(deadline)
+            with contextlib.suppress(TimeoutError):
+                call.waiter.recv(1)
+        finally:
+            self._release(call)
+        if not call.started:
+            raise errors.CallTimeout(
+                f"{name} was not called: for {deadline:g} seconds all native threads were busy. "
+                "Look at libvirtd, or raise [DEFAULT] native_workers."
+            )
+        if not call.finished:
+            raise errors.CallTimeout(
+                f"{name} did not return within {deadline:g} seconds; "
+                "whether it took effect is not known."
+            )
+        if call.error is not None:
+            raise call.error
+        return call.result  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """Let idle workers end; running calls are left to themselves (the threads are daemons)."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _submit(self, call: _Call) -> None:
+        with self._changed:
+            if self._closed:
+                raise errors.CallTimeout(f"{call.name} was not called: the agent is stopping.")
+            if self._abandoned >= self.max_abandoned:
+                raise errors.CallTimeout(
+                    f"{call.name} was not called: {self._abandoned} earlier calls hang past "
+                    "their deadlines. Look at libvirtd and its log, then restart the agent."
+                )
+            self._queue.append(call)
+            self._provide_worker()
+
+    def _provide_worker(self) -> None:
+        if len(self._queue) <= self._idle:
+            self._changed.notify()
+        elif self._workers < self.size:
+            self._workers += 1
+            self._threading.Thread(target=self._work, name="cepheid-native", daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not self._queue and not self._closed:
+                    self._idle += 1
+                    self._changed.wait()
+                    self._idle -= 1
+                if not self._queue:
+                    self._workers -= 1
+                    return
+                call = self._queue.popleft()
+                call.started = True
+            call.run()
+            with self._changed:
+                if call.abandoned:  # another worker has taken this one's place
+                    self._abandoned -= 1
+                    return
+                call.finished = True
+                self._write(call.waker.fileno(), b"x")
+
+    def _release(self, call: _Call) -> None:
+        """Abandon the call unless it has finished; no worker writes to its socket after this."""
+        with self._changed:
+            if call.started and not call.finished:
+                call.abandoned = True
+                self._abandoned += 1
+                self._abandoned_total += 1
+                self._workers -= 1
+                if self._queue:
+                    self._provide_worker()
+            elif call in self._queue:
+                self._queue.remove(call)
+        call.close()

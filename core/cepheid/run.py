@@ -1,0 +1,454 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One run of one task, and the one door through which it changes the world."""
+
+from __future__ import annotations
+
+import datetime
+import fcntl
+import functools
+import logging
+import os
+import threading
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from oslo_context import context as oslo_context
+
+from cepheid import concurrency, errors
+from cepheid.clock import Clock
+from cepheid.journal import Journal
+
+if TYPE_CHECKING:
+    from cepheid.observers import Observer
+    from cepheid.task import Task
+
+LOG = logging.getLogger(__name__)
+
+
+class Raced(Exception):
+    """The target moved on since it was decided about; raise it out of ``do`` to say so."""
+
+
+@dataclass(eq=False)
+class Change:
+    """What is changed on one target.
+
+    :param target: what it is done to: an instance's uuid, a file, ...
+    :param before: the value that was found; anything JSON can hold
+    :param after: the value that is wanted
+    :param reason: why, in words for the operator
+    """
+
+    target: str
+    before: Any = None
+    after: Any = None
+    reason: str = ""
+    #: What is changed (``power_state``, ``stop``, ...); set by the door.
+    kind: str = ""
+    #: planned, started, done, raced, refused, failed; set by the door.
+    outcome: str = ""
+    error: str = ""
+    id: int | None = None
+
+
+@dataclass(eq=False)
+class Run:
+    """The record of one execution of a task.
+
+    Outcomes: ``running``, then ``ok``, ``partial`` (an item was skipped or failed), ``limited``
+    (max_changes refused some), ``overdue`` (longer than time_limit) or ``failed`` (an error
+    ended it). The journal also knows ``interrupted``: the agent died in it.
+    """
+
+    task: str
+    distribution: str
+    trigger: str
+    dry_run: bool
+    started_at: datetime.datetime
+    lateness_seconds: float = 0.0
+    request_id: str = ""
+    outcome: str = "running"
+    duration_seconds: float | None = None
+    counters: dict[str, int] = field(default_factory=dict)
+    error: str = ""
+    id: int | None = None
+    changes: list[Change] = field(default_factory=list)
+
+
+class Notices:
+    """Says a warning once while its cause lasts, and once when it has ended."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._standing: dict[Any, str] = {}
+        self._seen: set[Any] = set()
+
+    def begin(self) -> None:
+        """Start a round."""
+        self._seen = set()
+
+    def say(self, key: Any, message: str, level: int = logging.WARNING) -> None:
+        """Log `message` unless `key` stood with the same words in the round before."""
+        self._seen.add(key)
+        if self._standing.get(key) != message:
+            self._standing[key] = message
+            self._log.log(level, "%s", message)
+
+    def end(self, complete: bool) -> None:
+        """End a round; in a complete one, what was not said again is over."""
+        if complete:
+            for key in set(self._standing) - self._seen:
+                first_line, _, _ = self._standing.pop(key).partition("\n")
+                self._log.info("Over: %s", first_line)
+
+
+class RunContext(oslo_context.RequestContext):
+    """What a task is given: the door for changes, counters, and the request id of the run."""
+
+    def __init__(self, run: Run, journal: Journal, notices: Notices, max_changes: int = 0) -> None:
+        super().__init__(is_admin=True)
+        run.request_id = self.request_id
+        self.run = run
+        self.dry_run = run.dry_run
+        self._journal = journal
+        self._notices = notices
+        self._max_changes = max_changes
+        self._counters: Counter[str] = Counter()
+        self._lock = threading.RLock()
+
+    def change(
+        self,
+        kind: str,
+        target: str,
+        before: Any = None,
+        after: Any = None,
+        reason: str = "",
+        *,
+        do: Callable[[], Any],
+    ) -> Change:
+        """Change one target.
+
+        An error of `do` is recorded and does not come out: the pass goes on.
+
+        :param do: carries it out; may raise :class:`Raced`
+        """
+        change = Change(target, before, after, reason)
+
+        def do_it(changes: list[Change]) -> None:
+            do()
+
+        self.change_many(kind, [change], do_it)
+        return change
+
+    def change_many(
+        self,
+        kind: str,
+        changes: Iterable[Change],
+        do: Callable[[list[Change]], Iterable[str] | Mapping[str, Any] | None],
+    ) -> list[Change]:
+        """Change many targets in one go; return the changes that were really made.
+
+        :param do: called once with the admitted changes. Returns None (all were made), the
+            targets that were changed (the others had moved on), or a mapping from each target
+            to None (changed), ``"raced"`` or the exception it failed with. What it raises goes
+            for all of them
+        """
+        wanted = list(changes)
+        for change in wanted:
+            change.kind = kind
+        with self._lock:
+            admitted, refused = self._admit(wanted)
+            for change in admitted:
+                change.outcome = "planned" if self.dry_run else "started"
+            for change in refused:
+                change.outcome = "refused"
+            if wanted:
+                self._journal.add_changes(self.run, wanted)
+            self.run.changes += wanted
+        if refused:
+            self._refuse(kind, refused)
+        if self.dry_run or not admitted:
+            self.count("planned", len(admitted))
+            return []
+        self._carry_out(admitted, do)
+        with self._lock:
+            self._journal.complete_changes(admitted)
+        for change in admitted:
+            self.count(change.outcome)
+            if change.outcome == "failed":
+                self._notices.say(
+                    (kind, change.target), f"{kind} of {change.target} failed: {change.error}"
+                )
+        return [change for change in admitted if change.outcome == "done"]
+
+    def count(self, name: str, n: int = 1) -> None:
+        """Add `n` to the run's counter `name`."""
+        with self._lock:
+            self._counters[name] += n
+            self.run.counters = {key: count for key, count in self._counters.items() if count}
+
+    def skip(self, target: str, reason: str) -> None:
+        """Leave one bad item out: counted, and named in the log once while it lasts."""
+        self.count("skipped")
+        self._notices.say(("skip", target), f"{self.run.task}: {target} skipped: {reason}")
+
+    def notice(self, key: Any, message: str) -> None:
+        """Warn the operator, once while it lasts."""
+        self._notices.say(key, f"{self.run.task}: {message}")
+
+    def _admit(self, changes: list[Change]) -> tuple[list[Change], list[Change]]:
+        if not self._max_changes:
+            return changes, []
+        used = sum(change.outcome != "refused" for change in self.run.changes)
+        room = max(0, self._max_changes - used)
+        return changes[:room], changes[room:]
+
+    def _refuse(self, kind: str, refused: Sequence[Change]) -> None:
+        self.count("refused", len(refused))
+        self._notices.say(
+            ("refused", kind),
+            f"{self.run.task}: {len(refused)} changes ({kind}) refused, the first of them "
+            f"{refused[0].target}: this run reached max_changes = {self._max_changes}. "
+            f"Look at 'cepheid task history {self.run.task}' and raise "
+            f"[{self.run.task}] max_changes if they are wanted.",
+        )
+
+    def _carry_out(self, changes: list[Change], do: Callable[[list[Change]], Any]) -> None:
+        results: Mapping[str, Any]
+        try:
+            answer = do(changes)
+            if answer is None or isinstance(answer, Mapping):
+                results = {} if answer is None else answer
+                missing = None if answer is None else "raced"
+            else:
+                results, missing = dict.fromkeys(answer), "raced"
+        except Exception as err:
+            LOG.debug("%s failed", changes[0].kind, exc_info=True)
+            results = {change.target: err for change in changes}
+            missing = None
+        for change in changes:
+            result = results.get(change.target, missing)
+            if result is None:
+                change.outcome = "done"
+            elif isinstance(result, Exception) and not isinstance(result, Raced):
+                change.outcome, change.error = "failed", describe(result)
+            else:
+                change.outcome = "raced"
+
+
+def describe(err: BaseException) -> str:
+    """Return an error in one line; its class where its text does not say enough."""
+    text = " ".join(str(err).split())
+    if isinstance(err, errors.CepheidError):
+        return text
+    return f"{type(err).__name__}: {text}" if text else type(err).__name__
+
+
+@dataclass(eq=False)
+class _Active:
+    """A run that goes on, as the supervisor sees it."""
+
+    run: Run
+    started: float
+    time_limit: float
+    frame: Callable[[], FrameType | None]
+
+
+class Runner:
+    """Runs tasks: locks, times, records and reports each run, so that tasks need not.
+
+    :param lock_path: the directory of the files that keep a task from overlapping itself
+    :param observers: told of every run
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        lock_path: str | Path,
+        clock: Clock,
+        observers: Sequence[Observer] = (),
+        dry_run: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.journal = journal
+        self.clock = clock
+        self.observers = observers
+        self._lock_path = Path(lock_path)
+        self._dry_run = dry_run
+        self._active: dict[str, _Active] = {}
+        self._notices: dict[str, Notices] = {}
+
+    @property
+    def active(self) -> list[Run]:
+        """The runs that go on now."""
+        return [active.run for active in list(self._active.values())]
+
+    def run(
+        self,
+        task: Task,
+        name: str,
+        function: Callable[..., Any],
+        *,
+        trigger: str = "timer",
+        dry_run: bool | None = None,
+        lateness_seconds: float = 0.0,
+        scheduled_at: datetime.datetime | None = None,
+    ) -> Run:
+        """Run `function` of `task` once, as `name`; return the record.
+
+        An error of the task is logged and recorded, not raised.
+
+        :param dry_run: plan only; None means as configured
+        :param scheduled_at: what the journal is to remember as the task's last run; it does so
+            before the task is called, so that a task that kills the agent is not run at once again
+        :raises Busy: it is running already, in this process or in another
+        :raises CepheidError: the journal or the lock cannot be written, so nothing was run
+        """
+        run = Run(
+            task=name,
+            distribution=task.distribution,
+            trigger=trigger,
+            dry_run=(self._dry_run() or task.conf.dry_run) if dry_run is None else dry_run,
+            started_at=self.clock.utcnow(),
+            lateness_seconds=lateness_seconds,
+        )
+        return self.execute(
+            run,
+            functools.partial(function, task),
+            max_changes=task.conf.max_changes,
+            time_limit=task.conf.time_limit,
+            scheduled_at=scheduled_at,
+        )
+
+    def execute(
+        self,
+        run: Run,
+        function: Callable[[RunContext], Any],
+        *,
+        max_changes: int = 0,
+        time_limit: float = 0,
+        scheduled_at: datetime.datetime | None = None,
+    ) -> Run:
+        """Carry out `run`: call `function` with its context; return the run, ended.
+
+        Tasks come here through :meth:`run`; an operator's command that changes things may too.
+
+        :raises Busy: one of that name is running already, in this process or in another
+        :raises CepheidError: the journal or the lock cannot be written, so nothing was run
+        """
+        with self._exclusively(run.task):
+            notices = self._notices.setdefault(
+                run.task, Notices(logging.getLogger(f"cepheid.{run.task}"))
+            )
+            context = RunContext(run, self.journal, notices, max_changes)
+            self.journal.start_run(run, scheduled_at)
+            started = self.clock.monotonic()
+            self._active[run.task] = _Active(run, started, time_limit, concurrency.frame_getter())
+            self._tell("run_started", run)
+            notices.begin()
+            try:
+                function(context)
+            except Exception as err:  # noqa: BLE001 - the runner: recorded, and logged below
+                run.error = describe(err)
+                self._log_failure(notices, run, err)
+            except (SystemExit, KeyboardInterrupt) as err:
+                run.error = describe(err)
+                raise
+            finally:
+                del self._active[run.task]
+                run.duration_seconds = self.clock.monotonic() - started
+                run.outcome = _run_outcome(run, time_limit)
+                notices.end(complete=not run.error)
+                self._end(run)
+            return run
+
+    def report_overdue(self) -> list[Run]:
+        """Report the runs that have passed their time limit since the last time."""
+        overdue = []
+        for active in list(self._active.values()):
+            elapsed = self.clock.monotonic() - active.started
+            run = active.run
+            if run.outcome != "running" or not 0 < active.time_limit < elapsed:
+                continue
+            run.outcome = "overdue"
+            frame = active.frame()
+            stack = "".join(traceback.format_stack(frame)) if frame else "(not known)\n"
+            LOG.error(
+                "%s has run for %.0f seconds, its time_limit is %d; it is not started again "
+                "until it ends. It is here:\n%s",
+                run.task,
+                elapsed,
+                active.time_limit,
+                stack,
+            )
+            try:
+                self.journal.set_outcome(run)
+            except errors.JournalError as err:
+                LOG.error("%s", err)
+            self._tell("run_overdue", run)
+            overdue.append(run)
+        return overdue
+
+    def _end(self, run: Run) -> None:
+        try:
+            self.journal.end_run(run)
+        except errors.JournalError as err:
+            LOG.error("%s ended (%s), but: %s", run.task, run.outcome, err)
+        self._tell("run_ended", run)
+
+    def _log_failure(self, notices: Notices, run: Run, err: Exception) -> None:
+        message = f"{run.task} failed: {run.error}"
+        if isinstance(err, errors.CepheidError):
+            notices.say("failure", message, logging.ERROR)
+        else:
+            text = "".join(traceback.format_exception(err)).rstrip()
+            notices.say("failure", f"{message}\n{text}", logging.ERROR)
+
+    def _tell(self, event: str, run: Run) -> None:
+        for observer in self.observers:
+            try:
+                getattr(observer, event)(run)
+            except Exception:
+                LOG.exception("The observer %s failed; the run is not affected", observer)
+
+    @contextmanager
+    def _exclusively(self, name: str) -> Iterator[None]:
+        """Hold the task's lock, in this process and by a file in all others."""
+        if name in self._active:
+            raise errors.Busy(f"{name} is running already; wait until it has ended.")
+        path = self._lock_path / name
+        try:
+            self._lock_path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as err:
+            raise errors.CepheidError(
+                f"The lock file {path} cannot be opened: {err.strerror}. Look at its owner and "
+                "the free space there."
+            ) from err
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise errors.Busy(
+                    f"{name} is running in another process; wait until it has ended."
+                ) from None
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _run_outcome(run: Run, time_limit: float) -> str:
+    if run.error:
+        return "failed"
+    if run.outcome == "overdue" or 0 < time_limit < (run.duration_seconds or 0.0):
+        return "overdue"
+    if run.counters.get("refused"):
+        return "limited"
+    if run.counters.get("failed") or run.counters.get("skipped"):
+        return "partial"
+    return "ok"

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The service: an agent with timers, from its start to its end."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+from oslo_config import cfg
+
+from cepheid import admin, config, errors
+from cepheid.agent import Agent
+from cepheid.loading import Plugin
+from cepheid.run import Run
+from cepheid.signals import STOP_SIGNALS, SignalWatcher
+from cepheid.systemd import Notifier
+from cepheid.task import Task
+from cepheid.timers import Timer, TimerGroup
+
+LOG = logging.getLogger(__name__)
+
+LOCK_NAME = "cepheid-agent.lock"
+
+#: Seconds between two looks at runs and timers.
+SUPERVISION_SECONDS = 1.0
+
+#: Seconds by which a timer may be late before the watchdog gets no more signs of life.
+MAX_LATENESS_SECONDS = 30.0
+
+#: The part of the grace period that running tasks get; the rest is for closing.
+GRACE_RATIO = 0.8
+
+#: Options that are read at the start only.
+FIXED_OPTIONS = ("host", "state_path", "concurrency", "native_workers", "observers")
+
+
+class Service:
+    """Runs the tasks of an agent by their timers until a signal ends it.
+
+    :param load_conf: reads the configuration anew, for a reload
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        load_conf: Callable[[], cfg.ConfigOpts],
+        notifier: Notifier | None = None,
+    ) -> None:
+        self.agent = agent
+        self.timers = TimerGroup(agent.clock)
+        self._load_conf = load_conf
+        self._notifier = notifier or Notifier()
+        self._by_task: dict[Task, Timer] = {}
+        self._admin: admin.AdminServer | None = None
+        self._lock: int | None = None
+        self._watchdog_fed = 0.0
+
+    def start(self) -> None:
+        """Load the tasks and start their timers.
+
+        :raises CepheidError: another agent runs, or the configuration cannot work
+        """
+        agent = self.agent
+        self._lock = _lock_host(agent)
+        interrupted = agent.journal.mark_interrupted()
+        if interrupted:
+            LOG.warning(
+                "%d runs of an earlier agent were interrupted; see 'cepheid task history'",
+                interrupted,
+            )
+        agent.load_tasks()
+        _report(agent.plugins)
+        agent.drivers.check()
+        self._admin = admin.AdminServer(
+            agent.state_path / admin.SOCKET_NAME,
+            {"status": self.status, "run": self.run_task},
+        )
+        self._start_timers()
+        LOG.info("The agent of %s runs %d tasks", agent.host, len(agent.tasks))
+        self._notifier.ready(self._summary())
+
+    def run(self, signals: SignalWatcher) -> int:
+        """Supervise until a stop signal arrives, then stop; return the exit status."""
+        while True:
+            number = signals.wait(SUPERVISION_SECONDS)
+            if number in STOP_SIGNALS:
+                return self.stop()
+            if number is not None:
+                self.reload()
+            self.supervise()
+
+    def supervise(self) -> None:
+        """Report overdue runs, and feed the watchdog while the timers turn."""
+        if self.agent.runner.report_overdue():
+            self._notifier.status(self._summary())
+        late = [t for t in self.timers.timers if t.lateness() > MAX_LATENESS_SECONDS]
+        limit = self._notifier.watchdog_seconds
+        if limit is None:
+            return
+        if late:
+            names = ", ".join(timer.name for timer in late)
+            LOG.error("These timers do not turn, the watchdog is not fed: %s", names)
+            return
+        now = self.agent.clock.monotonic()
+        if now - self._watchdog_fed >= min(limit / 3, SUPERVISION_SECONDS):
+            self._watchdog_fed = now
+            self._notifier.alive()
+
+    def reload(self) -> None:
+        """Read the configuration and the installed plugins anew; a bad one changes nothing.
+
+        Tasks that stay keep their schedule. One that comes takes its from the journal, so no run
+        is lost or doubled.
+        """
+        self._notifier.reloading()
+        old = self.agent.conf
+        try:
+            conf = self._load_conf()
+            self.agent.load_tasks(conf)
+        except errors.CepheidError as err:
+            LOG.error("The configuration was not reloaded, the old one stays: %s", err)
+        else:
+            config.set_up_logging(conf)
+            _warn_of_fixed_options(old, conf, self.agent.drivers.kinds)
+            _report(self.agent.plugins)
+            self._start_timers()
+            self.timers.poke()
+            LOG.info("Reloaded; the agent runs %d tasks", len(self.agent.tasks))
+        self._notifier.ready(self._summary())
+
+    def stop(self) -> int:
+        """Let the runs in progress end, within the grace period; return the exit status."""
+        self._notifier.stopping()
+        LOG.info("Stopping")
+        self.timers.stop()
+        if self._admin is not None:
+            self._admin.close()
+        if not self._wait_for_runs(self.agent.conf.graceful_shutdown_timeout * GRACE_RATIO):
+            names = ", ".join(run.task for run in self.agent.runner.active)
+            LOG.error("Ending without waiting any longer for: %s", names or "a timer")
+            return 1
+        self.agent.close()
+        if self._lock is not None:
+            os.close(self._lock)
+        LOG.info("Stopped")
+        return 0
+
+    def _wait_for_runs(self, seconds: float) -> bool:
+        clock = self.agent.clock
+        ends_at = clock.monotonic() + seconds
+        ended = self.timers.wait(seconds)
+        while self.agent.runner.active and clock.monotonic() < ends_at:  # an operator's run
+            clock.sleep(0.1)
+        return ended and not self.agent.runner.active
+
+    # What the admin socket offers.
+
+    def status(self) -> dict[str, Any]:
+        """Return what the agent is and does: host, pid, tasks with state and next run."""
+        active = {run.task for run in self.agent.runner.active}
+        return {
+            "host": self.agent.host,
+            "pid": os.getpid(),
+            "tasks": [self._task_status(plugin, active) for plugin in self.agent.plugins],
+        }
+
+    def run_task(self, task: str, dry_run: bool | None = None) -> dict[str, Any]:
+        """Run a task once, now; return the run with its changes.
+
+        :raises CepheidError: the agent has no such task, or it is running
+        """
+        known = self.agent.tasks.get(task)
+        if known is None:
+            raise errors.PluginError(
+                f"The agent does not run the task {task!r}; 'cepheid task list' says why."
+            )
+        return run_as_dict(known.run_now("operator", dry_run))
+
+    def _task_status(self, plugin: Plugin, active: set[str]) -> dict[str, Any]:
+        task = self.agent.tasks.get(plugin.name) if plugin.state == "enabled" else None
+        timer = self._by_task.get(task) if task else None
+        next_run = None
+        if task is not None and timer is not None and not timer.running:
+            next_look = timer.due - self.agent.clock.monotonic()
+            next_run = max(task.seconds_to_next_run(), next_look, 0.0)
+        return {
+            "name": plugin.name,
+            "distribution": plugin.distribution,
+            "state": plugin.state,
+            "reason": plugin.reason,
+            "running": plugin.name in active and task is not None,
+            "next_run_seconds": next_run,
+        }
+
+    def _start_timers(self) -> None:
+        """Give a timer to each task that has none, and take it from those that went."""
+        wanted = list(self.agent.tasks.values()) if self.agent.conf.periodic_enable else []
+        for task in [task for task in self._by_task if task not in wanted]:
+            self.timers.remove(self._by_task.pop(task))
+        for task in wanted:
+            if task in self._by_task:
+                continue
+            delay = self.agent.random.uniform(0, self.agent.conf.periodic_fuzzy_delay)
+            task.delay_schedule(delay)
+            self._by_task[task] = self.timers.add_dynamic_timer(
+                task.periodic_tasks,
+                initial_delay=delay,
+                periodic_interval_max=self.agent.conf.periodic_interval_max,
+            )
+
+    def _summary(self) -> str:
+        overdue = [r.task for r in self.agent.runner.active if r.outcome == "overdue"]
+        text = f"{len(self.agent.tasks)} tasks on {self.agent.host}"
+        return f"{text}; overdue: {', '.join(overdue)}" if overdue else text
+
+
+def run_as_dict(run: Run) -> dict[str, Any]:
+    """Return a run with its changes as what JSON can hold."""
+    return dataclasses.asdict(run)
+
+
+def _lock_host(agent: Agent) -> int:
+    descriptor = os.open(agent.state_path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pid = os.read(descriptor, 32).decode(errors="replace").strip()
+        os.close(descriptor)
+        raise errors.CepheidError(
+            f"Another agent (process {pid or 'unknown'}) runs on {agent.state_path}; stop it, or "
+            "set another [DEFAULT] state_path."
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode())
+    return descriptor
+
+
+def _report(plugins: list[Plugin]) -> None:
+    for plugin in plugins:
+        if plugin.state in ("failed", "in conflict"):
+            LOG.error(
+                "Task %s of %s: %s: %s", plugin.name, plugin.provider, plugin.state, plugin.reason
+            )
+
+
+def _warn_of_fixed_options(old: cfg.ConfigOpts, new: cfg.ConfigOpts, kinds: list[str]) -> None:
+    changed = [name for name in FIXED_OPTIONS if old[name] != new[name]]
+    for kind in kinds:
+        changed += [f"[{kind}] {name}" for name in new[kind] if old[kind][name] != new[kind][name]]
+    if changed:
+        LOG.warning(
+            "Changed, but read at the start only; restart the agent for: %s", ", ".join(changed)
+        )

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Signals, received whatever the process is doing.
+
+Python runs a signal's handler on the main thread, which may hang in a native call, and with green
+threads with it everything else. The interpreter does write the signal's number to a descriptor at
+once, though. A native thread reads it there, tells the main loop, and keeps the promise that the
+process ends: when the grace period after SIGTERM is over, it ends it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+from cepheid import concurrency
+
+#: What ends the agent, and what makes it read its configuration again.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+RELOAD_SIGNALS = (signal.SIGHUP,)
+
+#: The exit status of a process that had to be ended at the end of its grace period.
+FORCED_EXIT_STATUS = 1
+
+
+class SignalWatcher:
+    """Receives the signals of the process from its creation on.
+
+    Create it on the main thread.
+
+    :param grace_seconds: asked for when a stop signal arrives
+    """
+
+    def __init__(self, grace_seconds: Callable[[], float]) -> None:
+        self._grace_seconds = grace_seconds
+        self._os = concurrency.original("os")
+        self._select = concurrency.original("select")
+        self._time = concurrency.original("time")
+        self._signals, wakeup = os.pipe()
+        os.set_blocking(wakeup, False)
+        self._received, self._forward = socket.socketpair()
+        self._forward.setblocking(False)
+        for number in (*STOP_SIGNALS, *RELOAD_SIGNALS):
+            signal.signal(number, _ignore)
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        threading = concurrency.original("threading")
+        threading.Thread(target=self._watch, name="cepheid-signals", daemon=True).start()
+
+    def wait(self, seconds: float) -> int | None:
+        """Wait for a signal, `seconds` at most; return its number."""
+        self._received.settimeout(seconds)
+        try:
+            return self._received.recv(1)[0]
+        except TimeoutError:
+            return None
+
+    def _watch(self) -> None:
+        ends_at: float | None = None
+        while True:
+            left = None if ends_at is None else max(0.0, ends_at - self._time.monotonic())
+            ready, _, _ = self._select.select([self._signals], [], [], left)
+            if not ready:
+                self._os._exit(FORCED_EXIT_STATUS)
+            (number,) = self._os.read(self._signals, 1)
+            if number in STOP_SIGNALS and ends_at is None:
+                ends_at = self._time.monotonic() + self._grace_seconds()
+            with contextlib.suppress(BlockingIOError):
+                self._os.write(self._forward.fileno(), bytes([number]))
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Be there, so that the signal does not do what it would by default."""

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The base of a task plugin."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from oslo_config import cfg
+
+from cepheid import errors, periodic_task
+
+if TYPE_CHECKING:
+    from cepheid.agent import Agent
+
+LOG = logging.getLogger(__name__)
+
+#: Seconds until a task that found itself running elsewhere asks again.
+BUSY_RETRY_SECONDS = 5.0
+
+
+class Task(periodic_task.PeriodicTasks):
+    """A task that comes as a plugin.
+
+    A subclass has a docstring, whose first line ``cepheid task list`` shows, and a method
+    ``def name(self, context)`` decorated with :func:`cepheid.periodic_task.periodic_task`, named
+    as the plugin's entry point. Its options are in the group of that name. Further decorated
+    methods are allowed; they share the task's timer and keep their decorators' spacings.
+
+    :param agent: gives the task its configuration, drivers and clock
+    """
+
+    #: Options of the task's own, registered in its group.
+    options: ClassVar[Sequence[cfg.Opt]] = ()
+    #: Options that it shares with others, as (group, options).
+    shared_options: ClassVar[Sequence[tuple[str, Sequence[cfg.Opt]]]] = ()
+    #: The kinds of drivers that the task asks its agent for.
+    drivers: ClassVar[Sequence[str]] = ()
+    #: The name of the spacing in nova.conf's [DEFAULT], or (group, name) elsewhere in it.
+    nova_spacing: ClassVar[str | tuple[str, str] | None] = None
+    #: Defaults of two common options.
+    max_changes: ClassVar[int] = 0
+    time_limit: ClassVar[int] = 0
+    #: The distribution that provides the task; set when it is loaded.
+    distribution: str = ""
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
+        self.name = self.task_name()
+        self._busy = False
+        self._begun_now: set[str] = set()
+        super().__init__(agent.conf)
+        self.configure(agent.conf)
+        for name, function in type(self)._periodic_declared.items():
+            if name not in self._periodic_spacing and name == self.name:
+                # Off by its decorator; the operator's options decide instead.
+                self._periodic_tasks.append((name, function))
+                self._periodic_spacing[name] = periodic_task.DEFAULT_INTERVAL
+                self._start_counting(name, function)
+
+    def configure(self, conf: cfg.ConfigOpts) -> None:
+        """Take the values from `conf` from now on; called again at a reload."""
+        self._periodic_conf = conf
+        self.conf = conf[self.name]
+
+    @classmethod
+    def task_name(cls) -> str:
+        """Return the plugin's name: that of its first decorated method.
+
+        :raises PluginError: it has none
+        """
+        for name in cls._periodic_declared:
+            return name
+        raise errors.PluginError(
+            f"{cls.__module__}.{cls.__qualname__} has no method decorated with periodic_task."
+        )
+
+    @classmethod
+    def all_options(cls) -> list[cfg.Opt]:
+        """Return the options of the task's group: the common ones, then its own.
+
+        An own option takes the place of the common one of its name.
+        """
+        own = {option.name for option in cls.options}
+        common = [option for option in cls._common_options() if option.name not in own]
+        return [*common, *cls.options]
+
+    @classmethod
+    def _common_options(cls) -> list[cfg.Opt]:
+        function: Any = cls._periodic_declared[cls.task_name()]
+        nova_name = cls.nova_spacing
+        if isinstance(nova_name, str):
+            nova_name = ("DEFAULT", nova_name)
+        return [
+            cfg.BoolOpt(
+                "enabled",
+                default=function._periodic_enabled,
+                help="Run this task. It must be among enabled_tasks as well.",
+            ),
+            cfg.IntOpt(
+                "spacing",
+                default=function._periodic_spacing,
+                deprecated_opts=(
+                    [cfg.DeprecatedOpt(nova_name[1], group=nova_name[0])] if nova_name else None
+                ),
+                help="Seconds between two runs. 0 means 60; a negative number switches the "
+                "task off.",
+            ),
+            cfg.BoolOpt(
+                "run_immediately",
+                default=function._periodic_immediate,
+                help="Where the task has never run before: make its first run when the agent "
+                "starts, not one spacing later.",
+            ),
+            cfg.IntOpt(
+                "time_limit",
+                default=cls.time_limit,
+                min=0,
+                help="Seconds after which a run is reported as overdue. 0 means no limit.",
+            ),
+            cfg.BoolOpt(
+                "dry_run",
+                default=False,
+                help="Record what the task would change, and change nothing.",
+            ),
+            cfg.IntOpt(
+                "max_changes",
+                default=cls.max_changes,
+                min=0,
+                help="The most changes that one run may make; it refuses the rest. 0 means no "
+                "limit.",
+            ),
+        ]
+
+    def periodic_tasks(self, context: Any = None, raise_on_error: bool = False) -> float:
+        """Run what is due; return the seconds until something is due again, 60 at most."""
+        self._busy = False
+        self.run_periodic_tasks(context, raise_on_error)
+        if self._busy:
+            return BUSY_RETRY_SECONDS
+        return self.seconds_to_next_run(at_most=periodic_task.DEFAULT_INTERVAL)
+
+    def seconds_to_next_run(self, at_most: float = float("inf")) -> float:
+        """Return the seconds until the earliest of the task's methods is due."""
+        waits = [at_most]
+        for name, function in self._periodic_tasks:
+            spacing = self._current_spacing(name)
+            if spacing is not None and not self._is_left_to_others(function):
+                last_run = self._periodic_last_run[name]
+                due = self._now() if last_run is None else last_run + spacing
+                waits.append(max(0.0, due - self._now()))
+        return min(waits)
+
+    def delay_schedule(self, seconds: float) -> None:
+        """Let a schedule that begins now begin `seconds` later; one from the journal stays.
+
+        The journal is told, so that an agent that is often restarted gets to a long spacing's end.
+
+        :raises JournalError: it cannot be written
+        """
+        for name in sorted(self._begun_now):
+            begins = (self._periodic_last_run[name] or 0.0) + seconds
+            self._periodic_last_run[name] = begins
+            self.agent.journal.set_last_run(self._full_name(name), self._as_utc(begins))
+        self._begun_now.clear()
+
+    def run_now(self, trigger: str, dry_run: bool | None = None) -> Any:
+        """Run the task's main method once, due or not; return the :class:`~cepheid.run.Run`.
+
+        The schedule is left as it is.
+
+        :raises Busy: it is running already
+        """
+        function = type(self)._periodic_declared[self.name]
+        return self.agent.runner.run(self, self.name, function, trigger=trigger, dry_run=dry_run)
+
+    # The registry's questions, answered from the agent.
+
+    def _now(self) -> float:
+        return self.agent.clock.monotonic()
+
+    def _uniform(self) -> float:
+        return self.agent.random.random()
+
+    def _let_others_run(self) -> None:
+        self.agent.clock.sleep(0)
+
+    def _current_spacing(self, name: str) -> float | None:
+        options = self._periodic_conf[self.name]
+        if not options.enabled:
+            return None
+        if name == self.name:
+            return periodic_task.effective_spacing(options.spacing)
+        return super()._current_spacing(name)
+
+    def _start_counting(self, name: str, task: Callable[..., Any]) -> None:
+        journal = self.agent.journal
+        full_name = self._full_name(name)
+        immediate: bool = getattr(task, "_periodic_immediate", False)
+        if name == self.name:
+            immediate = self._periodic_conf[self.name].run_immediately
+        if immediate and not journal.runs(full_name, 1):
+            self._periodic_last_run[name] = None
+            return
+        now = self._now()
+        last_run = journal.last_run(full_name)
+        if last_run is None:
+            self._begun_now.add(name)
+            self._periodic_last_run[name] = now
+            return
+        elapsed = (self.agent.clock.utcnow() - last_run).total_seconds()
+        # Jitter or the delay of a first start may have put it ahead. If it is further ahead, the
+        # time of day was set back.
+        ahead = (self._current_spacing(name) or 0.0) / periodic_task.JITTER_PARTS
+        ahead += self.agent.conf.periodic_fuzzy_delay
+        self._periodic_last_run[name] = now - (elapsed if elapsed >= -ahead else 0.0)
+
+    def _call_periodic_task(
+        self, name: str, task: Callable[..., Any], context: Any, due: float
+    ) -> None:
+        full_name = self._full_name(name)
+        boundary = self._periodic_last_run[name]
+        assert boundary is not None
+        try:
+            self.agent.runner.run(
+                self,
+                full_name,
+                task,
+                lateness_seconds=max(0.0, self._now() - due),
+                scheduled_at=self._as_utc(boundary),
+            )
+        except errors.Busy as err:
+            LOG.debug("%s", err)
+            self._busy = True
+            self._periodic_last_run[name] = due - (self._current_spacing(name) or 0.0)
+        except errors.CepheidError as err:
+            LOG.error("%s was not run: %s", full_name, err)
+
+    def _as_utc(self, monotonic: float) -> datetime.datetime:
+        """Return the time of day at a time of the monotonic clock."""
+        clock = self.agent.clock
+        return clock.utcnow() + datetime.timedelta(seconds=monotonic - clock.monotonic())
+
+    def _full_name(self, name: str) -> str:
+        return name if name == self.name else f"{self.name}.{name}"

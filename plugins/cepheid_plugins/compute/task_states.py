@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The values of ``instances.task_state`` that Cepheid writes or asks for; NULL is idle.
+
+Source: Nova's nova/compute/task_states.py.
+"""
+
+SPAWNING = "spawning"
+POWERING_OFF = "powering-off"

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The database driver: what tasks ask of the inventory."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import sqlalchemy as sa
+from oslo_db import api as oslo_db_api
+
+from cepheid_plugins.database import actions, engine, errors, instances, migrate, opts
+from cepheid_plugins.database.records import (
+    ActionEnd,
+    ActionStart,
+    Fault,
+    Instance,
+    InstanceUpdate,
+    NewInstance,
+)
+
+if TYPE_CHECKING:
+    from cepheid.agent import Agent
+
+T = TypeVar("T")
+
+#: Times that a transaction is tried again after a deadlock or a lost connection.
+MAX_RETRIES = 3
+
+_retried = oslo_db_api.wrap_db_retry(
+    max_retries=MAX_RETRIES,
+    retry_interval=0.1,
+    inc_retry_interval=True,
+    retry_on_deadlock=True,
+    retry_on_disconnect=True,
+)
+
+
+class Database:
+    """The inventory behind ``[database] connection``; connects when it is first asked.
+
+    Every method may raise :class:`~cepheid_plugins.database.errors.DatabaseUnavailable` and
+    :class:`~cepheid_plugins.database.errors.DatabaseNotMigrated`. Usable by several threads.
+    """
+
+    options = opts.options()
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self.url = engine.parse_url(agent.conf.database.connection)
+        #: Statements sent, by their first word.
+        self.statements: Counter[str] = Counter()
+        self._engine: sa.Engine | None = None
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._engine is not None:
+            self._engine.dispose()
+
+    # Instances.
+
+    def instances_on_host(self, host: str) -> list[Instance]:
+        """Return the live instances of a host, hidden and soft-deleted ones included."""
+        return self._read(instances.on_host, host)
+
+    def building_instances(self, host: str) -> list[Instance]:
+        """Return the live instances of a host that are building, newest first."""
+        return self._read(instances.building, host)
+
+    def instances_by_uuid(self, uuids: Iterable[str]) -> list[Instance]:
+        """Return the instances with these uuids, on any host, deleted ones too."""
+        return self._read(instances.by_uuids, list(uuids))
+
+    def find_instances(self, name: str) -> list[Instance]:
+        """Return the live instances of this name, or whose uuid begins so."""
+        return self._read(instances.by_name, name)
+
+    def system_metadata(self, uuids: Sequence[str], key: str) -> dict[str, str]:
+        """Return one key's system metadata, by uuid, of the instances that have it."""
+        return self._read(instances.system_metadata, uuids, key)
+
+    def update_instances(self, host: str, updates: Sequence[InstanceUpdate]) -> set[str]:
+        """Write the updates whose instances are still as expected; return their uuids."""
+        return self._write(instances.update, host, updates, self._now())
+
+    def create_instances(self, rows: Sequence[NewInstance]) -> None:
+        """Take instances into the inventory, all or none."""
+        self._write(instances.create, rows, self._now())
+
+    # Actions and faults.
+
+    def start_actions(self, starts: Sequence[ActionStart]) -> None:
+        """Record that actions of one request begin."""
+        self._write(actions.start, starts, self._now())
+
+    def end_actions(self, ends: Sequence[ActionEnd]) -> None:
+        """Record how actions of one request ended."""
+        self._write(actions.end, ends, self._now())
+
+    def add_faults(self, faults: Sequence[Fault]) -> None:
+        """Record instance faults."""
+        self._write(actions.add_faults, faults, self._now())
+
+    def actions_of(self, uuid: str) -> list[dict[str, Any]]:
+        """Return the actions of an instance, newest first."""
+        return self._read(actions.of_instance, uuid)
+
+    # The schema.
+
+    def check(self) -> None:
+        """Look whether the database answers and has our tables."""
+        self._require_file()
+        with errors.translated(self.url):
+            if not migrate.is_current(self._connected()):
+                raise errors.not_migrated(self.url)
+
+    def sync(self) -> list[str]:
+        """Make or migrate the tables; return what was done, a line each."""
+        with errors.translated(self.url):
+            return migrate.sync(self._connected())
+
+    def version(self) -> migrate.Version:
+        """Return which revision the database has and which this version needs."""
+        self._require_file()
+        with errors.translated(self.url):
+            return migrate.version(self._connected())
+
+    def _read(self, query: Callable[..., T], *arguments: Any) -> T:
+        self._require_file()
+
+        @_retried
+        def transaction() -> T:
+            with self._connected().connect() as connection:
+                return query(connection, *arguments)
+
+        with errors.translated(self.url):
+            return transaction()  # type: ignore[no-any-return]
+
+    def _write(self, query: Callable[..., T], *arguments: Any) -> T:
+        self._require_file()
+
+        @_retried
+        def transaction() -> T:
+            with engine.writing(self._connected()) as connection:
+                return query(connection, *arguments)
+
+        with errors.translated(self.url):
+            return transaction()  # type: ignore[no-any-return]
+
+    def _connected(self) -> sa.Engine:
+        with self._lock:
+            if self._engine is None:
+                self._engine = engine.create(self._agent.conf, self.url)
+                sa.event.listen(self._engine, "before_cursor_execute", self._count)
+            return self._engine
+
+    def _require_file(self) -> None:
+        """See that reading does not make an empty SQLite file."""
+        if self.url.get_backend_name() != "sqlite":
+            return
+        path = self.url.database
+        if path and path != ":memory:" and not os.path.exists(path):
+            raise errors.not_migrated(self.url)
+
+    def _count(self, connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        self.statements[statement.split(None, 1)[0].upper()] += 1
+
+    def _now(self) -> Any:
+        return self._agent.clock.utcnow()

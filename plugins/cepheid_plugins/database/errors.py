@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can be wrong with the database, as an operator reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import sqlalchemy as sa
+import sqlalchemy.exc
+from oslo_db import exception as oslo_db_exception
+
+from cepheid import errors
+
+
+class DatabaseError(errors.CepheidError):
+    """The database refused a statement."""
+
+
+class DatabaseUnavailable(DatabaseError):
+    """The database did not answer."""
+
+
+class DatabaseNotMigrated(DatabaseError):
+    """The database has not the tables that this version needs."""
+
+
+@contextmanager
+def translated(url: sa.URL) -> Iterator[None]:
+    """Turn the errors of SQLAlchemy and oslo.db into ours, which name the database."""
+    name = url.render_as_string(hide_password=True)
+    try:
+        yield
+    except (oslo_db_exception.DBNonExistentTable, sqlalchemy.exc.NoSuchTableError) as err:
+        raise not_migrated(url) from err
+    except (
+        oslo_db_exception.DBConnectionError,
+        oslo_db_exception.DBNonExistentDatabase,
+        sqlalchemy.exc.InterfaceError,
+        sqlalchemy.exc.TimeoutError,
+    ) as err:
+        raise DatabaseUnavailable(
+            f"The database {name} does not answer: {_reason(err)}. Check the server and "
+            "[database] connection."
+        ) from err
+    except (oslo_db_exception.DBError, sqlalchemy.exc.SQLAlchemyError) as err:
+        raise DatabaseError(f"The database {name}: {_reason(err)}") from err
+
+
+def not_migrated(url: sa.URL) -> DatabaseNotMigrated:
+    """Return the error for a database without our tables."""
+    name = url.render_as_string(hide_password=True)
+    return DatabaseNotMigrated(
+        f"The database {name} has not been made or migrated; run 'cepheid db sync'."
+    )
+
+
+def _reason(err: Exception) -> str:
+    inner = getattr(err, "inner_exception", None) or err
+    original = getattr(inner, "orig", None) or inner
+    return " ".join(str(original).split())

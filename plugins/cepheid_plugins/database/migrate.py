@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Making and migrating the tables, on a database of our own and on Nova's.
+
+Our mark is the table ``cepheid_alembic_version``. A database that carries Nova's mark is Nova's:
+none of its tables is touched, and only ``bw_usage_cache`` is added, should it be missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import alembic.command
+import alembic.config
+import sqlalchemy as sa
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from cepheid import errors
+from cepheid_plugins.database import engine as engines
+from cepheid_plugins.database import models
+
+#: Where alembic keeps our revision; Nova's own is in alembic_version.
+VERSION_TABLE = "cepheid_alembic_version"
+
+#: The tables by which Nova marks its revision: since 24.0.0, and before.
+NOVA_MARKS = ("alembic_version", "migrate_version")
+
+
+@dataclass(frozen=True)
+class Version:
+    """The revision of a database."""
+
+    #: ``cepheid``, ``nova``, or empty for a database without tables.
+    owner: str
+    #: What the owner's mark says; empty if there is none.
+    revision: str
+    #: What a database of our own needs.
+    head: str
+
+
+def version(engine: sa.Engine) -> Version:
+    """Return whose the database is and which revision it has."""
+    head = ScriptDirectory.from_config(_config()).get_current_head() or ""
+    with engine.connect() as connection:
+        tables = set(sa.inspect(connection).get_table_names())
+        mark = _nova_mark(tables)
+        if mark:
+            column = "version_num" if mark == "alembic_version" else "version"
+            table = sa.table(mark, sa.column(column))
+            revision = connection.scalar(sa.select(table.c[column]).limit(1))
+            return Version("nova", str(revision or ""), head)
+        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+        revision = context.get_current_revision()
+        return Version("cepheid" if revision else "", revision or "", head)
+
+
+def is_current(engine: sa.Engine) -> bool:
+    """Tell whether the tables are those that this version needs."""
+    found = version(engine)
+    if found.owner == "nova":
+        return sa.inspect(engine).has_table(models.bw_usage_cache.name)
+    return found.revision == found.head
+
+
+def sync(engine: sa.Engine) -> list[str]:
+    """Make or migrate the tables; return what was done, a line each."""
+    found = version(engine)
+    if found.owner == "nova":
+        if sa.inspect(engine).has_table(models.bw_usage_cache.name):
+            return [f"This is Nova's database (revision {found.revision}); nothing to do."]
+        with engines.writing(engine) as connection:
+            models.bw_usage_cache.create(connection)
+        return [f"This is Nova's database (revision {found.revision}); added bw_usage_cache."]
+    if found.revision == found.head:
+        return [f"The database is at revision {found.head} already."]
+    if not found.owner and sa.inspect(engine).has_table(models.instances.name):
+        raise errors.CepheidError(
+            "The database has a table 'instances' but neither Nova's mark nor ours; "
+            "it is left alone. Name an empty database in [database] connection."
+        )
+    with _alembic(engine) as config:
+        alembic.command.upgrade(config, "head")
+    return [f"Migrated the database from {found.revision or 'nothing'} to {found.head}."]
+
+
+@contextmanager
+def _alembic(engine: sa.Engine) -> Iterator[alembic.config.Config]:
+    config = _config()
+    with engines.writing(engine) as connection:
+        config.attributes["connection"] = connection
+        yield config
+
+
+def _config() -> alembic.config.Config:
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config
+
+
+def _nova_mark(tables: set[str]) -> str:
+    if models.instances.name not in tables:
+        return ""
+    return next((mark for mark in NOVA_MARKS if mark in tables), "")

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What queries take and return: plain typed records. Times are naive UTC; NULL is None."""
+
+from __future__ import annotations
+
+import datetime
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+
+class _Any(enum.Enum):
+    ANY = "any"
+
+
+#: As an expected state: whatever it is.
+ANY: Final = _Any.ANY
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A row of ``instances``, as far as tasks read it."""
+
+    id: int
+    uuid: str
+    host: str | None
+    node: str | None
+    display_name: str | None
+    vm_state: str | None
+    task_state: str | None
+    power_state: int | None
+    created_at: datetime.datetime | None
+    updated_at: datetime.datetime | None
+    launched_at: datetime.datetime | None
+    terminated_at: datetime.datetime | None
+    deleted_at: datetime.datetime | None
+    deleted: int | None
+    cleaned: int | None
+    hidden: bool | None
+    memory_mb: int | None
+    vcpus: int | None
+    root_gb: int | None
+    ephemeral_gb: int | None
+    user_id: str | None
+    project_id: str | None
+    availability_zone: str | None
+    shutdown_terminate: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceUpdate:
+    """New values for one instance, to be written if its states are still as expected.
+
+    :param expected_vm_state: None is NULL, :data:`ANY` is not checked
+    :param expected_task_state: likewise
+    """
+
+    uuid: str
+    expected_vm_state: str | _Any | None
+    expected_task_state: str | _Any | None
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class NewInstance:
+    """An instance to be taken into the inventory."""
+
+    uuid: str
+    display_name: str
+    host: str
+    node: str
+    vm_state: str
+    power_state: int
+    vcpus: int
+    memory_mb: int
+    root_gb: int
+
+
+@dataclass(frozen=True, slots=True)
+class ActionStart:
+    """An instance action that begins, with its one event."""
+
+    instance_uuid: str
+    action: str
+    event: str
+    request_id: str
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class ActionEnd:
+    """How an instance action ended; its action is found by instance and request."""
+
+    instance_uuid: str
+    event: str
+    request_id: str
+    error: str = ""
+    traceback: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """An instance fault; `message` is cut to what the column holds."""
+
+    instance_uuid: str
+    host: str
+    message: str
+    details: str = ""
+    code: int = field(default=500)

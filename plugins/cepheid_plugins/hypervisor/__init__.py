@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hypervisor: what tasks ask of it, and the libvirt driver."""

@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The libvirt driver: each method is a libvirt call with a deadline, errors told by code.
+
+A call is made on a native thread and is one libvirt call only, so that one which is given up can
+do nothing more, should it ever return. Source: libvirt's API reference, libvirt-domain and
+virterror.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import libvirt
+from defusedxml import ElementTree
+
+from cepheid import concurrency, errors
+from cepheid_plugins.compute import power_state
+from cepheid_plugins.hypervisor import driver, opts
+
+if TYPE_CHECKING:
+    from cepheid.agent import Agent
+
+LOG = logging.getLogger(__name__)
+
+#: virDomainState to power_state. Source: libvirt-domain.h; Nova's table.
+POWER_STATES = {
+    libvirt.VIR_DOMAIN_NOSTATE: power_state.NOSTATE,
+    libvirt.VIR_DOMAIN_RUNNING: power_state.RUNNING,
+    libvirt.VIR_DOMAIN_BLOCKED: power_state.RUNNING,
+    libvirt.VIR_DOMAIN_PAUSED: power_state.PAUSED,
+    libvirt.VIR_DOMAIN_SHUTDOWN: power_state.SHUTDOWN,
+    libvirt.VIR_DOMAIN_SHUTOFF: power_state.SHUTDOWN,
+    libvirt.VIR_DOMAIN_CRASHED: power_state.CRASHED,
+    libvirt.VIR_DOMAIN_PMSUSPENDED: power_state.SUSPENDED,
+}
+
+#: The parts of libvirt that report trouble with the connection itself. Source: virterror.h.
+CONNECTION_DOMAINS = (libvirt.VIR_FROM_REMOTE, libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_STREAMS)
+CONNECTION_CODES = (
+    libvirt.VIR_ERR_NO_CONNECT,
+    libvirt.VIR_ERR_INVALID_CONN,
+    libvirt.VIR_ERR_AUTH_FAILED,
+    libvirt.VIR_ERR_AUTH_CANCELLED,
+    libvirt.VIR_ERR_AUTH_UNAVAILABLE,
+    libvirt.VIR_ERR_RPC,
+)
+
+_event_loop_lock = threading.Lock()
+_event_loop_pid: int | None = None
+
+
+class LibvirtHypervisor(driver.Hypervisor):
+    """The domains behind ``[hypervisor] uri``; connects when it is first asked, and again."""
+
+    options = opts.OPTIONS
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._uri: str = agent.conf.hypervisor.uri
+        self._lock = threading.Lock()
+        self._connection: Any = None
+        self._connection_pid: int | None = None
+        self._name = ""
+        self.calls: Counter[str] = Counter()
+
+    @property
+    def name(self) -> str:
+        if not self._name:
+            self._name = self._on_connection(
+                "virConnectGetHostname", lambda conn: conn.getHostname()
+            )
+        return self._name
+
+    def domains(self) -> dict[str, driver.Domain]:
+        stats = self._on_connection(
+            "virConnectGetAllDomainStats",
+            lambda conn: conn.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_STATE, 0),
+        )
+        found = {}
+        for domain, values in stats:
+            uuid = domain.UUIDString()
+            state = POWER_STATES.get(values.get("state.state"))
+            found[uuid] = driver.Domain(uuid, domain.name(), state)
+        return found
+
+    def power_state(self, uuid: str) -> int | None:
+        domain = self._find(uuid)
+        state, _ = self._on_domain("virDomainGetState", domain, lambda: domain.state(0))
+        return POWER_STATES.get(state)
+
+    def details(self) -> list[driver.DomainDetails]:
+        domains = self._on_connection(
+            "virConnectListAllDomains", lambda conn: conn.listAllDomains(0)
+        )
+        found = []
+        for domain in domains:
+            try:
+                found.append(self._details_of(domain))
+            except driver.DomainNotFound:
+                LOG.info("Domain %s vanished while it was described", domain.name())
+        return found
+
+    def shutdown(self, uuid: str) -> None:
+        domain = self._find(uuid)
+        self._on_domain("virDomainShutdown", domain, domain.shutdown)
+
+    def power_off(self, uuid: str) -> None:
+        try:
+            domain = self._find(uuid)
+            self._on_domain("virDomainDestroy", domain, domain.destroy)
+        except driver.DomainNotFound:
+            return
+        except driver.HypervisorUnavailable:
+            raise
+        except driver.HypervisorError:
+            # libvirt refuses to destroy a domain that is not running.
+            if self.power_state(uuid) != power_state.SHUTDOWN:
+                raise
+
+    def start(self, uuid: str) -> None:
+        domain = self._find(uuid)
+        self._on_domain("virDomainCreate", domain, domain.create)
+
+    def pause(self, uuid: str) -> None:
+        domain = self._find(uuid)
+        self._on_domain("virDomainSuspend", domain, domain.suspend)
+
+    def resume(self, uuid: str) -> None:
+        domain = self._find(uuid)
+        self._on_domain("virDomainResume", domain, domain.resume)
+
+    def check(self) -> None:
+        self._connect()
+
+    def close(self) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        self._drop(connection)
+        try:
+            self._agent.run_native(connection.close, deadline=5, name="virConnectClose")
+        except (libvirt.libvirtError, errors.CallTimeout) as err:
+            LOG.debug("Closing %s: %s", self._uri, err)
+
+    def _details_of(self, domain: Any) -> driver.DomainDetails:
+        info = self._on_domain("virDomainGetInfo", domain, lambda: domain.info())
+        disks = _disks(self._on_domain("virDomainGetXMLDesc", domain, lambda: domain.XMLDesc(0)))
+        return driver.DomainDetails(
+            uuid=domain.UUIDString(),
+            name=domain.name(),
+            power_state=POWER_STATES.get(info[0]),
+            vcpus=info[3],
+            memory_mib=info[1] // 1024,
+            disks=disks,
+            disk_bytes=sum(self._capacity(domain, disk) for disk in disks),
+        )
+
+    def _capacity(self, domain: Any, disk: driver.Disk) -> int:
+        if disk.source is None:
+            return 0
+        try:
+            info = self._on_domain(
+                "virDomainGetBlockInfo", domain, lambda: domain.blockInfo(disk.target)
+            )
+        except (driver.DomainNotFound, driver.HypervisorUnavailable):
+            raise
+        except driver.HypervisorError as err:
+            LOG.debug("The size of %s of %s is not known: %s", disk.target, domain.name(), err)
+            return 0
+        return int(info[0])
+
+    def _find(self, uuid: str) -> Any:
+        return self._on_connection(
+            "virDomainLookupByUUIDString", lambda conn: conn.lookupByUUIDString(uuid), uuid
+        )
+
+    def _on_connection(self, name: str, call: Callable[[Any], Any], uuid: str = "") -> Any:
+        """Make a call that only reads; if the connection turns out lost, once more on another."""
+        connection = self._connect()
+        try:
+            return self._call(name, lambda: call(connection), connection, uuid)
+        except driver.HypervisorUnavailable as err:
+            if isinstance(err.__cause__, errors.CallTimeout):
+                raise
+        connection = self._connect()
+        return self._call(name, lambda: call(connection), connection, uuid)
+
+    def _on_domain(self, name: str, domain: Any, call: Callable[[], Any]) -> Any:
+        """Make a call on a domain object, which stays with the connection it came from."""
+        return self._call(name, call, domain.connect(), domain.UUIDString())
+
+    def _call(self, name: str, call: Callable[[], Any], connection: Any, uuid: str = "") -> Any:
+        """Make one libvirt call with a deadline, and tell its errors apart."""
+        self.calls[name] += 1
+        deadline = self._agent.conf.hypervisor.call_timeout
+        try:
+            return self._agent.run_native(call, deadline=deadline, name=name)
+        except errors.CallTimeout as err:
+            self._drop(connection)
+            raise driver.HypervisorUnavailable(
+                f"{self._uri} does not answer: {err} Look at libvirtd and its log."
+            ) from err
+        except libvirt.libvirtError as err:
+            if _is_lost(err):
+                self._drop(connection)
+            raise self._translate(err, name, uuid) from err
+
+    def _translate(self, err: libvirt.libvirtError, name: str, uuid: str) -> driver.HypervisorError:
+        text = f"{err.get_error_message()} ({name}, libvirt error {err.get_error_code()})"
+        if err.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            return driver.DomainNotFound(f"{self._uri} has no domain {uuid}: {text}")
+        if _is_lost(err) or name == "virConnectOpen":
+            return driver.HypervisorUnavailable(
+                f"{self._uri} does not answer: {text}. Is libvirtd running, and "
+                "[hypervisor] uri right?"
+            )
+        return driver.HypervisorError(f"{uuid}: {text}" if uuid else text)
+
+    def _connect(self) -> Any:
+        with self._lock:
+            if self._connection is not None and self._connection_pid == os.getpid():
+                return self._connection
+            _start_event_loop()
+            connection = self._call("virConnectOpen", lambda: libvirt.open(self._uri), None)
+            self._keep_alive(connection)
+            self._connection, self._connection_pid = connection, os.getpid()
+            return connection
+
+    def _keep_alive(self, connection: Any) -> None:
+        options = self._agent.conf.hypervisor
+        if not options.keepalive_interval:
+            return
+        interval, count = options.keepalive_interval, options.keepalive_count
+        try:
+            self._call(
+                "virConnectSetKeepAlive",
+                lambda: connection.setKeepAlive(interval, count),
+                connection,
+            )
+        except driver.HypervisorUnavailable:
+            raise
+        except driver.HypervisorError:
+            LOG.debug("%s has no keep-alive", self._uri)
+
+    def _drop(self, connection: Any) -> None:
+        """Forget `connection`, if it is still the one in use; the next call makes another."""
+        if self._connection is connection:
+            self._connection = None
+
+
+def _is_lost(err: libvirt.libvirtError) -> bool:
+    """Tell whether an error is about the connection rather than the call."""
+    return err.get_error_code() in CONNECTION_CODES or err.get_error_domain() in CONNECTION_DOMAINS
+
+
+def _disks(xml: str) -> tuple[driver.Disk, ...]:
+    disks = []
+    for element in ElementTree.fromstring(xml).iterfind("./devices/disk"):
+        target, source = element.find("target"), element.find("source")
+        if target is None or element.get("device", "disk") not in ("disk", "lun"):
+            continue
+        where = None if source is None else source.get("file") or source.get("dev")
+        disks.append(driver.Disk(target.get("dev", ""), where))
+    return tuple(disks)
+
+
+def _start_event_loop() -> None:
+    """Run libvirt's event loop, which keep-alive needs, on a native thread, once a process."""
+    global _event_loop_pid
+    with _event_loop_lock:
+        if _event_loop_pid == os.getpid():
+            return
+        libvirt.registerErrorHandler(lambda context, error: None, None)
+        libvirt.virEventRegisterDefaultImpl()
+        thread = concurrency.original("threading").Thread(
+            target=_run_event_loop, name="libvirt-events", daemon=True
+        )
+        thread.start()
+        _event_loop_pid = os.getpid()
+
+
+def _run_event_loop() -> None:
+    while True:
+        libvirt.virEventRunDefaultImpl()

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bundled tasks, a module each, named as its entry point."""

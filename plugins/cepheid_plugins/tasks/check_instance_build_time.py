@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Give up on instances that have been building for too long.
+
+Reads instances. Writes instances.vm_state.
+Source: Nova's _check_instance_build_time.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from oslo_config import cfg
+
+import cepheid
+from cepheid.periodic_task import periodic_task
+from cepheid.run import Change, RunContext
+from cepheid_plugins.compute import vm_states
+from cepheid_plugins.database.records import Instance, InstanceUpdate
+
+if TYPE_CHECKING:
+    from cepheid.agent import Agent
+
+
+class CheckInstanceBuildTime(cepheid.Task):
+    """Set instances to error that have been building for too long."""
+
+    options = [
+        cfg.IntOpt(
+            "instance_build_timeout",
+            default=0,
+            min=0,
+            deprecated_opts=[cfg.DeprecatedOpt("instance_build_timeout", group="DEFAULT")],
+            help="Seconds after its creation at which an instance that is still building is set "
+            "to error. 0 means never.",
+        ),
+    ]
+    drivers = ("database",)
+
+    def __init__(self, agent: Agent) -> None:
+        super().__init__(agent)
+        self.database = agent.driver("database")
+
+    @periodic_task
+    def check_instance_build_time(self, context: RunContext) -> None:
+        timeout_seconds = self.conf.instance_build_timeout
+        if timeout_seconds == 0:
+            return
+        building = self.database.building_instances(self.agent.host)
+        context.count("instances", len(building))
+        for row in building:
+            if row.created_at is None:
+                context.skip(row.uuid, "its created_at is NULL, so its age is not known")
+        stuck = {
+            row.uuid: row
+            for row in overdue_builds(building, self.agent.clock.utcnow(), timeout_seconds)
+        }
+        context.change_many(
+            "vm_state",
+            [
+                Change(
+                    uuid,
+                    row.vm_state,
+                    vm_states.ERROR,
+                    f"{row.display_name}: building since {row.created_at:%Y-%m-%d %H:%M:%S}, "
+                    f"more than {timeout_seconds} s",
+                )
+                for uuid, row in stuck.items()
+            ],
+            lambda changes: self.database.update_instances(
+                self.agent.host,
+                [
+                    InstanceUpdate(
+                        change.target,
+                        vm_states.BUILDING,
+                        stuck[change.target].task_state,
+                        {"vm_state": vm_states.ERROR},
+                    )
+                    for change in changes
+                ],
+            ),
+        )
+
+
+def overdue_builds(
+    building: Iterable[Instance], now: datetime.datetime, timeout_seconds: int
+) -> list[Instance]:
+    """Return the instances created strictly more than `timeout_seconds` before `now`.
+
+    Those without a creation time are left out.
+    """
+    limit = datetime.timedelta(seconds=timeout_seconds)
+    return [row for row in building if row.created_at is not None and now - row.created_at > limit]

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Both concurrency modes: CEPHEID_TEST_CONCURRENCY says which one this run has."""
+
+import os
+
+from cepheid import concurrency
+
+if os.environ.get("CEPHEID_TEST_CONCURRENCY", "threading") == "eventlet":
+    concurrency.patch()
+
+import pytest
+
+from cepheid import config
+from tests.fake_agent import FakeAgent, FakeClock
+
+
+@pytest.fixture
+def clock():
+    """A clock that stands still until it is told."""
+    return FakeClock()
+
+
+@pytest.fixture
+def agent(tmp_path, clock):
+    """An agent without drivers, on a directory of its own."""
+    agent = FakeAgent(tmp_path, clock=clock)
+    yield agent
+    agent.close()
+
+
+@pytest.fixture
+def conf(tmp_path):
+    """The core's configuration, with state_path in a temporary directory."""
+    file = tmp_path / "only.conf"
+    file.write_text(f"[DEFAULT]\nstate_path = {tmp_path}\nhost = host1\n")
+    return config.load([str(file)])

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hypervisor contract, run alike on the fake, on libvirt's test driver and on real guests."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from cepheid_plugins.compute import power_state
+from cepheid_plugins.hypervisor.driver import DomainNotFound, Hypervisor, HypervisorError
+
+
+class HypervisorContract:
+    """Inherit, and give fixtures ``hypervisor`` and ``running``, the uuid of a running domain."""
+
+    def test_lists_every_domain_by_uuid_in_one_call(self, hypervisor: Hypervisor, running: str):
+        hypervisor.check()
+        before = hypervisor.calls.copy()
+        domains = hypervisor.domains()
+        assert domains[running].uuid == running
+        assert domains[running].power_state == power_state.RUNNING
+        assert hypervisor.calls - before == {"virConnectGetAllDomainStats": 1}
+
+    def test_tells_the_power_state_of_one_domain(self, hypervisor: Hypervisor, running: str):
+        assert hypervisor.power_state(running) == power_state.RUNNING
+
+    def test_a_domain_that_is_not_there_is_not_found(self, hypervisor: Hypervisor):
+        nobody = str(uuid.uuid4())
+        for ask in (
+            hypervisor.power_state,
+            hypervisor.shutdown,
+            hypervisor.start,
+            hypervisor.pause,
+            hypervisor.resume,
+        ):
+            with pytest.raises(DomainNotFound):
+                ask(nobody)
+
+    def test_powering_off_a_domain_that_is_not_there_is_done(self, hypervisor: Hypervisor):
+        hypervisor.power_off(str(uuid.uuid4()))
+
+    def test_pauses_and_resumes(self, hypervisor: Hypervisor, running: str):
+        hypervisor.pause(running)
+        assert hypervisor.domains()[running].power_state == power_state.PAUSED
+        hypervisor.resume(running)
+        assert hypervisor.domains()[running].power_state == power_state.RUNNING
+
+    def test_powers_off_twice_and_starts(self, hypervisor: Hypervisor, running: str):
+        hypervisor.power_off(running)
+        assert hypervisor.domains()[running].power_state == power_state.SHUTDOWN
+        hypervisor.power_off(running)
+        hypervisor.start(running)
+        assert hypervisor.power_state(running) == power_state.RUNNING
+
+    def test_starting_a_running_domain_is_an_error_and_not_a_missing_domain(
+        self, hypervisor: Hypervisor, running: str
+    ):
+        with pytest.raises(HypervisorError) as caught:
+            hypervisor.start(running)
+        assert not isinstance(caught.value, DomainNotFound)
+
+    def test_asks_a_guest_to_shut_down(self, hypervisor: Hypervisor, running: str):
+        hypervisor.shutdown(running)
+
+    def test_describes_every_domain(self, hypervisor: Hypervisor, running: str):
+        details = {found.uuid: found for found in hypervisor.details()}[running]
+        assert details.name
+        assert details.vcpus >= 1
+        assert details.memory_mib >= 32

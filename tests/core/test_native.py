@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from cepheid import concurrency, errors, native
+from tests.fake_agent import eventually
+
+native_threading = concurrency.original("threading")
+native_time = concurrency.original("time")
+
+#: Longer than any test runs.
+LONG = 60.0
+
+
+class Hang:
+    """A native call that does not return until it is let."""
+
+    def __init__(self):
+        self._go = native_threading.Event()
+        self.calls = 0
+        self.returned = 0
+
+    def __call__(self):
+        self.calls += 1
+        self._go.wait(LONG)
+        self.returned += 1
+        return "too late"
+
+    def let_go(self):
+        self._go.set()
+
+
+@pytest.fixture
+def hang():
+    hang = Hang()
+    yield hang
+    hang.let_go()
+
+
+@pytest.fixture
+def make_pool():
+    pools = []
+
+    def make(**options):
+        pools.append(native.NativePool(**options))
+        return pools[-1]
+
+    yield make
+    for pool in pools:
+        pool.close()
+
+
+@pytest.fixture
+def pool(make_pool):
+    return make_pool(size=4)
+
+
+def abandon(pool, call, times=1):
+    """Let so many calls hang; one that a busy machine does not even start is no such call."""
+    wanted = pool.abandoned_total + times
+    while pool.abandoned_total < wanted:
+        with pytest.raises(errors.CallTimeout):
+            pool.run(call, deadline=0.005)
+
+
+def test_returns_what_the_call_returns(pool):
+    assert pool.run(divmod, 17, 5, deadline=LONG) == (3, 2)
+
+
+def test_raises_what_the_call_raises(pool):
+    with pytest.raises(ZeroDivisionError):
+        pool.run(divmod, 17, 0, deadline=LONG)
+
+
+def test_the_call_runs_on_a_native_thread_of_the_pool(pool):
+    names = {pool.run(lambda: native_threading.current_thread().name, deadline=LONG)}
+    assert names == {"cepheid-native"}
+
+
+def test_calls_that_follow_each_other_share_one_thread(pool):
+    get_ident = native_threading.get_ident
+    assert len({pool.run(get_ident, deadline=LONG) for _ in range(20)}) == 1
+
+
+def test_gives_up_at_the_deadline_and_names_the_call(pool, hang):
+    with pytest.raises(errors.CallTimeout, match="virDomainShutdown did not return within 0"):
+        pool.run(hang, deadline=0.1, name="virDomainShutdown")
+    assert pool.abandoned == 1
+
+
+def test_a_call_has_the_name_of_its_function_by_default(pool):
+    with pytest.raises(errors.CallTimeout, match=r"^sleep did not return"):
+        pool.run(native_time.sleep, 0.3, deadline=0.1)
+
+
+def test_a_call_whose_time_is_over_is_not_made(pool, hang):
+    for deadline in (0, -1):
+        with pytest.raises(errors.CallTimeout, match="was not called"):
+            pool.run(hang, deadline=deadline)
+    assert hang.calls == 0
+
+
+def test_fifty_hung_calls_starve_nobody(make_pool, hang):
+    pool = make_pool(size=4)
+    abandon(pool, hang, times=50)
+    assert pool.abandoned == 50
+    assert [pool.run(abs, -n, deadline=LONG) for n in range(20)] == list(range(20))
+
+
+def test_the_count_of_hung_calls_falls_when_they_return_and_the_total_stays(pool, hang):
+    abandon(pool, hang, times=3)
+    hang.let_go()
+    eventually(lambda: pool.abandoned == 0)
+    assert pool.abandoned_total == 3
+
+
+def test_what_an_abandoned_call_returns_is_dropped(pool, hang):
+    abandon(pool, hang)
+    hang.let_go()
+    eventually(lambda: hang.returned == 1)
+    assert pool.run(abs, -7, deadline=LONG) == 7
+
+
+def test_the_thread_of_an_abandoned_call_ends_with_it(pool, hang):
+    before = set(native_threading.enumerate())
+    abandon(pool, hang, times=3)
+    pool.run(abs, 1, deadline=LONG)
+    threads = set(native_threading.enumerate()) - before
+    assert len(threads) == 4
+    hang.let_go()
+    eventually(lambda: sum(thread.is_alive() for thread in threads) == 1)
+
+
+def test_no_more_calls_than_its_size_run_at_one_time(make_pool):
+    pool = make_pool(size=2)
+    lock = native_threading.Lock()
+    now, most = [], []
+
+    def call(number):
+        with lock:
+            now.append(number)
+            most.append(len(now))
+        native_time.sleep(0.002)
+        with lock:
+            now.remove(number)
+        return number
+
+    results = in_threads([lambda n=n: pool.run(call, n, deadline=LONG) for n in range(12)])
+    assert sorted(results) == list(range(12))
+    assert max(most) == 2
+
+
+def test_a_call_that_got_no_thread_in_time_says_so_and_is_not_made_later(make_pool, hang):
+    pool = make_pool(size=1)
+    blocker = threading.Thread(target=lambda: pool.run(hang, deadline=LONG))
+    blocker.start()
+    eventually(lambda: hang.calls == 1)
+    made = []
+    with pytest.raises(errors.CallTimeout, match=r"append was not called: for 0\.01 seconds all"):
+        pool.run(made.append, "late", deadline=0.01)
+    assert pool.abandoned == 0
+    hang.let_go()
+    blocker.join()
+    assert pool.run(made.append, "in time", deadline=LONG) is None
+    assert made == ["in time"]
+
+
+def test_a_waiting_call_gets_the_place_of_an_abandoned_one(make_pool, hang):
+    pool = make_pool(size=1)
+    hung = threading.Thread(target=lambda: abandon_slowly(pool, hang))
+    hung.start()
+    eventually(lambda: hang.calls == 1)
+    assert pool.run(abs, -5, deadline=LONG) == 5
+    hung.join()
+
+
+def abandon_slowly(pool, call):
+    with pytest.raises(errors.CallTimeout):
+        pool.run(call, deadline=0.03)
+
+
+def test_refuses_work_when_too_many_calls_hang(make_pool, hang):
+    pool = make_pool(size=1, max_abandoned=3)
+    abandon(pool, hang, times=3)
+    with pytest.raises(errors.CallTimeout, match="was not called: 3 earlier calls hang"):
+        pool.run(abs, -1, deadline=LONG)
+    hang.let_go()
+    eventually(lambda: pool.abandoned == 0)
+    assert pool.run(abs, -1, deadline=LONG) == 1
+
+
+def test_an_exit_out_of_a_call_reaches_the_caller_and_costs_no_thread(make_pool):
+    pool = make_pool(size=1)
+    for _ in range(3):
+        with pytest.raises(SystemExit):
+            pool.run(sys.exit, 3, deadline=LONG)
+    assert pool.run(abs, -1, deadline=LONG) == 1
+
+
+def test_a_closed_pool_calls_nothing_and_its_threads_end(pool):
+    thread = pool.run(native_threading.current_thread, deadline=LONG)
+    pool.close()
+    with pytest.raises(errors.CallTimeout, match="stopping"):
+        pool.run(abs, 1, deadline=LONG)
+    eventually(lambda: not thread.is_alive())
+
+
+def test_other_threads_go_on_while_a_call_blocks(pool, hang):
+    ticks = []
+
+    def tick():
+        while len(ticks) < 20:
+            ticks.append(hang.returned)
+            time.sleep(0.001)
+        hang.let_go()
+
+    ticker = threading.Thread(target=tick)
+    ticker.start()
+    assert pool.run(hang, deadline=LONG) == "too late"
+    ticker.join()
+    assert ticks == [0] * 20
+
+
+def test_no_descriptors_are_lost(pool, hang):
+    pool.run(abs, 1, deadline=LONG)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(10):
+        pool.run(abs, 1, deadline=LONG)
+    abandon(pool, hang, times=2)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_many_callers_at_once_all_get_their_own_results(pool):
+    def caller(n):
+        return [pool.run(divmod, n, m, deadline=LONG) for m in range(1, 20)]
+
+    results = in_threads([lambda n=n: caller(n) for n in range(20)])
+    assert sorted(results) == sorted([divmod(n, m) for m in range(1, 20)] for n in range(20))
+
+
+def in_threads(calls):
+    results = []
+    threads = [threading.Thread(target=lambda c=call: results.append(c())) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def test_hung_calls_do_not_keep_the_process_from_ending():
+    code = """
+import os, sys
+from cepheid import concurrency, errors
+if os.environ["CEPHEID_TEST_CONCURRENCY"] == "eventlet":
+    concurrency.patch()
+from cepheid.native import NativePool
+pool = NativePool()
+sleep = concurrency.original("time").sleep
+while pool.abandoned < 50:
+    try:
+        pool.run(sleep, 600, deadline=0.001)
+    except errors.CallTimeout:
+        pass
+print(pool.abandoned)
+"""
+    mode = "eventlet" if concurrency.is_green() else "threading"
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"CEPHEID_TEST_CONCURRENCY": mode, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "50\n", "")

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The service as a process: start, supervision, reload, stop, in both concurrency modes."""
+
+import os
+import signal
+import socket
+import time
+
+import pytest
+
+from tests.distributions import Distributions
+from tests.functional.agents import Installation
+from tests.functional.libvirtd import wait_until
+
+MODES = ("threading", "eventlet")
+
+QUICK = '''
+import cepheid
+from cepheid.periodic_task import periodic_task
+
+class Plugin(cepheid.Task):
+    """Change one thing."""
+
+    @periodic_task(spacing=1, run_immediately=True)
+    def {name}(self, context):
+        context.change("thing", target="it", before=0, after=1, do=lambda: None)
+'''
+
+#: Hangs in native calls for ever: the pool's threads cannot be interrupted.
+HUNG = '''
+import os, threading
+import cepheid
+from cepheid.periodic_task import periodic_task
+
+READ, _ = os.pipe()
+
+class Plugin(cepheid.Task):
+    """Hang in fifty native calls."""
+
+    @periodic_task(spacing=1, run_immediately=True)
+    def hung(self, context):
+        callers = [
+            threading.Thread(
+                target=self.agent.run_native,
+                args=(os.read, READ, 1),
+                kwargs={"deadline": 3600},
+                daemon=True,
+            )
+            for _ in range(50)
+        ]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+'''
+
+#: Blocks the interpreter's main thread itself in a native call, and with it every green thread.
+BLOCKING = '''
+import ctypes
+import cepheid
+from cepheid.periodic_task import periodic_task
+
+class Plugin(cepheid.Task):
+    """Block the hub."""
+
+    @periodic_task(spacing=1, run_immediately=True)
+    def blocking(self, context):
+        ctypes.CDLL(None).pause()
+        ctypes.CDLL(None).sleep(3600)
+'''
+
+
+@pytest.fixture
+def distributions(tmp_path):
+    path = tmp_path / "site"
+    path.mkdir()
+    made = Distributions(path)
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def start(tmp_path, distributions):
+    """Start an agent with the tasks that were added."""
+    started = []
+
+    def start(mode, settings="", notify=None):
+        if not started:
+            state = tmp_path / "state"
+            state.mkdir()
+            started.append(Installation(state, ""))
+        installation = started[0]
+        installation.conf.write_text(
+            f"[DEFAULT]\nstate_path = {installation.path}\nhost = host1\n"
+            f"periodic_fuzzy_delay = 0\nlog_file = {installation.log}\n"
+            f"concurrency = {mode}\nenabled_tasks = *\ndisabled_tasks = bundled\n{settings}"
+        )
+        environment = {**os.environ, "PYTHONPATH": str(distributions.path)}
+        environment.pop("CEPHEID_TEST_CONCURRENCY", None)
+        if notify is not None:
+            environment |= {"NOTIFY_SOCKET": str(notify), "WATCHDOG_USEC": "3000000"}
+            environment.pop("WATCHDOG_PID", None)
+        installation.environment = environment
+        installation.start_agent()
+        return installation
+
+    yield start
+    for installation in started:
+        installation.close()
+
+
+def history(installation, task):
+    return installation.rows("task", "history", task, "--limit", "1000")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_runs_its_tasks_and_ends_at_sigterm(start, distributions, mode):
+    distributions.add_task("acme-quick", "quick", QUICK.format(name="quick"))
+    installation = start(mode)
+    wait_until(lambda: len(history(installation, "quick")) >= 2, installation.read_log)
+    assert installation.stop_agent() == 0
+    assert not (installation.path / "cepheid-agent.sock").exists()
+    assert {row["Outcome"] for row in history(installation, "quick")} == {"ok"}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_fifty_hung_native_calls_do_not_keep_it_from_ending(start, distributions, mode):
+    distributions.add_task("acme-hung", "hung", HUNG)
+    distributions.add_task("acme-quick", "quick", QUICK.format(name="quick"))
+    installation = start(mode, "graceful_shutdown_timeout = 4\n[hung]\ntime_limit = 1\n")
+    wait_until(lambda: "time_limit is 1" in installation.read_log(), installation.read_log)
+    assert "in hung" in installation.read_log()  # the stack
+    assert len(history(installation, "quick")) >= 1
+    started = time.monotonic()
+    assert installation.stop_agent(4 + 2) == 1
+    assert time.monotonic() - started <= 4 + 1
+    assert "Ending without waiting any longer for: hung" in installation.read_log()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_blocked_main_thread_does_not_keep_it_from_ending(start, distributions, mode):
+    distributions.add_task("acme-blocking", "blocking", BLOCKING)
+    installation = start(mode, "graceful_shutdown_timeout = 2\n")
+    wait_until(lambda: (installation.path / "cepheid-locks" / "blocking").exists())
+    time.sleep(0.2)  # until it is in the call
+    installation.signal_agent(signal.SIGTERM)
+    assert installation.agent.wait(10) == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_reload_enables_disables_and_spaces_anew_without_losing_or_doubling_a_run(
+    start, distributions, mode
+):
+    for name in ("one", "two"):
+        distributions.add_task(f"acme-{name}", name, QUICK.format(name=name))
+    installation = start(mode, "[one]\nspacing = 3600\n[two]\nenabled = false\n")
+    wait_until(lambda: len(history(installation, "one")) == 1)
+    text = installation.conf.read_text()
+    installation.conf.write_text(text.replace("enabled = false", "enabled = true"))
+    installation.signal_agent(signal.SIGHUP)
+    wait_until(lambda: len(history(installation, "two")) >= 2, installation.read_log)
+    assert len(history(installation, "one")) == 1  # not doubled
+    installation.conf.write_text(text.replace("spacing = 3600", "spacing = 1"))
+    installation.signal_agent(signal.SIGHUP)
+    wait_until(lambda: len(history(installation, "one")) >= 2)
+    count = len(history(installation, "two"))
+    wait_until(lambda: len(history(installation, "one")) >= 4)
+    assert len(history(installation, "two")) <= count + 1
+    assert installation.stop_agent() == 0
+
+
+def test_a_bad_configuration_at_a_reload_changes_nothing(start, distributions):
+    distributions.add_task("acme-quick", "quick", QUICK.format(name="quick"))
+    installation = start("threading")
+    text = installation.conf.read_text()
+    installation.conf.write_text(text + "[quick]\nspacing = soon\n")
+    installation.signal_agent(signal.SIGHUP)
+    wait_until(lambda: "was not reloaded" in installation.read_log())
+    assert "[quick] spacing in " in installation.read_log()
+    count = len(history(installation, "quick"))
+    wait_until(lambda: len(history(installation, "quick")) > count)
+
+
+def test_a_task_installed_while_it_runs_starts_at_a_reload(start, distributions):
+    distributions.add_task("acme-one", "one", QUICK.format(name="one"))
+    installation = start("threading")
+    distributions.add_task("acme-two", "two", QUICK.format(name="two"))
+    installation.signal_agent(signal.SIGHUP)
+    wait_until(lambda: "runs 2 tasks" in installation.read_log(), installation.read_log)
+
+
+def test_tells_systemd_how_it_is(start, distributions, tmp_path):
+    distributions.add_task("acme-quick", "quick", QUICK.format(name="quick"))
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(path))
+        listener.settimeout(30)
+        installation = start("eventlet", notify=path)
+        assert listener.recv(4096) == b"READY=1\nSTATUS=1 tasks on host1"
+        while listener.recv(4096) != b"WATCHDOG=1":
+            pass
+        installation.signal_agent(signal.SIGHUP)
+        while not listener.recv(4096).startswith(b"RELOADING=1\nMONOTONIC_USEC="):
+            pass
+        while not listener.recv(4096).startswith(b"READY=1"):
+            pass
+        installation.signal_agent(signal.SIGTERM)
+        while not listener.recv(4096).startswith(b"STOPPING=1"):
+            pass
+    assert installation.agent.wait(30) == 0
+
+
+def test_the_watchdog_is_not_fed_when_the_hub_is_blocked(start, distributions, tmp_path):
+    distributions.add_task("acme-blocking", "blocking", BLOCKING)
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(path))
+        installation = start("eventlet", "graceful_shutdown_timeout = 1\n", notify=path)
+        wait_until(lambda: (installation.path / "cepheid-locks" / "blocking").exists())
+        time.sleep(1.5)
+        listener.setblocking(False)
+        while True:
+            try:
+                listener.recv(4096)
+            except BlockingIOError:
+                break
+        listener.settimeout(3)
+        with pytest.raises(TimeoutError):
+            listener.recv(4096)
+
+
+def test_a_second_agent_on_one_state_path_is_refused(start, distributions):
+    distributions.add_task("acme-quick", "quick", QUICK.format(name="quick"))
+    installation = start("threading")
+    second = installation.run("agent", check=False)
+    assert second.returncode == 1
+    assert f"Another agent (process {installation.agent.pid})" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_the_admin_socket_is_for_its_owner_only(start, distributions):
+    distributions.add_task("acme-quick", "quick", QUICK.format(name="quick"))
+    installation = start("threading")
+    mode = (installation.path / "cepheid-agent.sock").stat().st_mode
+    assert mode & 0o777 == 0o600
+
+
+def test_a_run_that_is_asked_for_is_made_in_the_agent(start, distributions):
+    distributions.add_task("acme-quick", "quick", QUICK.format(name="quick"))
+    installation = start("eventlet", "[quick]\nspacing = 3600\n")
+    wait_until(lambda: len(history(installation, "quick")) == 1)
+    answer = installation.run("task", "run", "quick", "--dry-run", "-f", "csv")
+    assert answer.returncode == 0, answer.stderr
+    assert '"thing","it","0","1","planned",""' in answer.stdout
+    listed = installation.run("task", "list", "-f", "value", "-c", "Name", "-c", "Next run")
+    assert "quick in 60 min" in listed.stdout
+
+
+def test_an_agent_that_died_leaves_an_interrupted_run_on_record(start, distributions):
+    distributions.add_task("acme-hung", "hung", HUNG)
+    installation = start("threading")
+    wait_until(lambda: (installation.path / "cepheid-locks" / "hung").exists())
+    wait_until(lambda: len(history(installation, "hung")) == 1)
+    installation.close()
+    start("threading", "[hung]\nspacing = 3600\n")
+    assert history(installation, "hung")[0]["Outcome"] == "interrupted"

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small real classes that keep the drivers' contracts, for decisions and faults.
+
+The contract tests run on them and on the real drivers alike.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from cepheid_plugins.compute import power_state
+from cepheid_plugins.hypervisor.driver import (
+    Domain,
+    DomainDetails,
+    DomainNotFound,
+    Hypervisor,
+    HypervisorError,
+    HypervisorUnavailable,
+)
+
+
+class FakeHypervisor(Hypervisor):
+    """Domains in memory.
+
+    :param domains: (uuid, name, power state) of each
+    """
+
+    def __init__(self, domains: Iterable[tuple[str, str, int | None]] = ()) -> None:
+        self.states = {uuid: state for uuid, _, state in domains}
+        self.names = {uuid: name for uuid, name, _ in domains}
+        self.calls: Counter[str] = Counter()
+        #: False: it does not answer.
+        self.available = True
+        #: Domains left out of the list, though they are there.
+        self.hidden: set[str] = set()
+        #: Guests that do not listen to a request to shut down.
+        self.deaf: set[str] = set()
+        #: Guests that cannot be powered off.
+        self.stubborn: set[str] = set()
+        #: Every call that changes something: (call, uuid).
+        self.acts: list[tuple[str, str]] = []
+
+    @property
+    def name(self) -> str:
+        self._call("virConnectGetHostname")
+        return "node1"
+
+    def domains(self) -> dict[str, Domain]:
+        self._call("virConnectGetAllDomainStats")
+        return {
+            uuid: Domain(uuid, self.names[uuid], state)
+            for uuid, state in self.states.items()
+            if uuid not in self.hidden
+        }
+
+    def power_state(self, uuid: str) -> int | None:
+        self._find(uuid)
+        self._call("virDomainGetState")
+        return self.states[uuid]
+
+    def details(self) -> list[DomainDetails]:
+        self._call("virConnectListAllDomains")
+        return [
+            DomainDetails(uuid, self.names[uuid], state, 1, 128, (), 0)
+            for uuid, state in self.states.items()
+        ]
+
+    def shutdown(self, uuid: str) -> None:
+        self._act("virDomainShutdown", uuid, (power_state.RUNNING, power_state.PAUSED))
+        if uuid not in self.deaf:
+            self.states[uuid] = power_state.SHUTDOWN
+
+    def power_off(self, uuid: str) -> None:
+        if uuid not in self.states:
+            self._call("virDomainLookupByUUIDString")
+            return
+        self._act("virDomainDestroy", uuid)
+        if uuid in self.stubborn:
+            raise HypervisorError(f"{uuid}: the process does not end")
+        self.states[uuid] = power_state.SHUTDOWN
+
+    def start(self, uuid: str) -> None:
+        self._act("virDomainCreate", uuid, power_state.OFF)
+        self.states[uuid] = power_state.RUNNING
+
+    def pause(self, uuid: str) -> None:
+        self._act("virDomainSuspend", uuid, (power_state.RUNNING,))
+        self.states[uuid] = power_state.PAUSED
+
+    def resume(self, uuid: str) -> None:
+        self._act("virDomainResume", uuid, (power_state.PAUSED,))
+        self.states[uuid] = power_state.RUNNING
+
+    def check(self) -> None:
+        self._call("virConnectOpen")
+
+    def close(self) -> None:
+        pass
+
+    def _call(self, name: str) -> None:
+        self.calls[name] += 1
+        if not self.available:
+            raise HypervisorUnavailable("fake:/// does not answer")
+
+    def _find(self, uuid: str) -> None:
+        self._call("virDomainLookupByUUIDString")
+        if uuid not in self.states:
+            raise DomainNotFound(f"fake:/// has no domain {uuid}")
+
+    def _act(self, name: str, uuid: str, allowed: Iterable[int] | None = None) -> None:
+        self._find(uuid)
+        self._call(name)
+        if allowed is not None and self.states[uuid] not in allowed:
+            raise HypervisorError(f"{uuid}: the domain is in no state for {name}")
+        self.acts.append((name, uuid))

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A libvirtd of the tests' own, with real QEMU guests under software emulation.
+
+It is a session daemon: with its own XDG directories it shares nothing with the machine's own, and
+needs no root. Root's session is the system daemon, so a test that runs as root lets an
+unprivileged user run it. Everything is ended by its process id.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+import libvirt
+import pytest
+
+#: Seconds to wait for a process to come or go.
+PATIENCE_SECONDS = 30
+
+#: Who runs the daemon when root runs the tests.
+UNPRIVILEGED_USER = "nobody"
+
+PROGRAMS = ("libvirtd", "qemu-system-x86_64", "qemu-img")
+
+GUEST_XML = """
+<domain type='qemu'>
+  <name>{name}</name><uuid>{uuid}</uuid>
+  <memory unit='MiB'>32</memory><vcpu>1</vcpu>
+  <os><type arch='x86_64' machine='pc'>hvm</type></os>
+  <features><acpi/></features>
+  <on_crash>preserve</on_crash>
+  <devices>
+    <emulator>/usr/bin/qemu-system-x86_64</emulator>
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='qcow2'/>
+      <source file='{disk}'/><target dev='vda' bus='virtio'/>
+    </disk>
+  </devices>
+</domain>
+"""
+
+
+def require_programs() -> None:
+    """Skip where libvirtd or QEMU is missing; in CI that is a failure."""
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    missing = [name for name in PROGRAMS if shutil.which(name, path=path) is None]
+    if not missing:
+        return
+    message = f"missing: {', '.join(missing)}; 'make test' installs them"
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+class Libvirtd:
+    """The daemon and its guests; use it in a ``with`` statement."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="cepheid-lv-"))
+        self.process: subprocess.Popen[bytes] | None = None
+        self._user = pwd.getpwnam(UNPRIVILEGED_USER) if os.getuid() == 0 else None
+        for name in ("run", "config", "cache", "data", "disks"):
+            (self.path / name).mkdir(mode=0o700)
+        if self._user is not None:
+            for path in (self.path, *self.path.iterdir()):
+                os.chown(path, self._user.pw_uid, self._user.pw_gid)
+
+    @property
+    def uri(self) -> str:
+        """How to connect to it."""
+        return f"qemu:///session?socket={self.path}/run/libvirt/libvirt-sock"
+
+    def __enter__(self) -> Libvirtd:
+        self.start()
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        try:
+            if self.process is None or self.process.poll() is not None:
+                self.start()
+            self._end_guests()
+        finally:
+            self.stop()
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    def start(self) -> None:
+        """Start the daemon and wait until it answers."""
+        environment = {
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": str(self.path),
+            "XDG_RUNTIME_DIR": str(self.path / "run"),
+            "XDG_CONFIG_HOME": str(self.path / "config"),
+            "XDG_CACHE_HOME": str(self.path / "cache"),
+            "XDG_DATA_HOME": str(self.path / "data"),
+        }
+        owner = {} if self._user is None else {
+            "user": self._user.pw_uid,
+            "group": self._user.pw_gid,
+            "extra_groups": [],
+        }  # fmt: skip
+        with (self.path / "libvirtd.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                ["libvirtd", "--timeout", "600"],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.path,
+                **owner,
+            )
+        wait_until(self._answers, lambda: (self.path / "libvirtd.log").read_text()[-2000:])
+
+    def stop(self) -> None:
+        """End the daemon; its guests go on."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(PATIENCE_SECONDS)
+
+    def kill(self) -> None:
+        """Kill the daemon, as a crash would; its guests go on."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(PATIENCE_SECONDS)
+
+    def connect(self) -> libvirt.virConnect:
+        """Open a connection of the test's own."""
+        libvirt.registerErrorHandler(lambda context, error: None, None)
+        return libvirt.open(self.uri)
+
+    def add_guest(self, name: str, start: bool = True) -> str:
+        """Define a guest with an empty disk, and start it; return its uuid."""
+        guest_uuid = str(uuid.uuid4())
+        disk = self.path / "disks" / f"{name}.qcow2"
+        subprocess.run(
+            ["qemu-img", "create", "-q", "-f", "qcow2", disk, "16M"],
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )
+        if self._user is not None:
+            os.chown(disk, self._user.pw_uid, self._user.pw_gid)
+        connection = self.connect()
+        domain = connection.defineXML(
+            GUEST_XML.format(name=f"cepheid-test-{name}", uuid=guest_uuid, disk=disk)
+        )
+        if start:
+            domain.create()
+        connection.close()
+        return guest_uuid
+
+    def guest_pid(self, guest_uuid: str) -> int:
+        """Return the process id of a guest's QEMU."""
+        connection = self.connect()
+        name = connection.lookupByUUIDString(guest_uuid).name()
+        connection.close()
+        pid_file = self.path / "run" / "libvirt" / "qemu" / "run" / f"{name}.pid"
+        return int(pid_file.read_text())
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            return False
+        try:
+            self.connect().close()
+        except libvirt.libvirtError:
+            return False
+        return True
+
+    def _end_guests(self) -> None:
+        connection = self.connect()
+        for domain in connection.listAllDomains():
+            if domain.isActive():
+                domain.destroy()
+            domain.undefine()
+        connection.close()
+
+
+def wait_until(condition, explain=lambda: "") -> None:  # type: ignore[no-untyped-def]
+    """Wait for a process to have done something."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < until, f"not within {PATIENCE_SECONDS} s: {explain()}"
+        time.sleep(0.05)
+
+
+def kill(pid: int) -> None:
+    """Kill a process that the tests have started."""
+    os.kill(pid, signal.SIGKILL)

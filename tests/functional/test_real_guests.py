@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent and real QEMU guests behind a real libvirtd."""
+
+import signal
+
+import pytest
+
+from cepheid_plugins.compute import power_state
+from cepheid_plugins.hypervisor import opts
+from cepheid_plugins.hypervisor.driver import HypervisorUnavailable
+from cepheid_plugins.hypervisor.libvirt_driver import LibvirtHypervisor
+from tests.contracts import HypervisorContract
+from tests.fake_agent import FakeAgent
+from tests.functional.agents import Installation
+from tests.functional.libvirtd import kill, wait_until
+
+pytestmark = pytest.mark.functional
+
+SETTINGS = """
+[hypervisor]
+uri = {uri}
+[compute]
+shutdown_timeout = 2
+[sync_power_states]
+spacing = 1
+policy = {policy}
+[check_instance_build_time]
+spacing = 1
+"""
+
+
+@pytest.fixture
+def guests(libvirtd):
+    """Five running guests."""
+    uuids = [libvirtd.add_guest(f"guest-{number}") for number in range(5)]
+    yield uuids
+    libvirtd._end_guests()
+
+
+@pytest.fixture
+def hypervisor(libvirtd, tmp_path):
+    agent = FakeAgent(tmp_path)
+    agent.conf.register_opts(opts.OPTIONS, group="hypervisor")
+    agent.set("hypervisor", uri=libvirtd.uri)
+    hypervisor = LibvirtHypervisor(agent)
+    yield hypervisor
+    hypervisor.close()
+    agent.close()
+
+
+class TestRealGuests(HypervisorContract):
+    @pytest.fixture
+    def running(self, libvirtd):
+        uuid = libvirtd.add_guest("contract")
+        yield uuid
+        libvirtd._end_guests()
+
+
+@pytest.fixture
+def install(libvirtd, tmp_path):
+    """Make an installation for the guests that are there, and adopt them."""
+    made = []
+
+    def install(policy="enforce"):
+        installation = Installation(tmp_path, SETTINGS.format(uri=libvirtd.uri, policy=policy))
+        made.append(installation)
+        installation.run("db", "sync")
+        installation.run("host", "adopt")
+        return installation
+
+    yield install
+    for installation in made:
+        installation.close()
+
+
+def states(installation):
+    rows = installation.rows("instance", "list")
+    return {row["UUID"]: (row["VM state"], row["Power state"]) for row in rows}
+
+
+def test_adopting_takes_in_every_domain_once_and_alters_none(libvirtd, guests, install):
+    connection = libvirtd.connect()
+    before = {d.UUIDString(): (d.XMLDesc(), d.state()) for d in connection.listAllDomains()}
+    installation = install()
+    assert states(installation) == dict.fromkeys(guests, ("active", "running"))
+    (row,) = [r for r in installation.rows("instance", "list") if r["UUID"] == guests[0]]
+    assert (row["vCPUs"], row["Memory MiB"]) == (1, 32)
+    assert "0 domains adopted, 5 known already" in installation.run("host", "adopt").stderr
+    assert before == {d.UUIDString(): (d.XMLDesc(), d.state()) for d in connection.listAllDomains()}
+    connection.close()
+
+
+def test_the_database_follows_what_happens_to_the_guests(libvirtd, guests, install):
+    installation = install()
+    connection = libvirtd.connect()
+    domains = [connection.lookupByUUIDString(uuid) for uuid in guests]
+    installation.start_agent()
+    destroyed, paused, killed, shut_off, _untouched = domains
+    destroyed.destroy()
+    paused.suspend()
+    kill(libvirtd.guest_pid(killed.UUIDString()))
+    wait_until(
+        lambda: (
+            [states(installation)[uuid] for uuid in guests[:3]]
+            == [("stopped", "shut down"), ("active", "paused"), ("stopped", "shut down")]
+        ),
+        installation.read_log,
+    )
+    assert states(installation)[guests[4]] == ("active", "running")
+    # Started again behind the database's back: it is stopped, and listens to no request.
+    destroyed.create()
+    wait_until(lambda: not destroyed.isActive(), installation.read_log)
+    paused.resume()
+    wait_until(lambda: states(installation)[guests[1]] == ("active", "running"))
+    assert shut_off.isActive()
+    assert installation.stop_agent() == 0
+    connection.close()
+
+
+def test_with_policy_follow_nothing_is_ever_stopped(libvirtd, guests, install):
+    installation = install(policy="follow")
+    connection = libvirtd.connect()
+    domains = [connection.lookupByUUIDString(uuid) for uuid in guests]
+    domains[0].destroy()
+    installation.start_agent()
+    wait_until(lambda: states(installation)[guests[0]] == ("stopped", "shut down"))
+    domains[0].create()
+    wait_until(lambda: states(installation)[guests[0]] == ("active", "running"))
+    domains[1].suspend()
+    wait_until(lambda: states(installation)[guests[1]] == ("paused", "paused"))
+    assert domains[0].isActive()
+    connection.close()
+
+
+@pytest.mark.parametrize("ending", ["stop", "kill"])
+def test_a_libvirtd_that_goes_away_and_comes_back_leads_to_no_wrong_change(
+    libvirtd, guests, install, ending
+):
+    installation = install()
+    installation.start_agent()
+    wait_until(lambda: len(installation.rows("task", "history", "sync_power_states")) >= 2)
+    getattr(libvirtd, ending)()
+    wait_until(
+        lambda: "failed" in {r["Outcome"] for r in installation.rows("task", "history")},
+        installation.read_log,
+    )
+    assert states(installation) == dict.fromkeys(guests, ("active", "running"))
+    libvirtd.start()
+
+    def last_run_is_ok():
+        (run,) = installation.rows("task", "history", "sync_power_states", "--limit", "1")
+        return run["Outcome"] == "ok"
+
+    wait_until(last_run_is_ok, installation.read_log)
+    assert states(installation) == dict.fromkeys(guests, ("active", "running"))
+    changed = installation.rows("task", "history", "sync_power_states", "--changed")
+    assert changed == []
+    # The outage is said once, however many passes it lasted, and so is its end.
+    log = installation.read_log()
+    assert log.count("ERROR") <= 2, log
+    assert "Over: " in log
+    assert installation.stop_agent() == 0
+
+
+def test_while_libvirtd_is_away_there_is_no_list_rather_than_an_empty_one(
+    libvirtd, guests, hypervisor
+):
+    assert set(guests) <= set(hypervisor.domains())
+    libvirtd.kill()
+    for _ in range(3):
+        with pytest.raises(HypervisorUnavailable, match="Is libvirtd running"):
+            hypervisor.domains()
+    libvirtd.start()
+    assert set(guests) <= set(hypervisor.domains())
+
+
+def test_a_guest_whose_process_is_killed_is_shut_down(libvirtd, guests, hypervisor):
+    kill(libvirtd.guest_pid(guests[0]))
+    wait_until(lambda: hypervisor.power_state(guests[0]) == power_state.SHUTDOWN)
+
+
+def test_a_daemon_that_hangs_costs_its_task_only(libvirtd, guests, install):
+    installation = install()
+    installation.conf.write_text(
+        installation.conf.read_text().replace("[hypervisor]", "[hypervisor]\ncall_timeout = 2")
+    )
+    installation.start_agent()
+    wait_until(lambda: len(installation.rows("task", "history", "sync_power_states")) >= 1)
+    libvirtd.process.send_signal(signal.SIGSTOP)
+    try:
+        wait_until(
+            lambda: "failed" in {r["Outcome"] for r in installation.rows("task", "history")},
+            installation.read_log,
+        )
+        builds = len(
+            installation.rows("task", "history", "check_instance_build_time", "--limit", "1000")
+        )
+        wait_until(
+            lambda: (
+                len(
+                    installation.rows(
+                        "task", "history", "check_instance_build_time", "--limit", "1000"
+                    )
+                )
+                > builds
+            )
+        )
+        assert installation.stop_agent() == 0
+    finally:
+        libvirtd.process.send_signal(signal.SIGCONT)
+    assert states(installation) == dict.fromkeys(guests, ("active", "running"))

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hosts for tests: a real inventory on SQLite; domains in a fake or in libvirt's test driver."""
+
+from __future__ import annotations
+
+import datetime
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import sqlalchemy as sa
+
+from cepheid_plugins.compute import power_state
+from cepheid_plugins.database import models
+from cepheid_plugins.database.driver import Database
+from cepheid_plugins.hypervisor import opts as hypervisor_opts
+from tests.fake_agent import FakeAgent, FakeClock
+from tests.fakes import FakeHypervisor
+
+#: What the test driver calls each power state. Source: virDomainState.
+RUN_STATES = {
+    power_state.RUNNING: 1,
+    power_state.PAUSED: 3,
+    power_state.SHUTDOWN: 5,
+    power_state.CRASHED: 6,
+}
+
+
+def uuid_of(number: int) -> str:
+    """Return the uuid of the instance and domain of this number."""
+    return str(uuid.UUID(int=(0xCE << 120) + number))
+
+
+def node_xml(states: Iterable[int]) -> str:
+    """Return a host for libvirt's test driver, with a domain in each power state given."""
+    domains = "".join(
+        f"""
+  <domain type='test' xmlns:test='http://libvirt.org/schemas/domain/test/1.0'>
+    <name>{escape(f"guest-{number}")}</name><uuid>{uuid_of(number)}</uuid>
+    <memory unit='MiB'>128</memory><vcpu>2</vcpu>
+    <os><type arch='x86_64'>hvm</type></os>
+    <on_crash>preserve</on_crash>
+    <test:runstate>{RUN_STATES[state]}</test:runstate>
+  </domain>"""
+        for number, state in enumerate(states)
+    )
+    return f"<node>{domains}\n</node>\n"
+
+
+class World:
+    """An agent with a real, migrated inventory on SQLite.
+
+    :param hypervisor: a driver; by default libvirt's test driver with a domain for each state
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        hypervisor: Any = None,
+        states: Iterable[int] = (),
+        settings: str = "",
+        clock: FakeClock | None = None,
+    ) -> None:
+        self.path = path
+        self.agent = FakeAgent(path, settings=settings, clock=clock)
+        self.clock: Any = self.agent.clock
+        self.agent.conf.register_opts(Database.options, group="database")
+        self.database = Database(self.agent)
+        self.database.sync()
+        self.database.statements.clear()
+        self.agent.drivers.use("database", self.database)
+        if hypervisor is None:
+            from cepheid_plugins.hypervisor.libvirt_driver import LibvirtHypervisor
+
+            (path / "node.xml").write_text(node_xml(states))
+            self.agent.conf.register_opts(hypervisor_opts.OPTIONS, group="hypervisor")
+            self.agent.set("hypervisor", uri=f"test:///{path}/node.xml")
+            hypervisor = LibvirtHypervisor(self.agent)
+        self.hypervisor = hypervisor
+        self.agent.drivers.use("hypervisor", hypervisor)
+
+    def add(self, number: int, **columns: Any) -> str:
+        """Insert an instance, active and running unless told otherwise; return its uuid."""
+        self.add_many([number], **columns)
+        return uuid_of(number)
+
+    def add_many(self, numbers: Iterable[int], **columns: Any) -> None:
+        """Insert alike instances."""
+        created_at = self.clock.utcnow() - datetime.timedelta(hours=1)
+        values = {
+            "host": "host1",
+            "vm_state": "active",
+            "power_state": power_state.RUNNING,
+            "created_at": created_at,
+            "launched_at": created_at,
+            "deleted": 0,
+            "hidden": False,
+            **columns,
+        }
+        rows = [
+            {"uuid": uuid_of(number), "display_name": f"guest-{number}", **values}
+            for number in numbers
+        ]
+        with self.engine.begin() as connection:
+            connection.execute(sa.insert(models.instances), rows)
+
+    def row(self, number: int) -> Any:
+        """Return an instance's row, all columns."""
+        table = models.instances
+        with self.engine.connect() as connection:
+            return connection.execute(sa.select(table).where(table.c.uuid == uuid_of(number))).one()
+
+    def rows(self, table: sa.Table) -> list[Any]:
+        """Return all rows of a table."""
+        with self.engine.connect() as connection:
+            return list(connection.execute(sa.select(table).order_by(table.c.id)))
+
+    def update(self, number: int, **values: Any) -> None:
+        """Write to an instance as somebody else would."""
+        table = models.instances
+        with self.engine.begin() as connection:
+            connection.execute(
+                sa.update(table).where(table.c.uuid == uuid_of(number)).values(**values)
+            )
+
+    @property
+    def engine(self) -> sa.Engine:
+        """An engine of the test's own, so that the agent's statements are not mixed with it."""
+        if not hasattr(self, "_engine"):
+            self._engine = sa.create_engine(self.database.url, poolclass=sa.NullPool)
+        return self._engine
+
+    def statements(self) -> int:
+        """Return how many statements the agent has sent, transactions' borders not counted."""
+        words = self.database.statements
+        return sum(words[word] for word in ("SELECT", "INSERT", "UPDATE", "DELETE"))
+
+    def close(self) -> None:
+        """Close the agent."""
+        self.agent.close()
+
+
+def fake_world(path: Path, states: dict[int, int | None], **options: Any) -> World:
+    """Return a world with fake domains: their power states by number."""
+    domains = [(uuid_of(n), f"guest-{n}", state) for n, state in states.items()]
+    return World(path, FakeHypervisor(domains), **options)

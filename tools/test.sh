@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# All tests, the fast ones first: both concurrency modes, the checks, then real servers.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+pytest=(.venv/bin/python -m pytest -q)
+
+for mode in threading eventlet; do
+    printf '\n=== Fast tests, concurrency = %s\n' "$mode"
+    CEPHEID_TEST_CONCURRENCY=$mode "${pytest[@]}" -m "not functional"
+done
+printf '\n=== Checks\n'
+tools/check.sh
+printf '\n=== Functional tests: a real libvirtd with real QEMU guests\n'
+"${pytest[@]}" -m functional
