@@ -33,3 +33,7 @@ class NotRunning(CepheidError):
 
 class Busy(CepheidError):
     """The task is running already, in this process or in another."""
+
+
+class AlreadyReported(CepheidError):
+    """The log has told the operator; only the exit status is left to say."""

@@ -13,5 +13,7 @@ html_theme = "alabaster"
 html_theme_options = {"description": "A host agent for libvirt/KVM hypervisors"}
 html_show_sourcelink = False
 
+autoprogram_cliff_app_dist_name = "cepheid"
+
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"

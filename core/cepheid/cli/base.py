@@ -40,7 +40,8 @@ class _WithConfiguration(command.Command):
         except errors.CepheidError as err:
             if self.app.options.debug:
                 raise
-            print(f"cepheid: {err}", file=sys.stderr)
+            if not isinstance(err, errors.AlreadyReported):
+                print(f"cepheid: {err}", file=sys.stderr)
             return err.exit_code
 
     def say(self, text: str) -> None:

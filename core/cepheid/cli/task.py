@@ -125,8 +125,10 @@ class TaskRun(base.Lister):
 
     def _run_here(self, name: str, dry_run: bool | None) -> dict[str, Any]:
         with self.agent() as own:
-            task = own.load_task(name)
-            return run_as_dict(task.run_now("operator", dry_run))
+            run = own.load_task(name).run_now("operator", dry_run)
+        if run.error:
+            raise errors.AlreadyReported(run.error)
+        return run_as_dict(run)
 
 
 class TaskHistory(base.Lister):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import datetime
 from typing import TYPE_CHECKING, Any
 
 from cepheid import errors
@@ -42,7 +43,7 @@ class HostAdopt(base.Lister):
         with self.agent() as agent:
             run = adopt(agent, dry_run=parsed_args.dry_run)
         if run.error:
-            raise errors.CepheidError(run.error)
+            raise errors.AlreadyReported(run.error)
         adopted = [change for change in run.changes if change.outcome in ("done", "planned")]
         known = run.counters.get("known", 0)
         self.say(
@@ -105,7 +106,10 @@ class InstanceShow(base.ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[list[str], list[Any]]:
         with self.agent() as agent:
             row = find_instance(agent, parsed_args.instance)
-            fields: dict[str, Any] = dataclasses.asdict(row)
+            fields: dict[str, Any] = {
+                name: str(value) if isinstance(value, datetime.datetime) else value
+                for name, value in dataclasses.asdict(row).items()
+            }
             fields["power_state"] = power_state.name(row.power_state)
             fields["domain"] = _domain(agent, row)
             for number, action in enumerate(agent.driver("database").actions_of(row.uuid)[:5]):

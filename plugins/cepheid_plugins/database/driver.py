@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections import Counter
@@ -29,6 +30,9 @@ T = TypeVar("T")
 
 #: Times that a transaction is tried again after a deadlock or a lost connection.
 MAX_RETRIES = 3
+
+# It would log the last error with a traceback; the error comes out and is reported once.
+logging.getLogger("oslo_db.api").setLevel(logging.CRITICAL)
 
 _retried = oslo_db_api.wrap_db_retry(
     max_retries=MAX_RETRIES,

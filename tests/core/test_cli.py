@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line as an operator meets it: results, and one clear line for each mistake."""
+
+import json
+import os
+
+import pytest
+
+from tests.distributions import Distributions
+from tests.functional.agents import Installation
+from tests.worlds import node_xml
+
+RUNNING, PAUSED, SHUTDOWN, CRASHED = 1, 3, 4, 6
+
+
+@pytest.fixture
+def host(tmp_path):
+    """A host on libvirt's test driver whose database is not made yet."""
+    (tmp_path / "node.xml").write_text(node_xml([RUNNING, PAUSED, SHUTDOWN, CRASHED]))
+    return Installation(tmp_path, f"[hypervisor]\nuri = test:///{tmp_path}/node.xml\n")
+
+
+@pytest.fixture
+def adopted(host):
+    """The same with its domains in the inventory."""
+    host.run("db", "sync")
+    host.run("host", "adopt")
+    return host
+
+
+def refused(host, *words):
+    """Run a command that fails; return its one line."""
+    done = host.run(*words, check=False)
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr + done.stdout
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def test_the_database_is_made_once(host):
+    assert "Migrated the database from nothing to 0001" in host.run("db", "sync").stdout
+    assert "at revision 0001 already" in host.run("db", "sync").stdout
+    version = json.loads(host.run("db", "version", "-f", "json").stdout)
+    assert version["owner"] == "cepheid"
+    assert version["revision"] == version["needed"] == "0001"
+
+
+def test_adopting_takes_each_domain_in_as_it_is(adopted):
+    states = {
+        row["Name"]: (row["VM state"], row["Power state"], row["vCPUs"], row["Memory MiB"])
+        for row in adopted.rows("instance", "list")
+    }
+    assert states == {
+        "guest-0": ("active", "running", 2, 128),
+        "guest-1": ("paused", "paused", 2, 128),
+        "guest-2": ("stopped", "shut down", 2, 128),
+        "guest-3": ("stopped", "crashed", 2, 128),
+    }
+
+
+def test_adopting_dry_changes_nothing(host):
+    host.run("db", "sync")
+    done = host.run("host", "adopt", "--dry-run")
+    assert "4 domains would be adopted" in done.stderr
+    assert host.rows("instance", "list") == []
+
+
+def test_adopting_again_adopts_nothing_and_recommends_following(adopted):
+    assert "0 domains adopted, 4 known already" in adopted.run("host", "adopt").stderr
+    adopted.run("host", "adopt")
+
+
+def test_an_instance_is_shown_with_its_domain_by_name_or_uuid(adopted):
+    shown = json.loads(adopted.run("instance", "show", "guest-1", "-f", "json").stdout)
+    assert (shown["vm_state"], shown["domain"]) == ("paused", "paused")
+    by_uuid = json.loads(adopted.run("instance", "show", shown["uuid"], "-f", "json").stdout)
+    assert by_uuid == shown
+
+
+def test_tasks_are_listed_with_state_spacing_and_provenance(host):
+    (row,) = [r for r in host.rows("task", "list") if r["Name"] == "sync_power_states"]
+    assert row["State"] == "enabled"
+    assert row["Spacing"] == "600 s"
+    assert row["Distribution"] == "cepheid"
+    assert row["Summary"].startswith("Save each guest's power state")
+
+
+@pytest.mark.parametrize("format_", ["table", "json", "yaml", "csv", "value"])
+def test_lists_come_in_every_format(host, format_):
+    assert "check_instance_build_time" in host.run("task", "list", "-f", format_).stdout
+
+
+def test_a_task_is_shown_with_every_option_and_where_it_was_set(host):
+    host.conf.write_text(host.conf.read_text() + "[sync_power_states]\nspacing = 30\n")
+    shown = json.loads(host.run("task", "show", "sync_power_states", "-f", "json").stdout)
+    assert shown["drivers"] == "database = sqlalchemy, hypervisor = libvirt"
+    assert shown["[sync_power_states] spacing"] == f"30  ({host.conf})"
+    assert shown["[sync_power_states] policy"] == "enforce  (default)"
+
+
+def test_nova_conf_is_understood(host, tmp_path):
+    nova_conf = tmp_path / "nova.conf"
+    nova_conf.write_text(
+        "[DEFAULT]\nsync_power_state_interval = 120\ninstance_build_timeout = 900\n"
+        "host = compute7\n[libvirt]\nconnection_uri = qemu:///system\n"
+        "[database]\nconnection = sqlite:////nowhere\n"
+    )
+    done = host.run("--config-file", str(nova_conf), "task", "list", "-f", "json")
+    spacings = {row["Name"]: row["Spacing"] for row in json.loads(done.stdout)}
+    assert spacings["sync_power_states"] == "120 s"
+    shown = host.run(
+        "--config-file", str(nova_conf), "task", "show", "check_instance_build_time", "-f", "json"
+    ).stdout
+    option = json.loads(shown)["[check_instance_build_time] instance_build_timeout"]
+    assert option == f"900  ({nova_conf})"
+
+
+def test_a_task_runs_here_where_no_agent_does(adopted):
+    adopted.path.joinpath("node.xml").write_text(node_xml([SHUTDOWN, PAUSED, SHUTDOWN, CRASHED]))
+    planned = adopted.rows("task", "run", "sync_power_states", "--dry-run")
+    assert {row["Outcome"] for row in planned} == {"planned"}
+    rows = adopted.rows("task", "run", "sync_power_states")
+    assert [(row["Change"], row["Before"], row["After"], row["Outcome"]) for row in rows] == [
+        ("power_state", "running", "shut down", "done"),
+        ("stop", "active", "stopped", "done"),
+    ]
+    assert adopted.rows("task", "run", "sync_power_states") == []
+
+
+def test_the_history_has_runs_and_their_changes(adopted):
+    adopted.path.joinpath("node.xml").write_text(node_xml([SHUTDOWN, PAUSED, SHUTDOWN, CRASHED]))
+    adopted.run("task", "run", "sync_power_states")
+    adopted.run("task", "run", "sync_power_states")
+    rows = adopted.rows("task", "history", "sync_power_states")
+    assert [row["Change"] for row in rows] == ["power_state", "stop", ""]
+    assert len(adopted.rows("task", "history", "sync_power_states", "--changed")) == 2
+
+
+def test_bash_completion_is_offered(host):
+    assert "task" in host.run("complete").stdout
+
+
+# Mistakes.
+
+
+def test_an_unknown_task_is_named(host):
+    for words in (("task", "show", "sync"), ("task", "run", "sync"), ("task", "history", "sync")):
+        assert "no task 'sync'; 'cepheid task list'" in refused(host, *words)
+
+
+def test_a_malformed_option_is_named_with_its_file(host):
+    host.conf.write_text(host.conf.read_text() + "[sync_power_states]\nspacing = often\n")
+    for words in (("task", "list"), ("agent",)):
+        line = refused(host, *words)
+        assert f"[sync_power_states] spacing in {host.conf}" in line
+        assert "'often'" in line
+
+
+def test_a_missing_configuration_file_is_named(host):
+    host.conf = host.path / "missing.conf"
+    assert "missing.conf cannot be read" in refused(host, "task", "list")
+
+
+def test_a_database_that_is_not_there_is_named_and_not_made(host):
+    for words in (("instance", "list"), ("host", "adopt"), ("agent",)):
+        assert "run 'cepheid db sync'" in refused(host, *words)
+    assert not (host.path / "cepheid.sqlite").exists()
+
+
+def test_a_database_that_is_not_migrated_is_named(host):
+    (host.path / "cepheid.sqlite").touch()
+    for words in (("instance", "list"), ("agent",)):
+        assert "run 'cepheid db sync'" in refused(host, *words)
+
+
+def test_a_database_server_that_does_not_answer_is_named_without_its_password(host):
+    host.conf.write_text(
+        host.conf.read_text()
+        + "[database]\nconnection = mysql+pymysql://cepheid:secret@127.0.0.1:1/nova\n"
+    )
+    line = refused(host, "instance", "list")
+    assert "mysql+pymysql://cepheid:***@127.0.0.1:1/nova does not answer" in line
+    assert "secret" not in line
+
+
+def test_a_database_url_that_is_none_is_named(host):
+    host.conf.write_text(host.conf.read_text() + "[database]\nconnection = nonsense\n")
+    assert "[database] connection is not a database URL" in refused(host, "instance", "list")
+
+
+def test_a_hypervisor_that_does_not_answer_is_named(adopted):
+    (adopted.path / "node.xml").write_text("<node")
+    for words in (("task", "run", "sync_power_states"), ("agent",)):
+        done = adopted.run(*words, check=False)
+        assert done.returncode == 1
+        assert "node.xml does not answer" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_an_enabled_task_that_nobody_provides_is_an_error_at_start(adopted):
+    adopted.conf.write_text(
+        adopted.conf.read_text().replace("[hypervisor]", "enabled_tasks = sync_power\n[hypervisor]")
+    )
+    assert "enabled_tasks names the task 'sync_power'" in refused(adopted, "agent")
+
+
+def test_a_state_path_that_cannot_be_made_is_named(host):
+    host.conf.write_text("[DEFAULT]\nstate_path = /proc/nothing\n")
+    assert "state_path = /proc/nothing cannot be made" in refused(host, "instance", "list")
+
+
+def test_a_plugin_that_cannot_load_is_listed_with_its_reason(host, tmp_path):
+    site = tmp_path / "site"
+    site.mkdir()
+    distributions = Distributions(site)
+    distributions.add_task("acme", "broken", "import missing_library\n")
+    distributions.remove()
+    host.environment = {**os.environ, "PYTHONPATH": str(site)}
+    host.conf.write_text(
+        host.conf.read_text().replace("[hypervisor]", "enabled_tasks = *\n[hypervisor]")
+    )
+    rows = {row["Name"]: row for row in host.rows("task", "list")}
+    assert rows["broken"]["State"] == "failed"
+    assert "missing_library is missing" in rows["broken"]["Reason"]
+    assert rows["sync_power_states"]["State"] == "enabled"
+    line = refused(host, "task", "run", "broken")
+    assert "The task broken of acme 1.0 cannot be used" in line
