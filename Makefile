@@ -18,7 +18,7 @@ test:            ## Run all tests: fast ones, checks, then those with real serve
 
 test-fast:       ## Run the fast tests, in the default concurrency mode
 	@tools/setup.sh develop
-	CEPHEID_TEST_CONCURRENCY=eventlet $(PYTEST) -m "not functional"
+	CEPHEID_TEST_CONCURRENCY=eventlet $(PYTEST) -m "not functional and not process"
 
 check:           ## Run linters, types, layers, the sample's comparison, the documentation's build
 	@tools/setup.sh develop

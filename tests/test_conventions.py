@@ -2,12 +2,16 @@
 """What holds for the whole repository: names agree, lists are complete, tasks stay light."""
 
 import configparser
+import os
 import subprocess
 import sys
-from importlib.metadata import entry_points
+from importlib.metadata import distribution, entry_points
 from pathlib import Path
 
 import pytest
+
+from cepheid import loading
+from tests.distributions import Distributions
 
 ROOT = Path(__file__).parent.parent
 SOURCES = {
@@ -27,10 +31,36 @@ NAMESPACES = (
 HEAVY = ("alembic", "defusedxml", "libvirt", "oslo_db", "oslo_messaging", "pymysql", "sqlalchemy")
 
 
-def setup_cfg():
+#: The package that the page on writing a task shows.
+EXAMPLE = ROOT / "examples" / "acme-guest-dumps"
+
+
+def setup_cfg(folder=ROOT):
     parser = configparser.ConfigParser()
-    parser.read(ROOT / "setup.cfg")
+    parser.read(folder / "setup.cfg")
     return parser
+
+
+def declared_entry_points(folder=ROOT):
+    """Return what a setup.cfg declares, as (namespace, name, object)."""
+    return {
+        (namespace, *(part.strip() for part in line.split("=")))
+        for namespace, lines in setup_cfg(folder)["options.entry_points"].items()
+        for line in lines.strip().splitlines()
+    }
+
+
+def run_python(*arguments, **environment):
+    """Run Python in a process of its own; return what it prints."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def listed(section, option):
@@ -60,6 +90,11 @@ def test_every_entry_point_loads(namespace):
         point.load()
 
 
+def test_the_installed_entry_points_are_those_of_setup_cfg():
+    installed = {(p.group, p.name, p.value) for p in distribution("cepheid").entry_points}
+    assert installed == declared_entry_points(), "run '.venv/bin/pip install -e . --no-deps'"
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_a_tasks_names_agree(name):
     (point,) = [point for point in ours("cepheid.tasks") if point.name == name]
@@ -67,6 +102,8 @@ def test_a_tasks_names_agree(name):
     assert point.load().task_name() == name
     assert (ROOT / "tests" / "plugins" / "tasks" / f"test_{name}.py").exists()
     assert (ROOT / "doc" / "source" / "tasks" / f"{name}.rst").exists()
+    index = (ROOT / "doc" / "source" / "tasks" / "index.rst").read_text()
+    assert f"   {name}\n" in index
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -74,6 +111,12 @@ def test_a_task_has_a_first_line_for_the_list(name):
     (point,) = [point for point in ours("cepheid.tasks") if point.name == name]
     first = point.load().__doc__.splitlines()[0]
     assert first.endswith(".")
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_describes_its_options_in_sentences(name):
+    (point,) = [point for point in ours("cepheid.tasks") if point.name == name]
+    assert [o.name for o in point.load().all_options() if not (o.help or "").endswith(".")] == []
 
 
 def test_every_task_module_is_an_entry_point():
@@ -88,6 +131,30 @@ def test_the_package_list_equals_the_tree():
             parts = init.parent.relative_to(path).parts
             packages.add(".".join((name, *parts)))
     assert set(listed("options", "packages")) == packages
+
+
+def test_what_is_no_module_is_package_data():
+    found = {
+        f"{name}/{path.relative_to(folder).as_posix()}"
+        for name, folder in SOURCES.items()
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    }
+    data = setup_cfg()["options.package_data"]
+    assert found == {
+        f"{package.replace('.', '/')}/{file}" for package in data for file in data[package].split()
+    }
+
+
+def test_every_extra_that_an_error_names_exists():
+    extras = distribution("cepheid").metadata.get_all("Provides-Extra")
+    assert set(loading._EXTRAS.values()) <= set(extras)
+
+
+@pytest.mark.parametrize("module", ["cepheid.cli.app", "cepheid.service"])
+def test_the_core_needs_itself_alone(module):
+    blocked = "".join(f"sys.modules[{library!r}] = None; " for library in HEAVY)
+    run_python("-c", f"import sys; {blocked}import {module}")
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -121,9 +188,53 @@ def test_a_source_file_names_its_licence_and_fits(path):
         assert len(lines) <= 300
 
 
+def test_the_generator_knows_every_namespace_of_options():
+    generator = (ROOT / "etc" / "cepheid" / "cepheid-config-generator.conf").read_text()
+    for point in ours("oslo.config.opts"):
+        assert f"namespace = {point.name}\n" in generator
+
+
+def test_the_sample_equals_the_generated_one(tmp_path):
+    run_python(
+        "-c",
+        "import sys; from oslo_config import generator; generator.main(sys.argv[1:])",
+        f"--config-file={ROOT / 'etc' / 'cepheid' / 'cepheid-config-generator.conf'}",
+        f"--output-file={tmp_path / 'sample'}",
+    )
+    sample = (ROOT / "etc" / "cepheid" / "cepheid.conf.sample").read_text()
+    assert (tmp_path / "sample").read_text() == sample, "run 'make sample' and commit the result"
+
+
 def test_the_sample_says_nothing_of_the_machine_it_was_made_on():
     import socket
 
     text = (ROOT / "etc" / "cepheid" / "cepheid.conf.sample").read_text()
     assert f"host = {socket.gethostname()}\n" not in text
     assert str(ROOT) not in text
+
+
+def test_the_package_on_the_page_about_writing_a_task_works(tmp_path):
+    ((namespace, name, value),) = declared_entry_points(EXAMPLE)
+    site, dumps, conf = tmp_path / "site", tmp_path / "dumps", tmp_path / "cepheid.conf"
+    site.mkdir()
+    dumps.mkdir()
+    installed = Distributions(site)
+    installed.add(setup_cfg(EXAMPLE)["metadata"]["name"], {namespace: {name: value}})
+    installed.remove()
+    for age_days in (0, 90):
+        dump = dumps / f"web-{age_days}"
+        dump.touch()
+        os.utime(dump, (dump.stat().st_mtime - age_days * 86400,) * 2)
+    conf.write_text(
+        f"[DEFAULT]\nstate_path = {tmp_path}\nenabled_tasks = {name}\n[{name}]\npath = {dumps}\n"
+    )
+    command = ("-m", "cepheid", "--config-file", str(conf), "task", "run", name)
+    output = ("-f", "value", "-c", "Target", "-c", "Outcome")
+    path = os.pathsep.join([str(site), str(EXAMPLE)])
+
+    planned = run_python(*command, "--dry-run", *output, PYTHONPATH=path)
+    assert planned == f"{dumps}/web-90 planned\n"
+    assert len(list(dumps.iterdir())) == 2
+
+    assert run_python(*command, *output, PYTHONPATH=path) == f"{dumps}/web-90 done\n"
+    assert [left.name for left in dumps.iterdir()] == ["web-0"]

@@ -6,9 +6,9 @@ pytest=(.venv/bin/python -m pytest -q)
 
 for mode in threading eventlet; do
     printf '\n=== Fast tests, concurrency = %s\n' "$mode"
-    CEPHEID_TEST_CONCURRENCY=$mode "${pytest[@]}" -m "not functional"
+    CEPHEID_TEST_CONCURRENCY=$mode "${pytest[@]}" -m "not functional and not process"
 done
 printf '\n=== Checks\n'
 tools/check.sh
-printf '\n=== Functional tests: a real libvirtd with real QEMU guests\n'
-"${pytest[@]}" -m functional
+printf '\n=== The program in processes of its own, and real servers: libvirtd with QEMU guests\n'
+"${pytest[@]}" -m "functional or process"

@@ -7,7 +7,6 @@ without them.
 
 from __future__ import annotations
 
-import fnmatch
 import logging
 import random
 from collections.abc import Callable, Sequence
@@ -16,17 +15,15 @@ from typing import Any
 
 from oslo_config import cfg
 
-from cepheid import config, drivers, errors, loading, observers
+from cepheid import catalogue, config, drivers, errors, loading, observers
 from cepheid.clock import Clock
 from cepheid.journal import FILE_NAME as JOURNAL_FILE_NAME
 from cepheid.journal import Journal
 from cepheid.native import NativePool
-from cepheid.run import Runner
+from cepheid.runner import Runner
 from cepheid.task import Task
 
 LOG = logging.getLogger(__name__)
-
-NAMESPACE = "cepheid.tasks"
 
 
 class Agent:
@@ -86,13 +83,13 @@ class Agent:
         :raises ConfigError: the configuration is wrong; the agent goes on with the one it has
         """
         conf = conf or self.conf
-        plugins = catalogue(conf)
+        plugins = catalogue.find_tasks(conf)
         for plugin in plugins:
             known = self._loaded.get(plugin.name)
             if known is not None and known.identity == plugin.identity:
                 _warn_if_upgraded(known, plugin)
             if plugin.state == "found":
-                prepare(conf, plugin)
+                catalogue.prepare(conf, plugin)
         self.drivers.prepare(conf)
         config.check(conf)
 
@@ -118,14 +115,14 @@ class Agent:
 
         :raises PluginError: there is none of that name, or it cannot be used
         """
-        plugins = [plugin for plugin in catalogue(self.conf) if plugin.name == name]
+        plugins = [plugin for plugin in catalogue.find_tasks(self.conf) if plugin.name == name]
         usable = [plugin for plugin in plugins if plugin.state in ("found", "disabled")]
         if not plugins:
             raise errors.PluginError(
                 f"There is no task {name!r}; 'cepheid task list' shows those there are."
             )
         if usable:
-            prepare(self.conf, usable[0], even_disabled=True)
+            catalogue.prepare(self.conf, usable[0], even_disabled=True)
             config.check(self.conf)
             task = None if usable[0].state == "failed" else self._build(usable[0])
             if task is not None:
@@ -151,91 +148,13 @@ class Agent:
             LOG.debug("Task %s cannot be built", plugin.name, exc_info=True)
             plugin.fail(f"its constructor failed: {type(err).__name__}: {err}")
         else:
+            if not hasattr(task, "_periodic_last_run"):
+                plugin.fail("its constructor does not call super().__init__(agent)")
+                return None
             task.distribution = plugin.distribution
             plugin.state, plugin.reason = "enabled", ""
             return task
         return None
-
-
-def catalogue(conf: cfg.ConfigOpts) -> list[loading.Plugin]:
-    """Find all task plugins and settle which are wanted; those that are stay ``found``.
-
-    :raises ConfigError: enabled_tasks or disabled_tasks name a task that nobody provides
-    """
-    plugins = loading.discover(NAMESPACE)
-    names = sorted({plugin.name for plugin in plugins})
-    bundled = {plugin.name for plugin in plugins if plugin.is_bundled}
-    providers = config.register_providers(conf, names)
-    loading.settle_conflicts(plugins, providers, "[task_providers] {name}")
-    enabled = _select(conf.enabled_tasks, names, bundled, "enabled_tasks")
-    disabled = _select(conf.disabled_tasks, names, bundled, "disabled_tasks")
-    for plugin in plugins:
-        if plugin.state != "found":
-            continue
-        if plugin.name in disabled:
-            plugin.state, plugin.reason = "disabled", "named in disabled_tasks"
-        elif plugin.name not in enabled:
-            plugin.state, plugin.reason = "disabled", "not named in enabled_tasks"
-    return plugins
-
-
-def prepare(conf: cfg.ConfigOpts, plugin: loading.Plugin, even_disabled: bool = False) -> None:
-    """Load a task plugin's class and register its options and those of its drivers.
-
-    Whatever fails is written into the plugin's state and reason, as is that its own options
-    switch it off.
-    """
-    try:
-        _register_options(conf, plugin)
-        for kind in plugin.factory.drivers:
-            drivers.find(conf, kind)
-        options = conf[plugin.name]
-        if even_disabled:
-            return
-        if not options.enabled:
-            plugin.state, plugin.reason = "disabled", f"[{plugin.name}] enabled is false"
-        elif options.spacing < 0:
-            plugin.state, plugin.reason = "disabled", f"[{plugin.name}] spacing is negative"
-    except errors.PluginError as err:
-        plugin.fail(err)
-    except (ValueError, cfg.Error):
-        pass  # a bad value: config.check() names it, and nothing is started
-
-
-def _register_options(conf: cfg.ConfigOpts, plugin: loading.Plugin) -> None:
-    factory = plugin.load()
-    if not (isinstance(factory, type) and issubclass(factory, Task)):
-        raise errors.PluginError(f"{plugin.entry_point.value} is not a subclass of cepheid.Task")
-    if factory.task_name() != plugin.name:
-        raise errors.PluginError(
-            f"{plugin.entry_point.value} is the task {factory.task_name()!r}; "
-            f"name the entry point {plugin.name!r} and the task alike"
-        )
-    try:
-        conf.register_opts(factory.all_options(), group=plugin.name)
-        for group, options in factory.shared_options:
-            conf.register_opts(options, group=group)
-    except Exception as err:
-        raise errors.PluginError(f"its options are bad: {type(err).__name__}: {err}") from err
-
-
-def _select(
-    patterns: Sequence[str], names: Sequence[str], bundled: set[str], option: str
-) -> set[str]:
-    selected: set[str] = set()
-    for pattern in patterns:
-        if pattern == config.BUNDLED_TASKS:
-            selected |= bundled
-            continue
-        matches = set(fnmatch.filter(names, pattern))
-        if not matches and not set(pattern) & set("*?["):
-            raise errors.ConfigError(
-                f"[DEFAULT] {option} names the task {pattern!r}, which nothing installed "
-                "provides. Install the package that does, or correct the name "
-                "('cepheid task list' shows those there are)."
-            )
-        selected |= matches
-    return selected
 
 
 def _warn_if_upgraded(known: loading.Plugin, found: loading.Plugin) -> None:
@@ -249,7 +168,7 @@ def _warn_if_upgraded(known: loading.Plugin, found: loading.Plugin) -> None:
 
 
 def _load_observers(agent: Agent, names: Sequence[str]) -> list[observers.Observer]:
-    offered = loading.discover(observers.NAMESPACE)
+    offered = loading.discover(observers.NAMESPACE) if names else []
     found: list[observers.Observer] = []
     for name in names:
         plugins = [plugin for plugin in offered if plugin.name == name]

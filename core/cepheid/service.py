@@ -127,7 +127,10 @@ class Service:
             config.set_up_logging(conf)
             _warn_of_fixed_options(old, conf, self.agent.drivers.kinds)
             _report(self.agent.plugins)
-            self._start_timers()
+            try:
+                self._start_timers()
+            except errors.JournalError as err:
+                LOG.error("Not every new task was started: %s", err)
             self.timers.poke()
             LOG.info("Reloaded; the agent runs %d tasks", len(self.agent.tasks))
         self._notifier.ready(self._summary())

@@ -12,6 +12,8 @@ from tests.worlds import node_xml
 
 RUNNING, PAUSED, SHUTDOWN, CRASHED = 1, 3, 4, 6
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def host(tmp_path):

@@ -22,10 +22,8 @@ def test_an_original_module_makes_native_threads_in_both_modes():
 
 
 @pytest.mark.parametrize("name", ["threading", "os", "time", "select"])
-def test_without_green_threads_the_original_is_the_module(name):
-    if concurrency.is_green():
-        pytest.skip("threads are green")
-    assert concurrency.original(name) is __import__(name)
+def test_an_original_module_is_another_one_only_where_threads_are_green(name):
+    assert (concurrency.original(name) is not __import__(name)) == concurrency.is_green()
 
 
 def test_tells_where_another_thread_is():

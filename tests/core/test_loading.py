@@ -108,6 +108,14 @@ BROKEN = {
         with_class("    def __init__(self, agent):\n        raise KeyError('gone')" + DECORATED),
         "its constructor failed: KeyError: 'gone'",
     ),
+    "a constructor that exits": (
+        with_class("    def __init__(self, agent):\n        raise SystemExit(3)" + DECORATED),
+        "its constructor failed: SystemExit: 3",
+    ),
+    "a constructor that forgets its base": (
+        with_class("    def __init__(self, agent):\n        pass" + DECORATED),
+        r"does not call super\(\).__init__",
+    ),
     "a constructor that takes nothing": (
         with_class("    def __init__(self):\n        pass" + DECORATED),
         "its constructor failed: TypeError",

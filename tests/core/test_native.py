@@ -82,9 +82,9 @@ def test_the_call_runs_on_a_native_thread_of_the_pool(pool):
     assert names == {"cepheid-native"}
 
 
-def test_calls_that_follow_each_other_share_one_thread(pool):
+def test_calls_that_follow_each_other_share_the_pools_threads(pool):
     get_ident = native_threading.get_ident
-    assert len({pool.run(get_ident, deadline=LONG) for _ in range(20)}) == 1
+    assert len({pool.run(get_ident, deadline=LONG) for _ in range(20)}) <= pool.size
 
 
 def test_gives_up_at_the_deadline_and_names_the_call(pool, hang):

@@ -12,6 +12,8 @@ from tests.distributions import Distributions
 from tests.functional.agents import Installation
 from tests.functional.libvirtd import wait_until
 
+pytestmark = pytest.mark.process
+
 MODES = ("threading", "eventlet")
 
 QUICK = '''

@@ -12,7 +12,7 @@ from typing import Any
 
 from oslo_config import cfg
 
-from cepheid import admin, agent, config, errors, journal, loading, periodic_task
+from cepheid import admin, catalogue, config, errors, journal, loading, periodic_task
 from cepheid.cli import base
 from cepheid.service import run_as_dict
 
@@ -159,7 +159,7 @@ class TaskHistory(base.Lister):
             return rows
 
         if parsed_args.name and not any(
-            plugin.name == parsed_args.name for plugin in loading.discover(agent.NAMESPACE)
+            plugin.name == parsed_args.name for plugin in loading.discover(catalogue.NAMESPACE)
         ):
             known = _read_journal(self.conf, lambda it: it.runs(parsed_args.name, 1))
             if not known:
@@ -182,15 +182,15 @@ class TaskHistory(base.Lister):
 
 def described_catalogue(conf: cfg.ConfigOpts) -> list[loading.Plugin]:
     """Find all task plugins and load them, so that each can be described, without running any."""
-    plugins = agent.catalogue(conf)
+    plugins = catalogue.find_tasks(conf)
     for plugin in plugins:
         if plugin.state == "found":
-            agent.prepare(conf, plugin)
+            catalogue.prepare(conf, plugin)
             if plugin.state == "found":
                 plugin.state = "enabled"
         elif plugin.state == "disabled":
             reason = plugin.reason
-            agent.prepare(conf, plugin, even_disabled=True)
+            catalogue.prepare(conf, plugin, even_disabled=True)
             if plugin.state == "disabled":
                 plugin.reason = reason
         else:

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The catalogue of task plugins: which there are, which are wanted, and which can be used."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+
+from oslo_config import cfg
+
+from cepheid import config, drivers, errors, loading
+from cepheid.task import Task
+
+NAMESPACE = "cepheid.tasks"
+
+
+def find_tasks(conf: cfg.ConfigOpts) -> list[loading.Plugin]:
+    """Find all task plugins and settle which are wanted; those that are stay ``found``.
+
+    :raises ConfigError: enabled_tasks or disabled_tasks name a task that nobody provides
+    """
+    plugins = loading.discover(NAMESPACE)
+    names = sorted({plugin.name for plugin in plugins})
+    bundled = {plugin.name for plugin in plugins if plugin.is_bundled}
+    providers = config.register_providers(conf, names)
+    loading.settle_conflicts(plugins, providers, "[task_providers] {name}")
+    enabled = _select(conf.enabled_tasks, names, bundled, "enabled_tasks")
+    disabled = _select(conf.disabled_tasks, names, bundled, "disabled_tasks")
+    for plugin in plugins:
+        if plugin.state != "found":
+            continue
+        if plugin.name in disabled:
+            plugin.state, plugin.reason = "disabled", "named in disabled_tasks"
+        elif plugin.name not in enabled:
+            plugin.state, plugin.reason = "disabled", "not named in enabled_tasks"
+    return plugins
+
+
+def prepare(conf: cfg.ConfigOpts, plugin: loading.Plugin, even_disabled: bool = False) -> None:
+    """Load a task plugin's class and register its options and those of its drivers.
+
+    Whatever fails is written into the plugin's state and reason, as is that its own options
+    switch it off.
+    """
+    try:
+        _register_options(conf, plugin)
+        for kind in plugin.factory.drivers or ():
+            drivers.find(conf, kind)
+        options = conf[plugin.name]
+        if even_disabled:
+            return
+        if not options.enabled:
+            plugin.state, plugin.reason = "disabled", f"[{plugin.name}] enabled is false"
+        elif options.spacing < 0:
+            plugin.state, plugin.reason = "disabled", f"[{plugin.name}] spacing is negative"
+    except errors.PluginError as err:
+        plugin.fail(err)
+    except (ValueError, cfg.Error):
+        pass  # a bad value: config.check() names it, and nothing is started
+
+
+def _register_options(conf: cfg.ConfigOpts, plugin: loading.Plugin) -> None:
+    factory = plugin.load()
+    if not (isinstance(factory, type) and issubclass(factory, Task)):
+        raise errors.PluginError(f"{plugin.entry_point.value} is not a subclass of cepheid.Task")
+    if factory.task_name() != plugin.name:
+        raise errors.PluginError(
+            f"{plugin.entry_point.value} is the task {factory.task_name()!r}; "
+            f"name the entry point {plugin.name!r} and the task alike"
+        )
+    try:
+        conf.register_opts(factory.all_options(), group=plugin.name)
+        for group, options in factory.shared_options:
+            conf.register_opts(options, group=group)
+    except Exception as err:
+        raise errors.PluginError(f"its options are bad: {type(err).__name__}: {err}") from err
+
+
+def _select(
+    patterns: Sequence[str], names: Sequence[str], bundled: set[str], option: str
+) -> set[str]:
+    selected: set[str] = set()
+    for pattern in patterns:
+        if pattern == config.BUNDLED_TASKS:
+            selected |= bundled
+            continue
+        matches = set(fnmatch.filter(names, pattern))
+        if not matches and not set(pattern) & set("*?["):
+            raise errors.ConfigError(
+                f"[DEFAULT] {option} names the task {pattern!r}, which nothing installed "
+                "provides. Install the package that does, or correct the name "
+                "('cepheid task list' shows those there are)."
+            )
+        selected |= matches
+    return selected

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The runner: what surrounds each run of a task, so that tasks need not care."""
+
+from __future__ import annotations
+
+import datetime
+import fcntl
+import functools
+import logging
+import os
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from cepheid import concurrency, errors
+from cepheid.clock import Clock
+from cepheid.journal import Journal
+from cepheid.run import Notices, Run, RunContext, describe
+
+if TYPE_CHECKING:
+    from cepheid.observers import Observer
+    from cepheid.task import Task
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class _Active:
+    """A run that goes on, as the supervisor sees it."""
+
+    run: Run
+    started: float
+    time_limit: float
+    frame: Callable[[], FrameType | None]
+
+
+class Runner:
+    """Runs tasks: locks, times, records and reports each run, so that tasks need not.
+
+    :param lock_path: the directory of the files that keep a task from overlapping itself
+    :param observers: told of every run
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        lock_path: str | Path,
+        clock: Clock,
+        observers: Sequence[Observer] = (),
+        dry_run: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.journal = journal
+        self.clock = clock
+        self.observers = observers
+        self._lock_path = Path(lock_path)
+        self._dry_run = dry_run
+        self._active: dict[str, _Active] = {}
+        self._notices: dict[str, Notices] = {}
+
+    @property
+    def active(self) -> list[Run]:
+        """The runs that go on now."""
+        return [active.run for active in list(self._active.values())]
+
+    def run(
+        self,
+        task: Task,
+        name: str,
+        function: Callable[..., Any],
+        *,
+        trigger: str = "timer",
+        dry_run: bool | None = None,
+        lateness_seconds: float = 0.0,
+        scheduled_at: datetime.datetime | None = None,
+    ) -> Run:
+        """Run `function` of `task` once, as `name`; return the record.
+
+        An error of the task is logged and recorded, not raised.
+
+        :param dry_run: plan only; None means as configured
+        :param scheduled_at: what the journal is to remember as the task's last run; it does so
+            before the task is called, so that a task that kills the agent is not run at once again
+        :raises Busy: it is running already, in this process or in another
+        :raises CepheidError: the journal or the lock cannot be written, so nothing was run
+        """
+        run = Run(
+            task=name,
+            distribution=task.distribution,
+            trigger=trigger,
+            dry_run=(self._dry_run() or task.conf.dry_run) if dry_run is None else dry_run,
+            started_at=self.clock.utcnow(),
+            lateness_seconds=lateness_seconds,
+        )
+        return self.execute(
+            run,
+            functools.partial(function, task),
+            max_changes=task.conf.max_changes,
+            time_limit=task.conf.time_limit,
+            scheduled_at=scheduled_at,
+        )
+
+    def execute(
+        self,
+        run: Run,
+        function: Callable[[RunContext], Any],
+        *,
+        max_changes: int = 0,
+        time_limit: float = 0,
+        scheduled_at: datetime.datetime | None = None,
+    ) -> Run:
+        """Carry out `run`: call `function` with its context; return the run, ended.
+
+        Tasks come here through :meth:`run`; an operator's command that changes things may too.
+
+        :raises Busy: one of that name is running already, in this process or in another
+        :raises CepheidError: the journal or the lock cannot be written, so nothing was run
+        """
+        with self._exclusively(run.task):
+            notices = self._notices.setdefault(
+                run.task, Notices(logging.getLogger(f"cepheid.{run.task}"))
+            )
+            context = RunContext(run, self.journal, notices, max_changes)
+            self.journal.start_run(run, scheduled_at)
+            started = self.clock.monotonic()
+            self._active[run.task] = _Active(run, started, time_limit, concurrency.frame_getter())
+            self._tell("run_started", run)
+            notices.begin()
+            try:
+                function(context)
+            except Exception as err:  # noqa: BLE001 - the runner: recorded, and logged below
+                run.error = describe(err)
+                self._log_failure(notices, run, err)
+            except (SystemExit, KeyboardInterrupt) as err:
+                run.error = describe(err)
+                raise
+            finally:
+                del self._active[run.task]
+                run.duration_seconds = self.clock.monotonic() - started
+                run.outcome = _run_outcome(run, time_limit)
+                notices.end(complete=not run.error)
+                self._end(run)
+            return run
+
+    def report_overdue(self) -> list[Run]:
+        """Report the runs that have passed their time limit since the last time."""
+        overdue = []
+        for active in list(self._active.values()):
+            elapsed = self.clock.monotonic() - active.started
+            run = active.run
+            if run.outcome != "running" or not 0 < active.time_limit < elapsed:
+                continue
+            run.outcome = "overdue"
+            frame = active.frame()
+            stack = "".join(traceback.format_stack(frame)) if frame else "(not known)\n"
+            LOG.error(
+                "%s has run for %.0f seconds, its time_limit is %d; it is not started again "
+                "until it ends. It is here:\n%s",
+                run.task,
+                elapsed,
+                active.time_limit,
+                stack,
+            )
+            try:
+                self.journal.set_outcome(run)
+            except errors.JournalError as err:
+                LOG.error("%s", err)
+            self._tell("run_overdue", run)
+            overdue.append(run)
+        return overdue
+
+    def _end(self, run: Run) -> None:
+        try:
+            self.journal.end_run(run)
+        except errors.JournalError as err:
+            LOG.error("%s ended (%s), but: %s", run.task, run.outcome, err)
+        self._tell("run_ended", run)
+
+    def _log_failure(self, notices: Notices, run: Run, err: Exception) -> None:
+        message = f"{run.task} failed: {run.error}"
+        if isinstance(err, errors.CepheidError):
+            notices.say("failure", message, logging.ERROR)
+        else:
+            text = "".join(traceback.format_exception(err)).rstrip()
+            notices.say("failure", f"{message}\n{text}", logging.ERROR)
+
+    def _tell(self, event: str, run: Run) -> None:
+        for observer in self.observers:
+            try:
+                getattr(observer, event)(run)
+            except Exception:
+                LOG.exception("The observer %s failed; the run is not affected", observer)
+
+    @contextmanager
+    def _exclusively(self, name: str) -> Iterator[None]:
+        """Hold the task's lock, in this process and by a file in all others."""
+        if name in self._active:
+            raise errors.Busy(f"{name} is running already; wait until it has ended.")
+        path = self._lock_path / name
+        try:
+            self._lock_path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as err:
+            raise errors.CepheidError(
+                f"The lock file {path} cannot be opened: {err.strerror}. Look at its owner and "
+                "the free space there."
+            ) from err
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise errors.Busy(
+                    f"{name} is running in another process; wait until it has ended."
+                ) from None
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _run_outcome(run: Run, time_limit: float) -> str:
+    if run.error:
+        return "failed"
+    if run.outcome == "overdue" or 0 < time_limit < (run.duration_seconds or 0.0):
+        return "overdue"
+    if run.counters.get("refused"):
+        return "limited"
+    if run.counters.get("failed") or run.counters.get("skipped"):
+        return "partial"
+    return "ok"
