@@ -144,7 +144,7 @@ class Agent:
             task: Task = plugin.factory(self)
         except errors.CepheidError as err:
             plugin.fail(err)
-        except Exception as err:
+        except (Exception, SystemExit) as err:  # it may do anything
             LOG.debug("Task %s cannot be built", plugin.name, exc_info=True)
             plugin.fail(f"its constructor failed: {type(err).__name__}: {err}")
         else:
