@@ -10,8 +10,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 build_packages=(gcc libc6-dev libvirt-dev libvirt0 pkg-config)
-# None of these starts a service: the daemons are there for the tests to start.
-server_packages=(libvirt-daemon libvirt-daemon-driver-qemu qemu-system-x86 qemu-utils)
+# None of these is to run as a service: the daemons are there for the tests to start.
+server_packages=(libvirt-daemon libvirt-daemon-driver-qemu qemu-system-x86 qemu-utils
+    mariadb-server-core mariadb-client-core postgresql)
 
 say() { printf '%s\n' "$*"; }
 fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
@@ -45,8 +46,8 @@ missing_programs() {
     command -v pkg-config >/dev/null || say "pkg-config"
     pkg-config --exists libvirt 2>/dev/null || say "libvirt's headers"
     [ "$part" = test ] || return 0
-    for program in libvirtd qemu-system-x86_64 qemu-img; do
-        PATH=$PATH:/usr/sbin:/sbin command -v "$program" >/dev/null || say "$program"
+    for program in libvirtd qemu-system-x86_64 qemu-img mariadbd initdb; do
+        PATH=$PATH:/usr/sbin:/sbin:$(echo /usr/lib/postgresql/*/bin) command -v "$program" >/dev/null || say "$program"
     done
 }
 
@@ -60,9 +61,15 @@ Install them as root, then run this again:
     apt-get install --no-install-recommends ${missing[*]}"
     fi
     say "Installing Debian packages: ${missing[*]}"
+    if [[ " ${missing[*]} " == *" postgresql "* && ! -e /etc/postgresql-common ]]; then
+        # PostgreSQL's package would make a cluster and start it.
+        mkdir -p /etc/postgresql-common
+        echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.conf
+    fi
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq || say "setup: apt-get update failed; going on with the lists there are"
-    apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
+    apt-get install -y -qq --no-install-recommends -o Dpkg::Options::=--force-confold \
+        "${missing[@]}" >/dev/null ||
         fail "apt-get could not install them; see its message above"
 }
 

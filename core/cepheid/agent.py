@@ -103,6 +103,7 @@ class Agent:
             if known is not None and known.identity == plugin.identity:
                 task = self.tasks[plugin.name]
                 task.configure(conf)
+                plugin.state, plugin.reason = "enabled", ""
             else:
                 task = self._build(plugin)
             if task is not None:

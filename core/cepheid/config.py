@@ -117,6 +117,16 @@ def list_task_opts() -> list[tuple[str, list[cfg.Opt]]]:
     ]
 
 
+class _NovaNames(logging.Filter):
+    """Drops oslo.config's warning of a deprecated name: nova.conf's names are meant to be used."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith("Deprecated: Option")
+
+
+logging.getLogger("oslo_config.cfg").addFilter(_NovaNames())
+
+
 def load(
     config_files: Sequence[str] | None = None, config_dirs: Sequence[str] | None = None
 ) -> cfg.ConfigOpts:

@@ -465,3 +465,14 @@ def test_a_bad_configuration_changes_nothing(many, make_agent, settings):
         reload(agent, settings)
     assert agent.tasks == before
     assert agent.tasks["sync"].conf.spacing == 60
+
+
+def test_tasks_that_stay_are_kept_at_every_reload(distributions, make_agent):
+    distributions.add_task("acme-one", "one")
+    agent = make_agent("enabled_tasks = *\n")
+    agent.load_tasks()
+    task = agent.tasks["one"]
+    for _ in range(3):
+        agent.load_tasks(config.load([str(agent.conf_file)]))
+        assert agent.tasks["one"] is task
+        assert states(agent)["one", "acme-one"] == "enabled"

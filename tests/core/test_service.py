@@ -265,4 +265,4 @@ def test_an_agent_that_died_leaves_an_interrupted_run_on_record(start, distribut
     wait_until(lambda: len(history(installation, "hung")) == 1)
     installation.close()
     start("threading", "[hung]\nspacing = 3600\n")
-    assert history(installation, "hung")[0]["Outcome"] == "interrupted"
+    wait_until(lambda: history(installation, "hung")[0]["Outcome"] == "interrupted")

@@ -62,7 +62,7 @@ class App(app.App):
             "--config-dir",
             action="append",
             metavar="PATH",
-            help="A directory whose *.conf files are read in the order of their names.",
+            help="A directory; its files that end in .conf are read in the order of their names.",
         )
         return parser
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,17 @@ class TaskList(base.Lister):
             for plugin in plugins
         ]
 
+    def produce_output(
+        self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Iterable[Any]
+    ) -> int:
+        """Print the rows; a table leaves out the columns that have nothing to say."""
+        rows = [tuple(row) for row in data]
+        if parsed_args.formatter == "table" and not parsed_args.columns:
+            told = [n for n in range(len(column_names)) if any(row[n] for row in rows)]
+            column_names = [column_names[n] for n in told]
+            rows = [tuple(row[n] for n in told) for row in rows]
+        return int(super().produce_output(parsed_args, column_names, rows) or 0)
+
 
 class TaskShow(base.ShowOne):
     """Show a task: where it comes from, every option, its drivers, its latest runs."""
@@ -73,7 +84,7 @@ class TaskShow(base.ShowOne):
         }
         if plugin.factory is not None and plugin.name in conf:
             fields["drivers"] = ", ".join(
-                f"{kind} = {conf[kind].driver}" for kind in plugin.factory.drivers
+                f"{kind} = {conf[kind].driver}" for kind in plugin.factory.drivers if kind in conf
             )
             for option in conf[plugin.name]:
                 where = config.where_set(conf, option, plugin.name)

@@ -152,6 +152,11 @@ def adopt(agent: Agent, dry_run: bool) -> Run:
 def _adopt(agent: Agent, context: RunContext) -> None:
     hypervisor, database = agent.driver("hypervisor"), agent.driver("database")
     database.check()
+    if database.version().owner == "nova":
+        raise errors.CepheidError(
+            "This database is Nova's: an instance comes into it through Nova's API, not by "
+            "adoption."
+        )
     domains = hypervisor.details()
     known = {row.uuid: row for row in database.instances_by_uuid(d.uuid for d in domains)}
     new: dict[str, NewInstance] = {}

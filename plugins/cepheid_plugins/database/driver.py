@@ -129,7 +129,8 @@ class Database:
 
     def version(self) -> migrate.Version:
         """Return which revision the database has and which this version needs."""
-        self._require_file()
+        if self._is_missing_file():
+            return migrate.Version("", "", migrate.head())
         with errors.translated(self.url):
             return migrate.version(self._connected())
 
@@ -164,11 +165,17 @@ class Database:
 
     def _require_file(self) -> None:
         """See that reading does not make an empty SQLite file."""
-        if self.url.get_backend_name() != "sqlite":
-            return
-        path = self.url.database
-        if path and path != ":memory:" and not os.path.exists(path):
+        if self._is_missing_file():
             raise errors.not_migrated(self.url)
+
+    def _is_missing_file(self) -> bool:
+        path = self.url.database
+        return (
+            self.url.get_backend_name() == "sqlite"
+            and bool(path)
+            and path != ":memory:"
+            and not os.path.exists(str(path))
+        )
 
     def _count(self, connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
         self.statements[statement.split(None, 1)[0].upper()] += 1

@@ -39,12 +39,20 @@ def translated(url: sa.URL) -> Iterator[None]:
         sqlalchemy.exc.InterfaceError,
         sqlalchemy.exc.TimeoutError,
     ) as err:
-        raise DatabaseUnavailable(
-            f"The database {name} does not answer: {_reason(err)}. Check the server and "
-            "[database] connection."
-        ) from err
+        raise unavailable(url, err) from err
     except (oslo_db_exception.DBError, sqlalchemy.exc.SQLAlchemyError) as err:
+        if _is_about_connecting(err):
+            raise unavailable(url, err) from err
         raise DatabaseError(f"The database {name}: {_reason(err)}") from err
+
+
+def unavailable(url: sa.URL, err: Exception) -> DatabaseUnavailable:
+    """Return the error for a database that did not answer."""
+    name = url.render_as_string(hide_password=True)
+    return DatabaseUnavailable(
+        f"The database {name} does not answer: {_reason(err).rstrip('.')}. Check the server and "
+        "[database] connection."
+    )
 
 
 def not_migrated(url: sa.URL) -> DatabaseNotMigrated:
@@ -53,6 +61,12 @@ def not_migrated(url: sa.URL) -> DatabaseNotMigrated:
     return DatabaseNotMigrated(
         f"The database {name} has not been made or migrated; run 'cepheid db sync'."
     )
+
+
+def _is_about_connecting(err: Exception) -> bool:
+    """Tell whether an error came before any statement, as psycopg2's of a server that is away."""
+    inner = getattr(err, "inner_exception", None) or err
+    return isinstance(inner, sqlalchemy.exc.OperationalError) and inner.statement is None
 
 
 def _reason(err: Exception) -> str:

@@ -43,7 +43,6 @@ class Version:
 
 def version(engine: sa.Engine) -> Version:
     """Return whose the database is and which revision it has."""
-    head = ScriptDirectory.from_config(_config()).get_current_head() or ""
     with engine.connect() as connection:
         tables = set(sa.inspect(connection).get_table_names())
         mark = _nova_mark(tables)
@@ -51,10 +50,15 @@ def version(engine: sa.Engine) -> Version:
             column = "version_num" if mark == "alembic_version" else "version"
             table = sa.table(mark, sa.column(column))
             revision = connection.scalar(sa.select(table.c[column]).limit(1))
-            return Version("nova", str(revision or ""), head)
+            return Version("nova", str(revision or ""), head())
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
         revision = context.get_current_revision()
-        return Version("cepheid" if revision else "", revision or "", head)
+        return Version("cepheid" if revision else "", revision or "", head())
+
+
+def head() -> str:
+    """Return the revision that a database of our own needs."""
+    return ScriptDirectory.from_config(_config()).get_current_head() or ""
 
 
 def is_current(engine: sa.Engine) -> bool:

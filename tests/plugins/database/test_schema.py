@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tables and migrations: ours on an empty database, nothing but one table on Nova's."""
 
+import os
+
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
@@ -126,12 +128,13 @@ def test_syncing_twice_changes_nothing(database, engine):
 def test_a_database_that_is_not_there_is_not_made_by_asking(database):
     for ask in (
         database.check,
-        database.version,
         lambda: database.instances_on_host("host1"),
         lambda: database.update_instances("host1", []),
     ):
         with pytest.raises(DatabaseNotMigrated, match="run 'cepheid db sync'"):
             ask()
+    assert database.version() == migrate.Version("", "", "0001")
+    assert not os.path.exists(database.url.database)
 
 
 def test_an_empty_database_is_not_migrated(database, engine):

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The data layer on SQLite, MariaDB and PostgreSQL alike."""
+
+import multiprocessing
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from cepheid_plugins.database import migrate, models
+from cepheid_plugins.database.driver import Database
+from cepheid_plugins.database.errors import DatabaseUnavailable
+from cepheid_plugins.database.records import ActionEnd, ActionStart, Fault, InstanceUpdate
+from cepheid_plugins.tasks.sync_power_states import SyncPowerStates
+from tests.fake_agent import FakeAgent
+from tests.fakes import FakeHypervisor
+from tests.functional import servers
+from tests.worlds import uuid_of
+
+pytestmark = pytest.mark.functional
+
+KINDS = ("sqlite", "mariadb", "postgresql")
+
+
+@pytest.fixture(scope="module")
+def server():
+    """Start a server when it is first asked for; give its URL."""
+    running = {}
+    contexts = []
+
+    def server(kind):
+        if kind not in running:
+            context = getattr(servers, kind)()
+            running[kind] = context.__enter__()
+            contexts.append(context)
+        return running[kind]
+
+    yield server
+    for context in contexts:
+        context.__exit__(None, None, None)
+
+
+@pytest.fixture(params=KINDS)
+def url(request, server, tmp_path):
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        return sa.make_url(f"sqlite:///{tmp_path}/inventory.sqlite")
+    return servers.new_database(server(request.param), "cepheid_test")
+
+
+def open_database(path, url):
+    """Open the inventory with an agent of its own; return both."""
+    agent = FakeAgent(path)
+    agent.conf.register_opts(Database.options, group="database")
+    agent.set("database", connection=url.render_as_string(hide_password=False))
+    return agent, Database(agent)
+
+
+@pytest.fixture
+def database(tmp_path, url):
+    agent, database = open_database(tmp_path, url)
+    database.sync()
+    yield database
+    database.close()
+    agent.close()
+
+
+@pytest.fixture
+def engine(url):
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    yield engine
+    engine.dispose()
+
+
+def add_many(engine, numbers, **columns):
+    values = {"host": "host1", "vm_state": "active", "power_state": 1, "deleted": 0, **columns}
+    rows = [{"uuid": uuid_of(n), "display_name": f"guest-{n}", **values} for n in numbers]
+    with engine.begin() as connection:
+        connection.execute(sa.insert(models.instances), rows)
+
+
+def rows(engine, table):
+    with engine.connect() as connection:
+        return list(connection.execute(sa.select(table).order_by(table.c.id)))
+
+
+def test_the_migrations_make_what_the_models_say(database, engine):
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"version_table": migrate.VERSION_TABLE, "compare_type": True}
+        )
+        differences = [
+            difference
+            for difference in compare_metadata(context, models.metadata)
+            # MariaDB makes an index for each foreign key that has none.
+            if not (difference[0] == "remove_index" and difference[1].name == "action_id")
+        ]
+    assert differences == []
+    assert "already" in database.sync()[0]
+    database.check()
+
+
+def test_a_pass_reads_and_writes_in_batches(tmp_path, url, database, engine):
+    add_many(engine, range(1000))
+    hypervisor = FakeHypervisor([(uuid_of(n), f"guest-{n}", 3) for n in range(1000)])
+    agent = FakeAgent(tmp_path, {"database": database, "hypervisor": hypervisor})
+    task = agent.build(SyncPowerStates)
+    database.statements.clear()
+    assert agent.run(task).counters["done"] == 1000
+    assert {row.power_state for row in rows(engine, models.instances)} == {3}
+    database.statements.clear()
+    assert agent.run(task).changes == []
+    assert database.statements["SELECT"] == 1
+    agent.close()
+
+
+def test_an_action_with_its_event_and_a_fault_are_kept(database, engine):
+    add_many(engine, [1])
+    request = ("stop", "compute_stop_instance", "req-1", "host1")
+    database.start_actions([ActionStart(uuid_of(1), *request)])
+    database.end_actions([ActionEnd(uuid_of(1), request[1], request[2], "no", "Traceback…")])
+    database.add_faults([Fault(uuid_of(1), "host1", "ä" * 300, "details")])
+    (event,) = rows(engine, models.instance_actions_events)
+    assert (event.result, event.details, event.traceback) == ("Error", "no", "Traceback…")
+    (fault,) = rows(engine, models.instance_faults)
+    assert len(fault.message.encode()) <= 255
+
+
+def _claim_all(path, url, name, start, wins):
+    """Claim each of one hundred instances, in a process of its own."""
+    path.mkdir()
+    agent, database = open_database(path, url)
+    start.wait()
+    won = set()
+    for number in range(100):
+        values = {"task_state": "powering-off", "display_name": name}
+        update = InstanceUpdate(uuid_of(number), "active", None, values)
+        won |= database.update_instances("host1", [update])
+    wins.put((name, won))
+    database.close()
+    agent.close()
+
+
+def test_of_two_processes_that_want_one_instance_exactly_one_wins(tmp_path, url, database, engine):
+    add_many(engine, range(100))
+    context = multiprocessing.get_context("spawn")
+    start, wins = context.Barrier(2), context.Queue()
+    rivals = [
+        context.Process(target=_claim_all, args=(tmp_path / name, url, name, start, wins))
+        for name in ("one", "two")
+    ]
+    for rival in rivals:
+        rival.start()
+    won = dict(wins.get(timeout=60) for _ in rivals)
+    for rival in rivals:
+        rival.join(60)
+    assert not won["one"] & won["two"]
+    assert len(won["one"] | won["two"]) == 100
+    owners = {row.uuid: row.display_name for row in rows(engine, models.instances)}
+    assert owners == {uuid: name for name, uuids in won.items() for uuid in uuids}
+
+
+@pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
+def test_a_server_that_goes_away_costs_the_passes_meanwhile_and_nothing_else(tmp_path, kind):
+    with getattr(servers, kind)() as server_url:
+        url = servers.new_database(server_url, "cepheid_away")
+        agent, database = open_database(tmp_path, url)
+        database.sync()
+        engine = sa.create_engine(url, poolclass=sa.NullPool)
+        add_many(engine, [1])
+        assert len(database.instances_on_host("host1")) == 1
+        with engine.connect() as connection:
+            if kind == "mariadb":
+                for (number,) in connection.execute(
+                    sa.text(
+                        "SELECT id FROM information_schema.processlist"
+                        " WHERE db = 'cepheid_away' AND id != CONNECTION_ID()"
+                    )
+                ).all():
+                    connection.execute(sa.text(f"KILL {number}"))
+            else:
+                connection.execute(
+                    sa.text(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                        " WHERE datname = 'cepheid_away' AND pid != pg_backend_pid()"
+                    )
+                )
+        # The connection in the pool is dead; the query is made on another.
+        assert len(database.instances_on_host("host1")) == 1
+        engine.dispose()
+    with pytest.raises(DatabaseUnavailable, match="does not answer"):
+        database.instances_on_host("host1")
+    database.close()
+    agent.close()
