@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run by real Nova's Python: writes and reads a cell database with Nova's own objects.
+
+cell.py NOVA_CONF write   reads instances to make as JSON, prints their uuids by name
+cell.py NOVA_CONF read    prints the instances by name as JSON, with actions and faults
+"""
+
+import datetime
+import json
+import sys
+
+from nova import monkey_patch
+
+monkey_patch.patch(backend="threading")  # before anything else of Nova
+
+from nova import config, context, objects
+from nova.db.main import api as db_api
+from nova.db.main import models
+from nova.network import model as network_model
+
+
+def write(admin):
+    flavor = objects.Flavor(
+        admin, id=1, flavorid="42", name="m1.tiny", memory_mb=512, vcpus=1, root_gb=1,
+        ephemeral_gb=0, swap=0, rxtx_factor=1.0, vcpu_weight=0, disabled=False, is_public=True,
+        extra_specs={}, projects=[], description=None, created_at=None, updated_at=None,
+        deleted_at=None, deleted=False,
+    )  # fmt: skip
+    made = {}
+    for wanted in json.load(sys.stdin):
+        instance = objects.Instance(admin)
+        instance.user_id = instance.project_id = "a" * 32
+        instance.host = instance.launched_on = "host1"
+        instance.node, instance.compute_id = "node1", 1
+        instance.memory_mb, instance.vcpus, instance.root_gb, instance.ephemeral_gb = 512, 1, 1, 0
+        instance.image_ref = "image"
+        instance.launched_at = datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC)
+        instance.flavor, instance.old_flavor, instance.new_flavor = flavor, None, None
+        instance.system_metadata = wanted.pop("system_metadata", {})
+        instance.metadata = {"role": "web"}
+        instance.numa_topology = instance.trusted_certs = instance.vcpu_model = None
+        instance.device_metadata = instance.resources = None
+        instance.keypairs = objects.KeyPairList(objects=[])
+        instance.locked = False
+        created_at = wanted.pop("created_at", None)
+        destroyed = wanted.pop("destroyed", False)
+        for name, value in wanted.items():
+            setattr(instance, name, value)
+        instance.create()
+        instance.info_cache.network_info = network_model.NetworkInfo([])
+        instance.info_cache.save()
+        if created_at:
+            backdate(instance.uuid, created_at)
+        if destroyed:
+            instance.destroy()
+        made[instance.display_name] = instance.uuid
+    return made
+
+
+def backdate(uuid, created_at):
+    with db_api.get_engine().begin() as connection:
+        connection.execute(
+            models.Instance.__table__.update()
+            .where(models.Instance.uuid == uuid)
+            .values(created_at=datetime.datetime.fromisoformat(created_at))
+        )
+
+
+def read(admin):
+    found = {}
+    everything = admin.elevated(read_deleted="yes")
+    for instance in objects.InstanceList.get_by_filters(everything, {}, expected_attrs=["flavor"]):
+        actions = objects.InstanceActionList.get_by_instance_uuid(everything, instance.uuid)
+        faults = objects.InstanceFaultList.get_by_instance_uuids(everything, [instance.uuid])
+        found[instance.display_name] = {
+            "vm_state": instance.vm_state,
+            "task_state": instance.task_state,
+            "power_state": instance.power_state,
+            "deleted": instance.deleted,
+            "flavor": instance.flavor.name,
+            "progress": instance.progress,
+            "actions": [
+                {
+                    "action": action.action,
+                    "request_id": action.request_id,
+                    "message": action.message,
+                    "events": [
+                        {"event": event.event, "result": event.result, "host": event.host}
+                        for event in objects.InstanceActionEventList.get_by_action(
+                            everything, action.id
+                        )
+                    ],
+                }
+                for action in actions
+            ],
+            "faults": [{"code": f.code, "message": f.message, "host": f.host} for f in faults],
+        }
+    return found
+
+
+def main():
+    conf, command = sys.argv[1:]
+    config.parse_args(["cell.py", "--config-file", conf])
+    objects.register_all()
+    admin = context.get_admin_context()
+    print(json.dumps({"write": write, "read": read}[command](admin)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cell databases of real Nova: its own migrations, its own objects, in its own environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+#: The release whose database is the contract.
+NOVA_VERSION = "34.0.0"
+
+SCRIPT = Path(__file__).parent / "nova" / "cell.py"
+
+
+def environment() -> Path:
+    """Return the virtual environment with Nova; make it where it is missing (a minute)."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    path = cache / "cepheid-tests" / f"nova-{NOVA_VERSION}-python{sys.version_info.minor}"
+    complete = path / "complete"
+    if not complete.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        python = [sys.executable, "-m", "venv", "--clear", path]
+        subprocess.run(python, check=True, stdin=subprocess.DEVNULL)
+        packages = [f"nova=={NOVA_VERSION}", "pymysql", "psycopg2-binary", "python-memcached"]
+        subprocess.run(
+            [path / "bin" / "pip", "install", "-q", *packages], check=True, stdin=subprocess.DEVNULL
+        )
+        complete.touch()
+    return path
+
+
+class NovaCell:
+    """A cell database that Nova's own migrations made.
+
+    :param url: an empty database
+    """
+
+    def __init__(self, path: Path, url: sa.URL) -> None:
+        self.url = url
+        self._environment = environment()
+        self._conf = path / "nova.conf"
+        # A percent sign of the URL would be oslo.config's.
+        connection = url.render_as_string(hide_password=False).replace("$", "$$")
+        self._conf.write_text(
+            f"[DEFAULT]\nstate_path = {path}\n[database]\nconnection = {connection}\n"
+            f"[api_database]\nconnection = sqlite:///{path}/api.sqlite\n"
+        )
+        self._run("bin/nova-manage", "--config-file", str(self._conf), "db", "sync", "--local_cell")
+
+    def write(self, instances: list[dict[str, Any]]) -> dict[str, str]:
+        """Make instances on host1 with Nova's objects; return their uuids by name."""
+        made: dict[str, str] = json.loads(self._script("write", json.dumps(instances)))
+        return made
+
+    def read(self) -> dict[str, dict[str, Any]]:
+        """Read all instances with Nova's objects, deleted ones too, by name."""
+        found: dict[str, dict[str, Any]] = json.loads(self._script("read", ""))
+        return found
+
+    def _script(self, command: str, given: str) -> str:
+        return self._run("bin/python", str(SCRIPT), str(self._conf), command, given=given)
+
+    def _run(self, program: str, *words: str, given: str = "") -> str:
+        done = subprocess.run(
+            [self._environment / program, *words], input=given, text=True, capture_output=True
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
