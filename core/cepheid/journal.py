@@ -43,6 +43,7 @@ CREATE TABLE runs (
     error TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX runs_task_id ON runs (task, id);
+CREATE INDEX runs_request_id ON runs (request_id);
 CREATE TABLE changes (
     id INTEGER PRIMARY KEY,
     run_id INTEGER NOT NULL REFERENCES runs (id),
@@ -204,6 +205,13 @@ class Journal:
             "SELECT * FROM runs WHERE id IN (SELECT max(id) FROM runs GROUP BY task)", ()
         )
         return {row["task"]: dict(row) for row in rows}
+
+    def known_requests(self, request_ids: Iterable[str]) -> set[str]:
+        """Return those of `request_ids` that belong to runs on record."""
+        ids = list(request_ids)
+        marks = ", ".join("?" * len(ids))
+        rows = self._rows(f"SELECT request_id FROM runs WHERE request_id IN ({marks})", ids)
+        return {row["request_id"] for row in rows}
 
     def changes(self, run_ids: Iterable[int]) -> list[dict[str, Any]]:
         """Return the changes of these runs, in the order in which they were made."""

@@ -118,9 +118,14 @@ def test_a_pass_reads_and_writes_in_batches(tmp_path, url, database, engine):
 def test_an_action_with_its_event_and_a_fault_are_kept(database, engine):
     add_many(engine, [1])
     request = ("stop", "compute_stop_instance", "req-1", "host1")
-    database.start_actions([ActionStart(uuid_of(1), *request)])
+    update = InstanceUpdate(uuid_of(1), "active", None, {"task_state": "powering-off"})
+    start = ActionStart(uuid_of(1), *request)
+    assert database.begin([update], [start], "host1") == {uuid_of(1)}
+    assert database.begin([update], [start], "host1") == set()
+    assert database.unfinished_actions([uuid_of(1)], request[1], "host1") == {uuid_of(1): "req-1"}
     database.end_actions([ActionEnd(uuid_of(1), request[1], request[2], "no", "Traceback…")])
     database.add_faults([Fault(uuid_of(1), "host1", "ä" * 300, "details")])
+    assert database.unfinished_actions([uuid_of(1)], request[1], "host1") == {}
     (event,) = rows(engine, models.instance_actions_events)
     assert (event.result, event.details, event.traceback) == ("Error", "no", "Traceback…")
     (fault,) = rows(engine, models.instance_faults)

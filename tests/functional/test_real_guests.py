@@ -209,3 +209,39 @@ def test_a_daemon_that_hangs_costs_its_task_only(libvirtd, guests, install):
     finally:
         libvirtd.process.send_signal(signal.SIGCONT)
     assert states(installation) == dict.fromkeys(guests, ("active", "running"))
+
+
+def test_an_agent_killed_in_the_middle_of_a_stop_finishes_it_when_it_is_back(
+    libvirtd, guests, install
+):
+    installation = install()
+    settings = installation.conf.read_text()
+    installation.conf.write_text(settings.replace("shutdown_timeout = 2", "shutdown_timeout = 600"))
+    connection = libvirtd.connect()
+    domain = connection.lookupByUUIDString(guests[0])
+    domain.destroy()
+    installation.start_agent()
+    wait_until(lambda: states(installation)[guests[0]] == ("stopped", "shut down"))
+    domain.create()  # its BIOS listens to no request to shut down
+
+    def task_state():
+        (row,) = [r for r in installation.rows("instance", "list") if r["UUID"] == guests[0]]
+        return row["Task state"]
+
+    wait_until(lambda: task_state() == "powering-off", installation.read_log)
+    installation.close()
+    assert task_state() == "powering-off"
+    installation.conf.write_text(settings)
+    installation.start_agent()
+    wait_until(lambda: not domain.isActive(), installation.read_log)
+    wait_until(lambda: task_state() == "-", installation.read_log)
+    assert states(installation) == {
+        **dict.fromkeys(guests, ("active", "running")),
+        guests[0]: ("stopped", "shut down"),
+    }
+    history = installation.rows("task", "history", "sync_power_states", "--changed")
+    assert {row["Result"] for row in history if row["Change"] == "force_stop"} == {
+        "unknown",
+        "done",
+    }
+    connection.close()

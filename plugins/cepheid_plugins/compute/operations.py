@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cepheid import errors
-from cepheid.run import Raced, describe
+from cepheid.run import Change, Raced, RunContext, describe
 from cepheid_plugins.compute import power_state, task_states, vm_states
 from cepheid_plugins.database.records import (
+    ANY,
     ActionEnd,
     ActionStart,
     Fault,
@@ -35,6 +36,9 @@ POLL_SECONDS = 1
 
 #: The vm_states that a stop which is not forced may find. Source: Nova's API.
 STOPPABLE = (vm_states.ACTIVE, vm_states.ERROR)
+
+#: The event of the action ``stop``.
+STOP_EVENT = "compute_stop_instance"
 
 #: Where an image's own time-out is kept.
 SHUTDOWN_TIMEOUT_KEY = "image_os_shutdown_timeout"
@@ -78,41 +82,80 @@ class InstanceOperations:
                     f"launched_at {instance.launched_at}"
                 )
         timeouts = self._shutdown_timeouts([row.uuid for row in possible])
-        claimed = self._claim(possible, results)
+        claimed = self._claim(possible, request_id, results)
         if not claimed:
             return results
         states: dict[str, int] = {}
         failures: dict[str, Exception] = {}
         try:
-            self._database.start_actions(
-                [
-                    ActionStart(
-                        row.uuid, "stop", "compute_stop_instance", request_id, self._agent.host
-                    )
-                    for row in claimed
-                ]
-            )
             self._shut_down({row.uuid: timeouts[row.uuid] for row in claimed}, states, failures)
         finally:
             # Whatever happened: a task_state left behind would keep everybody off for good.
             self._record_stopped(claimed, states, failures)
         self._database.end_actions(
             [
-                _action_end(row.uuid, "compute_stop_instance", request_id, failures.get(row.uuid))
+                _action_end(row.uuid, STOP_EVENT, request_id, failures.get(row.uuid))
                 for row in claimed
             ]
         )
         results.update({row.uuid: failures.get(row.uuid) for row in claimed})
         return results
 
-    def _claim(self, instances: Sequence[Instance], results: Results) -> list[Instance]:
+    def release_interrupted(self, context: RunContext, instances: Iterable[Instance]) -> None:
+        """Make instances idle whose stop was this agent's and ended with it, or half-way.
+
+        Whose a claim is, is on record twice: the action with its request in the database, the
+        run of that request in the journal. What anybody else works on is left alone.
+        """
+        claimed = {row.uuid: row for row in instances if row.task_state == task_states.POWERING_OFF}
+        if not claimed:
+            return
+        requests = self._database.unfinished_actions(list(claimed), STOP_EVENT, self._agent.host)
+        going_on = {run.request_id for run in self._agent.runner.active}
+        ours = self._agent.journal.known_requests(requests.values()) - going_on
+        context.change_many(
+            "task_state",
+            [
+                Change(
+                    uuid,
+                    task_states.POWERING_OFF,
+                    None,
+                    f"{claimed[uuid].display_name}: its stop ({request}) was interrupted",
+                )
+                for uuid, request in requests.items()
+                if request in ours
+            ],
+            lambda changes: self._release([(c.target, requests[c.target]) for c in changes]),
+        )
+
+    def _release(self, claims: Sequence[tuple[str, str]]) -> set[str]:
+        idle = {"task_state": None}
+        released: set[str] = self._database.update_instances(
+            self._agent.host,
+            [InstanceUpdate(uuid, ANY, task_states.POWERING_OFF, idle) for uuid, _ in claims],
+        )
+        for request in {request for _, request in claims}:
+            self._database.end_actions(
+                [
+                    ActionEnd(uuid, STOP_EVENT, request, "The stop was interrupted.")
+                    for uuid, of_request in claims
+                    if of_request == request and uuid in released
+                ]
+            )
+        return released
+
+    def _claim(
+        self, instances: Sequence[Instance], request_id: str, results: Results
+    ) -> list[Instance]:
         """Set the task_state of those that nobody else works on; the others have raced."""
         if not instances:
             return []
+        host = self._agent.host
         values = {"task_state": task_states.POWERING_OFF, "progress": 0}
-        won = self._database.update_instances(
-            self._agent.host,
+        won = self._database.begin(
             [InstanceUpdate(row.uuid, row.vm_state, None, values) for row in instances],
+            [ActionStart(row.uuid, "stop", STOP_EVENT, request_id, host) for row in instances],
+            host,
         )
         results.update({row.uuid: "raced" for row in instances if row.uuid not in won})
         return [row for row in instances if row.uuid in won]

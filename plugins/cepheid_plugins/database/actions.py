@@ -51,6 +51,28 @@ def start(connection: sa.Connection, starts: Sequence[ActionStart], now: datetim
     )
 
 
+def unfinished(
+    connection: sa.Connection, uuids: Sequence[str], event: str, host: str
+) -> dict[str, str]:
+    """Return the request of each instance whose newest such event on this host has not ended."""
+    newest = (
+        sa.select(_actions.c.instance_uuid, sa.func.max(_events.c.id).label("event_id"))
+        .join(_events, _events.c.action_id == _actions.c.id)
+        .where(
+            _actions.c.instance_uuid.in_(uuids), _events.c.event == event, _events.c.host == host
+        )
+        .group_by(_actions.c.instance_uuid)
+        .subquery()
+    )
+    query = (
+        sa.select(newest.c.instance_uuid, _actions.c.request_id)
+        .join(_events, _events.c.id == newest.c.event_id)
+        .join(_actions, _actions.c.id == _events.c.action_id)
+        .where(_events.c.finish_time.is_(None))
+    )
+    return {row.instance_uuid: row.request_id for row in connection.execute(query)}
+
+
 def end(connection: sa.Connection, ends: Sequence[ActionEnd], now: datetime.datetime) -> None:
     """Record how events, and with them their actions, ended; all belong to one request."""
     if not ends:

@@ -97,9 +97,20 @@ class Database:
 
     # Actions and faults.
 
-    def start_actions(self, starts: Sequence[ActionStart]) -> None:
-        """Record that actions of one request begin."""
-        self._write(actions.start, starts, self._now())
+    def begin(
+        self, updates: Sequence[InstanceUpdate], starts: Sequence[ActionStart], host: str
+    ) -> set[str]:
+        """Write updates as :meth:`update_instances` does, and with each the start of its action.
+
+        Both or neither: who finds the instance claimed finds the action that claimed it.
+
+        :return: the uuids that were written
+        """
+        return self._write(_begin, updates, starts, host, self._now())
+
+    def unfinished_actions(self, uuids: Sequence[str], event: str, host: str) -> dict[str, str]:
+        """Return the request of each instance whose newest such event has not ended."""
+        return self._read(actions.unfinished, uuids, event, host)
 
     def end_actions(self, ends: Sequence[ActionEnd]) -> None:
         """Record how actions of one request ended."""
@@ -182,3 +193,15 @@ class Database:
 
     def _now(self) -> Any:
         return self._agent.clock.utcnow()
+
+
+def _begin(
+    connection: sa.Connection,
+    updates: Sequence[InstanceUpdate],
+    starts: Sequence[ActionStart],
+    host: str,
+    now: Any,
+) -> set[str]:
+    won = instances.update(connection, host, updates, now)
+    actions.start(connection, [start for start in starts if start.instance_uuid in won], now)
+    return won

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from oslo_config import cfg
 
@@ -89,8 +88,7 @@ FOLLOW: dict[str, dict[int, str]] = {
 }
 
 
-@dataclass(frozen=True)
-class Fact:
+class Fact(NamedTuple):
     """An idle instance and the power state of its guest."""
 
     row: Instance
@@ -128,6 +126,7 @@ class SyncPowerStates(cepheid.Task):
         rows = self.database.instances_on_host(self.agent.host)
         domains = self.hypervisor.domains()
         context.count("instances", len(rows))
+        self.operations.release_interrupted(context, rows)
         if len(rows) != len(domains):
             context.notice(
                 "count",

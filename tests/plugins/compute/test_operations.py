@@ -4,10 +4,11 @@
 import pytest
 
 from cepheid.errors import CepheidError
-from cepheid.run import Raced
+from cepheid.run import Raced, Run
 from cepheid_plugins.compute.operations import InstanceOperations, NotPossible
 from cepheid_plugins.compute.opts import OPTIONS
-from cepheid_plugins.database import models
+from cepheid_plugins.database import actions, models
+from cepheid_plugins.database.records import ActionStart, InstanceUpdate
 from tests.worlds import fake_world, uuid_of
 
 RUNNING, SHUTDOWN = 1, 4
@@ -141,10 +142,10 @@ def test_an_error_nobody_foresaw_leaves_the_instances_idle(world, operations, mo
 def test_an_action_that_cannot_be_recorded_leaves_the_instances_idle(
     world, operations, monkeypatch
 ):
-    def refuse(starts):
+    def refuse(connection, starts, now):
         raise CepheidError("The database does not answer.")
 
-    monkeypatch.setattr(world.database, "start_actions", refuse)
+    monkeypatch.setattr(actions, "start", refuse)
     with pytest.raises(CepheidError):
         operations.stop(instances(world), "req-1")
     assert {world.row(number).task_state for number in range(3)} == {None}
@@ -217,3 +218,71 @@ def test_what_a_user_could_not_stop_is_refused_unless_forced(world, operations):
     assert isinstance(results[uuid_of(2)], NotPossible)
     results = operations.stop([rows[1]], "req-2", force=True)
     assert results == {uuid_of(1): None}
+
+
+# A stop that its agent did not end.
+
+
+def interrupted(world, operations, monkeypatch):
+    """Let a run of ours die in the middle of stopping instance 1; return its context."""
+
+    def die(*arguments):
+        raise SystemExit("killed")
+
+    def stop(context):
+        with monkeypatch.context() as patch:
+            patch.setattr(operations, "_shut_down", die)
+            patch.setattr(operations, "_record_stopped", die)
+            operations.stop(instances(world)[1:2], context.request_id)
+
+    run = Run("stopping", "test", "test", False, world.clock.utcnow())
+    with pytest.raises(SystemExit):
+        world.agent.runner.execute(run, stop)
+    assert world.row(1).task_state == "powering-off"
+    return run
+
+
+def release(world, operations):
+    run = Run("releasing", "test", "test", False, world.clock.utcnow())
+    return world.agent.runner.execute(
+        run, lambda context: operations.release_interrupted(context, instances(world))
+    )
+
+
+def test_an_instance_whose_stop_was_interrupted_is_made_idle(world, operations, monkeypatch):
+    interrupted(world, operations, monkeypatch)
+    run = release(world, operations)
+    assert [(c.kind, c.target, c.outcome) for c in run.changes] == [
+        ("task_state", uuid_of(1), "done")
+    ]
+    row = world.row(1)
+    assert (row.vm_state, row.task_state) == ("active", None)
+    (event,) = world.rows(models.instance_actions_events)
+    assert (event.result, event.details) == ("Error", "The stop was interrupted.")
+    assert release(world, operations).changes == []
+
+
+def test_an_instance_that_somebody_else_is_stopping_is_left_alone(world, operations):
+    uuid = uuid_of(1)
+    world.database.begin(
+        [InstanceUpdate(uuid, "active", None, {"task_state": "powering-off"})],
+        [ActionStart(uuid, "stop", "compute_stop_instance", "req-of-nova", "host1")],
+        "host1",
+    )
+    world.update(2, task_state="powering-off")
+    assert release(world, operations).changes == []
+    assert world.row(1).task_state == world.row(2).task_state == "powering-off"
+
+
+def test_an_instance_whose_stop_goes_on_is_left_alone(world, operations, monkeypatch):
+    found = []
+
+    def look(context):
+        monkeypatch.setattr(operations, "_shut_down", lambda *_: found.append(release_now()))
+        operations.stop(instances(world)[1:2], context.request_id)
+
+    def release_now():
+        return release(world, operations).changes
+
+    world.agent.runner.execute(Run("stopping", "test", "test", False, world.clock.utcnow()), look)
+    assert found == [[]]

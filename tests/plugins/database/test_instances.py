@@ -138,7 +138,7 @@ def test_a_new_instance_comes_with_the_rows_that_hang_on_it(world):
 
 def test_no_statement_is_sent_for_nothing(world):
     world.database.create_instances([])
-    world.database.start_actions([])
+    world.database.begin([], [], "host1")
     world.database.end_actions([])
     world.database.add_faults([])
     assert world.database.update_instances("host1", []) == set()
@@ -147,11 +147,14 @@ def test_no_statement_is_sent_for_nothing(world):
 
 def test_actions_of_a_thousand_instances_share_their_statements(world):
     world.add_many(range(1000))
-    world.database.start_actions(
+    numbers = range(1000)
+    world.database.begin(
+        [InstanceUpdate(uuid_of(n), "active", None, {"progress": 0}) for n in numbers],
         [
-            ActionStart(uuid_of(number), "stop", "compute_stop_instance", "req-1", "host1")
-            for number in range(1000)
-        ]
+            ActionStart(uuid_of(n), "stop", "compute_stop_instance", "req-1", "host1")
+            for n in numbers
+        ],
+        "host1",
     )
-    assert world.statements() <= 6
+    assert world.statements() == 2 * 2 + 3  # the rows, then actions, their ids, events
     assert len(world.rows(models.instance_actions_events)) == 1000
