@@ -16,7 +16,9 @@ from cepheid_plugins.tasks.sync_power_states import SyncPowerStates
 from tests.fake_agent import FakeAgent
 from tests.fakes import FakeHypervisor
 from tests.functional import servers
-from tests.worlds import uuid_of
+from tests.functional.agents import Installation
+from tests.functional.libvirtd import wait_until
+from tests.worlds import node_xml, uuid_of
 
 pytestmark = pytest.mark.functional
 
@@ -198,3 +200,50 @@ def test_a_server_that_goes_away_costs_the_passes_meanwhile_and_nothing_else(tmp
         database.instances_on_host("host1")
     database.close()
     agent.close()
+
+
+GRANTING = {
+    "mariadb": ["CREATE USER least@'%' IDENTIFIED BY 'least'"],
+    "postgresql": ["DROP ROLE IF EXISTS least", "CREATE ROLE least LOGIN PASSWORD 'least'"],
+}
+
+
+@pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
+def test_the_printed_grants_are_enough_for_an_agent_and_for_adopting(tmp_path, server, kind):
+    url = servers.new_database(server(kind), "cepheid_grants")
+    owner = Installation(tmp_path, settings_for(url, "test:///default"))
+    owner.run("db", "sync")
+    assert "has all that is needed" in owner.run("db", "check").stdout
+    grants = owner.run("db", "grants", "--user", "least", "--adopt").stdout.splitlines()
+    with sa.create_engine(url, isolation_level="AUTOCOMMIT").connect() as connection:
+        for statement in [*GRANTING[kind], *grants]:
+            connection.execute(sa.text(statement))
+
+    (tmp_path / "least").mkdir()
+    (tmp_path / "node.xml").write_text(node_xml([1, 4, 1]))
+    least = Installation(
+        tmp_path / "least",
+        settings_for(url.set(username="least", password="least"), f"test:///{tmp_path}/node.xml"),
+    )
+    least.run("db", "check")
+    least.run("host", "adopt")
+    assert len(least.rows("instance", "list")) == 3
+    # One guest to be stopped, one that was stopped behind the database's back.
+    (tmp_path / "node.xml").write_text(node_xml([4, 1, 1]))
+    least.start_agent()
+    wait_until(
+        lambda: (
+            {row["Change"] for row in least.rows("task", "history", "--changed")}
+            >= {"stop", "force_stop", "power_state"}
+        ),
+        least.read_log,
+    )
+    assert least.stop_agent() == 0
+    results = {row["Result"] for row in least.rows("task", "history", "--changed")}
+    assert results == {"done"}
+    least.close()
+
+
+def settings_for(url, uri):
+    connection = url.render_as_string(hide_password=False)
+    return f"[database]\nconnection = {connection}\n[hypervisor]\nuri = {uri}\n"

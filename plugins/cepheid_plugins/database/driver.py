@@ -133,6 +133,12 @@ class Database:
             if not migrate.is_current(self._connected()):
                 raise errors.not_migrated(self.url)
 
+    def missing(self) -> list[str]:
+        """Return the tables and columns that are needed and not there."""
+        self._require_file()
+        with errors.translated(self.url):
+            return migrate.missing(self._connected())
+
     def sync(self) -> list[str]:
         """Make or migrate the tables; return what was done, a line each."""
         with errors.translated(self.url):

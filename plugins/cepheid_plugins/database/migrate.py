@@ -20,7 +20,7 @@ from alembic.script import ScriptDirectory
 
 from cepheid import errors
 from cepheid_plugins.database import engine as engines
-from cepheid_plugins.database import models
+from cepheid_plugins.database import grants, models
 
 #: Where alembic keeps our revision; Nova's own is in alembic_version.
 VERSION_TABLE = "cepheid_alembic_version"
@@ -39,6 +39,8 @@ class Version:
     revision: str
     #: What a database of our own needs.
     head: str
+    #: The table that has the revision.
+    mark: str = VERSION_TABLE
 
 
 def version(engine: sa.Engine) -> Version:
@@ -50,7 +52,7 @@ def version(engine: sa.Engine) -> Version:
             column = "version_num" if mark == "alembic_version" else "version"
             table = sa.table(mark, sa.column(column))
             revision = connection.scalar(sa.select(table.c[column]).limit(1))
-            return Version("nova", str(revision or ""), head())
+            return Version("nova", str(revision or ""), head(), mark)
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
         revision = context.get_current_revision()
         return Version("cepheid" if revision else "", revision or "", head())
@@ -67,6 +69,21 @@ def is_current(engine: sa.Engine) -> bool:
     if found.owner == "nova":
         return sa.inspect(engine).has_table(models.bw_usage_cache.name)
     return found.revision == found.head
+
+
+def missing(engine: sa.Engine) -> list[str]:
+    """Return the tables and columns that an agent needs and this account does not see."""
+    inspector = sa.inspect(engine)
+    tables = set(inspector.get_table_names())
+    lacking = []
+    for name in grants.AGENT:
+        if name not in tables:
+            lacking.append(name)
+            continue
+        wanted = set(models.metadata.tables[name].columns.keys())
+        found = {column["name"] for column in inspector.get_columns(name)}
+        lacking += [f"{name}.{column}" for column in wanted - found]
+    return sorted(lacking)
 
 
 def sync(engine: sa.Engine) -> list[str]:

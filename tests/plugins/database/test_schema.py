@@ -177,3 +177,18 @@ def test_a_database_with_instances_and_no_mark_is_left_alone(database, engine):
     with pytest.raises(errors.CepheidError, match="left alone"):
         database.sync()
     assert schema(engine) == before
+
+
+def test_what_an_older_nova_lacks_is_named(database, engine):
+    make_nova(engine, with_bw_usage=True)
+    with engine.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE instances DROP COLUMN hidden"))
+    missing = database.missing()
+    assert "instances.hidden" in missing
+    assert "instance_actions" in missing
+    assert "bw_usage_cache" not in missing
+
+
+def test_nothing_is_missing_once_it_is_synced(database):
+    database.sync()
+    assert database.missing() == []
