@@ -2,6 +2,11 @@
 """The data layer on SQLite, MariaDB and PostgreSQL alike."""
 
 import multiprocessing
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -10,7 +15,7 @@ from alembic.runtime.migration import MigrationContext
 
 from cepheid_plugins.database import migrate, models
 from cepheid_plugins.database.driver import Database
-from cepheid_plugins.database.errors import DatabaseUnavailable
+from cepheid_plugins.database.errors import DatabaseError, DatabaseUnavailable
 from cepheid_plugins.database.records import ActionEnd, ActionStart, Fault, InstanceUpdate
 from cepheid_plugins.tasks.sync_power_states import SyncPowerStates
 from tests.fake_agent import FakeAgent
@@ -247,3 +252,35 @@ def test_the_printed_grants_are_enough_for_an_agent_and_for_adopting(tmp_path, s
 def settings_for(url, uri):
     connection = url.render_as_string(hide_password=False)
     return f"[database]\nconnection = {connection}\n[hypervisor]\nuri = {uri}\n"
+
+
+def test_green_threads_go_on_while_the_database_is_slow(tmp_path, url, database):
+    conf = tmp_path / "hub.conf"
+    conf.write_text(f"[DEFAULT]\nstate_path = {tmp_path}\n" + settings_for(url, "test:///default"))
+    process = subprocess.Popen(
+        [sys.executable, Path(__file__).parent / "hub.py", conf], stdout=subprocess.PIPE, text=True
+    )
+    if url.get_backend_name() == "sqlite":
+        writer = sqlite3.connect(url.database, isolation_level=None)
+        writer.execute("BEGIN IMMEDIATE")
+        wait_until((tmp_path / "asking").exists)
+        time.sleep(1)
+        writer.execute("COMMIT")
+        writer.close()
+    printed, _ = process.communicate(timeout=60)
+    turns, seconds = printed.split()
+    assert float(seconds) >= 0.9
+    # One every 10 ms is wanted; a blocked hub turns two or three times.
+    assert int(turns) >= 20, f"{turns} turns in {seconds} s"
+
+
+@pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
+def test_the_server_ends_a_statement_that_takes_too_long(tmp_path, server, kind):
+    url = servers.new_database(server(kind), "cepheid_slow")
+    agent, database = open_database(tmp_path, url)
+    agent.set("database", statement_timeout=1)
+    slow = {"mariadb": "SELECT SLEEP(30)", "postgresql": "SELECT pg_sleep(30)"}[kind]
+    with pytest.raises(DatabaseError, match=r"max_statement_time|statement timeout"):
+        database._read(lambda connection: connection.execute(sa.text(slow)).all())
+    database.close()
+    agent.close()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -28,18 +29,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Times that a transaction is tried again after a deadlock or a lost connection.
-MAX_RETRIES = 3
-
 # It would log the last error with a traceback; the error comes out and is reported once.
 logging.getLogger("oslo_db.api").setLevel(logging.CRITICAL)
 
-_retried = oslo_db_api.wrap_db_retry(
-    max_retries=MAX_RETRIES,
-    retry_interval=0.1,
-    inc_retry_interval=True,
-    retry_on_deadlock=True,
-    retry_on_disconnect=True,
+#: A transaction is tried again after a deadlock or a lost connection, ...
+_on_server = oslo_db_api.wrap_db_retry(
+    max_retries=3, retry_interval=0.1, retry_on_deadlock=True, retry_on_disconnect=True
+)
+#: ... and in SQLite, for half a minute, while another process writes.
+_on_sqlite = oslo_db_api.wrap_db_retry(
+    max_retries=30, retry_interval=0.1, max_retry_interval=1, exception_checker=engine.is_locked
 )
 
 
@@ -59,6 +58,8 @@ class Database:
         self.statements: Counter[str] = Counter()
         self._engine: sa.Engine | None = None
         self._lock = threading.Lock()
+        # Threads of this process wait for each other here rather than in SQLite.
+        self._one_writer = threading.Lock() if self._is_sqlite else contextlib.nullcontext()
 
     def close(self) -> None:
         """Close the connections."""
@@ -152,26 +153,28 @@ class Database:
             return migrate.version(self._connected())
 
     def _read(self, query: Callable[..., T], *arguments: Any) -> T:
-        self._require_file()
-
-        @_retried
         def transaction() -> T:
             with self._connected().connect() as connection:
                 return query(connection, *arguments)
 
-        with errors.translated(self.url):
-            return transaction()  # type: ignore[no-any-return]
+        return self._retried(transaction)
 
     def _write(self, query: Callable[..., T], *arguments: Any) -> T:
-        self._require_file()
-
-        @_retried
         def transaction() -> T:
-            with engine.writing(self._connected()) as connection:
+            with self._one_writer, engine.writing(self._connected()) as connection:
                 return query(connection, *arguments)
 
+        return self._retried(transaction)
+
+    def _retried(self, transaction: Callable[[], T]) -> T:
+        self._require_file()
+        retry = _on_sqlite if self._is_sqlite else _on_server
         with errors.translated(self.url):
-            return transaction()  # type: ignore[no-any-return]
+            return retry(transaction)()  # type: ignore[no-any-return]
+
+    @property
+    def _is_sqlite(self) -> bool:
+        return self.url.get_backend_name() == "sqlite"
 
     def _connected(self) -> sa.Engine:
         with self._lock:
@@ -188,10 +191,7 @@ class Database:
     def _is_missing_file(self) -> bool:
         path = self.url.database
         return (
-            self.url.get_backend_name() == "sqlite"
-            and bool(path)
-            and path != ":memory:"
-            and not os.path.exists(str(path))
+            self._is_sqlite and bool(path) and path != ":memory:" and not os.path.exists(str(path))
         )
 
     def _count(self, connection: Any, cursor: Any, statement: str, *rest: Any) -> None:

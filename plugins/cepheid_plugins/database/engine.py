@@ -12,10 +12,18 @@ import sqlalchemy.exc
 from oslo_config import cfg
 from oslo_db.sqlalchemy import engines
 
-from cepheid import errors
+from cepheid import concurrency, errors
 
-#: Seconds that SQLite waits for another writer.
+#: Seconds that SQLite itself waits for another process that writes. Waiting so, it lets no green
+#: thread go on; the rest of the time is waited for between tries.
 SQLITE_BUSY_SECONDS = 30
+GREEN_SQLITE_BUSY_SECONDS = 0.1
+
+#: Seconds to wait for a server to take a connection.
+CONNECT_SECONDS = 10
+
+#: Seconds beyond the statement time-out until a silent connection counts as lost.
+SILENCE_SECONDS = 15
 
 #: Which of a database's drivers is used where the URL names none.
 DRIVERS = {"mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
@@ -49,7 +57,7 @@ def create(conf: cfg.ConfigOpts, url: sa.URL) -> sa.Engine:
     is_sqlite = url.get_backend_name() == "sqlite"
     pool = {} if is_sqlite else {"pool_timeout": options.pool_timeout}
     engine: sa.Engine = engines.create_engine(
-        url,
+        _with_timeouts(url, options.statement_timeout),
         mysql_sql_mode=options.mysql_sql_mode,
         connection_recycle_time=options.connection_recycle_time,
         max_pool_size=options.max_pool_size,
@@ -61,7 +69,14 @@ def create(conf: cfg.ConfigOpts, url: sa.URL) -> sa.Engine:
     )
     if is_sqlite:
         _set_up_sqlite(engine)
+    else:
+        _set_up_server(engine, options.statement_timeout)
     return engine
+
+
+def is_locked(err: BaseException) -> bool:
+    """Tell whether SQLite gave up waiting for another process that writes."""
+    return "database is locked" in str(err)
 
 
 @contextmanager
@@ -81,10 +96,55 @@ def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
             yield connection
 
 
-def _set_up_sqlite(engine: sa.Engine) -> None:
-    """Let readers and a writer work side by side, and writers wait for each other."""
+def _with_timeouts(url: sa.URL, statement_seconds: int) -> sa.URL:
+    """Let no connection wait for ever; what the URL says itself goes first."""
+    silence = statement_seconds + SILENCE_SECONDS
+    defaults: dict[str, dict[str, str]] = {
+        "pymysql": {
+            "connect_timeout": str(CONNECT_SECONDS),
+            "read_timeout": str(silence),
+            "write_timeout": str(silence),
+        },
+        "psycopg2": {
+            "connect_timeout": str(CONNECT_SECONDS),
+            "tcp_user_timeout": str(silence * 1000),
+        },
+    }
+    wanted = defaults.get(url.get_driver_name(), {})
+    return url.update_query_dict(
+        {name: value for name, value in wanted.items() if name not in url.query}
+    )
+
+
+def _set_up_server(engine: sa.Engine, statement_seconds: int) -> None:
+    """Let the server end statements that take too long, and green threads go on meanwhile."""
+    if engine.dialect.driver == "psycopg2" and concurrency.is_green():
+        # It waits in C; this lets it wait in select(), which is green. PyMySQL is all Python.
+        import psycopg2.extensions
+        import psycopg2.extras
+
+        psycopg2.extensions.set_wait_callback(psycopg2.extras.wait_select)
 
     @sa.event.listens_for(engine, "connect")
     def connect(connection: Any, record: Any) -> None:
-        connection.execute(f"PRAGMA busy_timeout = {SQLITE_BUSY_SECONDS * 1000}")
+        if engine.dialect.name == "postgresql":
+            statement = f"SET statement_timeout = {statement_seconds * 1000}"
+        elif "MariaDB" in connection.get_server_info():
+            statement = f"SET SESSION max_statement_time = {statement_seconds}"
+        else:
+            statement = f"SET SESSION max_execution_time = {statement_seconds * 1000}"
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+        connection.commit()
+
+
+def _set_up_sqlite(engine: sa.Engine) -> None:
+    """Let readers and a writer work side by side, and writers wait for each other."""
+
+    green = concurrency.is_green()
+    seconds = GREEN_SQLITE_BUSY_SECONDS if green else SQLITE_BUSY_SECONDS
+
+    @sa.event.listens_for(engine, "connect")
+    def connect(connection: Any, record: Any) -> None:
+        connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
         connection.execute("PRAGMA journal_mode = WAL")

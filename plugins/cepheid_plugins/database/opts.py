@@ -19,6 +19,15 @@ DEFAULTS = {
 }
 
 
+STATEMENT_TIMEOUT = cfg.IntOpt(
+    "statement_timeout",
+    default=60,
+    min=1,
+    help="Seconds after which the server ends a statement of the agent's, and a connection that "
+    "says nothing any more counts as lost. SQLite has no such thing.",
+)
+
+
 def options() -> list[cfg.Opt]:
     """Return oslo.db's options with our defaults."""
     changed = []
@@ -27,7 +36,7 @@ def options() -> list[cfg.Opt]:
         if option.dest in DEFAULTS:
             option.default = DEFAULTS[option.dest]
         changed.append(option)
-    return changed
+    return [*changed, STATEMENT_TIMEOUT]
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
