@@ -10,7 +10,7 @@ import pytest
 
 from tests.distributions import Distributions
 from tests.functional.agents import Installation
-from tests.functional.libvirtd import wait_until
+from tests.functional.processes import wait_until
 
 pytestmark = pytest.mark.process
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.functional.libvirtd import PATIENCE_SECONDS, wait_until
+from tests.functional.processes import PATIENCE_SECONDS, wait_until
 
 
 class Installation:

@@ -3,12 +3,13 @@
 
 import pytest
 
-from tests.functional.libvirtd import Libvirtd, require_programs
+from tests.functional.libvirtd import PROGRAMS, Libvirtd
+from tests.functional.processes import require
 
 
 @pytest.fixture(scope="module")
 def libvirtd():
     """A private libvirtd without guests."""
-    require_programs()
+    require(*PROGRAMS)
     with Libvirtd() as daemon:
         yield daemon

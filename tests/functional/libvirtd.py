@@ -9,23 +9,16 @@ unprivileged user run it. Everything is ended by its process id.
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import signal
 import subprocess
 import tempfile
-import time
 import uuid
 from pathlib import Path
 
 import libvirt
-import pytest
 
-#: Seconds to wait for a process to come or go.
-PATIENCE_SECONDS = 30
-
-#: Who runs the daemon when root runs the tests.
-UNPRIVILEGED_USER = "nobody"
+from tests.functional.processes import PATIENCE_SECONDS, as_user, unprivileged_user, wait_until
 
 PROGRAMS = ("libvirtd", "qemu-system-x86_64", "qemu-img")
 
@@ -47,25 +40,13 @@ GUEST_XML = """
 """
 
 
-def require_programs() -> None:
-    """Skip where libvirtd or QEMU is missing; in CI that is a failure."""
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    missing = [name for name in PROGRAMS if shutil.which(name, path=path) is None]
-    if not missing:
-        return
-    message = f"missing: {', '.join(missing)}; 'make test' installs them"
-    if os.environ.get("CI"):
-        pytest.fail(message)
-    pytest.skip(message)
-
-
 class Libvirtd:
     """The daemon and its guests; use it in a ``with`` statement."""
 
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="cepheid-lv-"))
         self.process: subprocess.Popen[bytes] | None = None
-        self._user = pwd.getpwnam(UNPRIVILEGED_USER) if os.getuid() == 0 else None
+        self._user = unprivileged_user()
         for name in ("run", "config", "cache", "data", "disks"):
             (self.path / name).mkdir(mode=0o700)
         if self._user is not None:
@@ -100,11 +81,6 @@ class Libvirtd:
             "XDG_CACHE_HOME": str(self.path / "cache"),
             "XDG_DATA_HOME": str(self.path / "data"),
         }
-        owner = {} if self._user is None else {
-            "user": self._user.pw_uid,
-            "group": self._user.pw_gid,
-            "extra_groups": [],
-        }  # fmt: skip
         with (self.path / "libvirtd.log").open("ab") as log:
             self.process = subprocess.Popen(
                 ["libvirtd", "--timeout", "600"],
@@ -113,7 +89,7 @@ class Libvirtd:
                 stdout=log,
                 stderr=log,
                 cwd=self.path,
-                **owner,
+                **as_user(self._user),
             )
         wait_until(self._answers, lambda: (self.path / "libvirtd.log").read_text()[-2000:])
 
@@ -179,14 +155,6 @@ class Libvirtd:
                 domain.destroy()
             domain.undefine()
         connection.close()
-
-
-def wait_until(condition, explain=lambda: "") -> None:  # type: ignore[no-untyped-def]
-    """Wait for a process to have done something."""
-    until = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < until, f"not within {PATIENCE_SECONDS} s: {explain()}"
-        time.sleep(0.05)
 
 
 def kill(pid: int) -> None:

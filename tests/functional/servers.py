@@ -7,7 +7,6 @@ As root an unprivileged user runs them. Each is ended by its process id.
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import signal
 import socket
@@ -18,13 +17,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 import sqlalchemy as sa
 import sqlalchemy.exc
 
-from tests.functional.libvirtd import PATIENCE_SECONDS, UNPRIVILEGED_USER, wait_until
-
-SYSTEM_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+from tests.functional.processes import (
+    PATIENCE_SECONDS,
+    SYSTEM_PATH,
+    as_user,
+    require,
+    unprivileged_user,
+    wait_until,
+)
 
 
 @contextmanager
@@ -90,17 +93,6 @@ def new_database(server: sa.URL, name: str) -> sa.URL:
     return server.set(database=name)
 
 
-def require(*programs: str) -> None:
-    """Skip where a program is missing; in CI that is a failure."""
-    missing = [name for name in programs if shutil.which(name, path=SYSTEM_PATH) is None]
-    if not missing:
-        return
-    message = f"missing: {', '.join(missing)}; 'make test' installs them"
-    if os.environ.get("CI"):
-        pytest.fail(message)
-    pytest.skip(message)
-
-
 def free_port() -> int:
     """Return a port on loopback that nobody listens on now."""
     with socket.socket() as probe:
@@ -111,13 +103,11 @@ def free_port() -> int:
 @contextmanager
 def _directory(prefix: str) -> Iterator[tuple[Path, dict[str, Any]]]:
     path = Path(tempfile.mkdtemp(prefix=prefix))
-    owner: dict[str, Any] = {}
-    if os.getuid() == 0:
-        user = pwd.getpwnam(UNPRIVILEGED_USER)
+    user = unprivileged_user()
+    if user is not None:
         os.chown(path, user.pw_uid, user.pw_gid)
-        owner = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
     try:
-        yield path, owner
+        yield path, as_user(user)
     finally:
         shutil.rmtree(path, ignore_errors=True)
 

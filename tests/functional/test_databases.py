@@ -22,7 +22,7 @@ from tests.fake_agent import FakeAgent
 from tests.fakes import FakeHypervisor
 from tests.functional import servers
 from tests.functional.agents import Installation
-from tests.functional.libvirtd import wait_until
+from tests.functional.processes import wait_until
 from tests.worlds import node_xml, uuid_of
 
 pytestmark = pytest.mark.functional

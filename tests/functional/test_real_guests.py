@@ -12,7 +12,8 @@ from cepheid_plugins.hypervisor.libvirt_driver import LibvirtHypervisor
 from tests.contracts import HypervisorContract
 from tests.fake_agent import FakeAgent
 from tests.functional.agents import Installation
-from tests.functional.libvirtd import kill, wait_until
+from tests.functional.libvirtd import kill
+from tests.functional.processes import wait_until
 
 pytestmark = pytest.mark.functional
 
