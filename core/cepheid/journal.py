@@ -206,12 +206,12 @@ class Journal:
         )
         return {row["task"]: dict(row) for row in rows}
 
-    def known_requests(self, request_ids: Iterable[str]) -> set[str]:
-        """Return those of `request_ids` that belong to runs on record."""
+    def tasks_of_requests(self, request_ids: Iterable[str]) -> dict[str, str]:
+        """Return the task of each of these requests that belongs to a run on record."""
         ids = list(request_ids)
         marks = ", ".join("?" * len(ids))
-        rows = self._rows(f"SELECT request_id FROM runs WHERE request_id IN ({marks})", ids)
-        return {row["request_id"] for row in rows}
+        rows = self._rows(f"SELECT request_id, task FROM runs WHERE request_id IN ({marks})", ids)
+        return {row["request_id"]: row["task"] for row in rows}
 
     def changes(self, run_ids: Iterable[int]) -> list[dict[str, Any]]:
         """Return the changes of these runs, in the order in which they were made."""

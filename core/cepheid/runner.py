@@ -9,7 +9,7 @@ import functools
 import logging
 import os
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +65,23 @@ class Runner:
     def active(self) -> list[Run]:
         """The runs that go on now."""
         return [active.run for active in list(self._active.values())]
+
+    def ended_requests(self, request_ids: Iterable[str]) -> set[str]:
+        """Return those requests whose runs are on record and go on no more, here or elsewhere."""
+        ended = set()
+        for request_id, name in self.journal.tasks_of_requests(request_ids).items():
+            try:
+                with self._exclusively(name):
+                    ended.add(request_id)
+            except errors.Busy:
+                if self._is_another(name, request_id):
+                    ended.add(request_id)
+        return ended
+
+    def _is_another(self, name: str, request_id: str) -> bool:
+        """Tell whether what runs as `name` in this process is not the run of this request."""
+        active = self._active.get(name)
+        return active is not None and active.run.request_id != request_id
 
     def run(
         self,

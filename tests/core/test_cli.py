@@ -143,6 +143,31 @@ def test_bash_completion_is_offered(host):
     assert "task" in host.run("complete").stdout
 
 
+def test_instances_are_stopped_and_started_and_rebooted(adopted):
+    def states():
+        return {r["Name"]: r["VM state"] for r in adopted.rows("instance", "list")}
+
+    # Each command is a process of its own, and with it the test driver's host.
+    rows = adopted.rows("instance", "stop", "guest-0")
+    assert [(row["Name"], row["Result"]) for row in rows] == [("guest-0", "done")]
+    assert states()["guest-0"] == "stopped"
+    adopted.rows("instance", "start", "guest-0", "guest-2")
+    assert (states()["guest-0"], states()["guest-2"]) == ("active", "active")
+    assert "answer yes" in refused(adopted, "instance", "reboot", "guest-1").split("] ")[-1]
+    adopted.rows("instance", "reboot", "--yes", "guest-1")
+    assert states()["guest-1"] == "active"
+    shown = json.loads(adopted.run("instance", "show", "guest-1", "-f", "json").stdout)
+    assert shown["action 1"].startswith("reboot at ")
+
+
+def test_an_operation_that_is_not_possible_is_refused(adopted):
+    assert (
+        "cannot be asked to start: vm_state active"
+        in adopted.run("instance", "start", "guest-0", check=False).stderr
+    )
+    assert "no instance 'guest-9'" in refused(adopted, "instance", "stop", "guest-9")
+
+
 # Mistakes.
 
 

@@ -10,9 +10,22 @@ from typing import Any
 from cliff import app, commandmanager
 from oslo_config import cfg
 
-from cepheid import config
+from cepheid import config, loading
 
 NAMESPACE = "cepheid.cli"
+
+
+class Commands(commandmanager.CommandManager):
+    """The commands, looked up anew each time and imported when they are called.
+
+    stevedore would import all of them, from a cache that a package installed in the same second
+    can leave out of date.
+    """
+
+    def load_commands(self, namespace: str) -> None:
+        self.group_list.append(namespace)
+        for plugin in loading.discover(namespace):
+            self.commands[plugin.name.replace("_", " ")] = plugin.entry_point
 
 
 class App(app.App):
@@ -25,7 +38,7 @@ class App(app.App):
         super().__init__(
             description="A host agent for libvirt/KVM hypervisors that runs periodic tasks.",
             version=importlib.metadata.version("cepheid"),
-            command_manager=commandmanager.CommandManager(NAMESPACE),
+            command_manager=Commands(NAMESPACE),
             deferred_help=True,
         )
         self._conf: cfg.ConfigOpts | None = None

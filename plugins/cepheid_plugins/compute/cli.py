@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``cepheid host adopt`` and ``cepheid instance list | show``."""
+"""``cepheid instance list | show | stop | start | reboot``."""
 
 from __future__ import annotations
 
@@ -10,66 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from cepheid import errors
 from cepheid.cli import base
-from cepheid.run import Change, Run, RunContext
-from cepheid_plugins.compute import power_state, vm_states
-from cepheid_plugins.database.records import Instance, NewInstance
-from cepheid_plugins.hypervisor.driver import DomainDetails, DomainNotFound, HypervisorError
+from cepheid.run import Change, RunContext
+from cepheid_plugins.compute import opts, power_state
+from cepheid_plugins.compute.adopt import operator_run, refuse_on_nova
+from cepheid_plugins.compute.claims import Results
+from cepheid_plugins.compute.operations import InstanceOperations
+from cepheid_plugins.database.records import Instance
+from cepheid_plugins.hypervisor.driver import DomainNotFound, HypervisorError
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
-
-#: The vm_state that a domain of each power state is adopted with. Not adopted: any other.
-VM_STATE_OF = {
-    power_state.RUNNING: vm_states.ACTIVE,
-    power_state.PAUSED: vm_states.PAUSED,
-    power_state.SHUTDOWN: vm_states.STOPPED,
-    power_state.CRASHED: vm_states.STOPPED,
-    power_state.SUSPENDED: vm_states.ACTIVE,
-}
-
-
-class HostAdopt(base.Lister):
-    """Take the hypervisor's domains into the inventory; no domain is altered.
-
-    A domain that the inventory knows already, on this host or another, is left as it is.
-    """
-
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        parser = super().get_parser(prog_name)
-        parser.add_argument("--dry-run", action="store_true", help="show what would be adopted")
-        return parser
-
-    def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[Any]]:
-        with self.agent() as agent:
-            run = adopt(agent, dry_run=parsed_args.dry_run)
-        if run.error:
-            raise errors.AlreadyReported(run.error)
-        adopted = [change for change in run.changes if change.outcome in ("done", "planned")]
-        known = run.counters.get("known", 0)
-        self.say(
-            f"{len(adopted)} domains {'would be ' if run.dry_run else ''}adopted, "
-            f"{known} known already"
-        )
-        if adopted:
-            self.say(
-                "Where people start and stop guests with virsh, set "
-                "[sync_power_states] policy = follow: the inventory then follows the guests."
-            )
-        columns = ("UUID", "Name", "Power state", "VM state", "vCPUs", "Memory MiB", "Disk GiB",
-                   "Result")  # fmt: skip
-        return columns, [
-            (
-                change.target,
-                change.after["display_name"],
-                power_state.NAMES[change.after["power_state"]],
-                change.after["vm_state"],
-                change.after["vcpus"],
-                change.after["memory_mb"],
-                change.after["root_gb"],
-                f"{change.outcome}: {change.error}" if change.error else change.outcome,
-            )
-            for change in run.changes
-        ]
 
 
 class InstanceList(base.Lister):
@@ -120,6 +70,125 @@ class InstanceShow(base.ShowOne):
         return list(fields), list(fields.values())
 
 
+class _Operate(base.Lister):
+    """An operation on instances of this host, for operators without Nova."""
+
+    #: What the run is called on record, and what is done.
+    run_name = ""
+    verb = ""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "instances",
+            metavar="INSTANCE",
+            nargs="+",
+            help="its uuid, the beginning of it, or its name",
+        )
+        return parser
+
+    def operate(
+        self, operations: InstanceOperations, rows: list[Instance], request_id: str
+    ) -> Results:
+        """Carry the operation out."""
+        raise NotImplementedError
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[Any]]:
+        with self.agent() as agent:
+            refuse_on_nova(agent)
+            agent.conf.register_opts(opts.OPTIONS, group="compute")
+            rows = [find_instance(agent, name) for name in parsed_args.instances]
+            for row in rows:
+                if row.host != agent.host:
+                    raise errors.CepheidError(
+                        f"{row.uuid} is on {row.host}, this host is {agent.host}; run it there."
+                    )
+            operations = InstanceOperations(agent)
+            run = operator_run(
+                agent, self.run_name, False, lambda context: self._act(context, operations, rows)
+            )
+        failed = [change for change in run.changes if change.outcome != "done"]
+        if failed:
+            raise errors.CepheidError(
+                "; ".join(
+                    f"{change.target}: "
+                    + (change.error or "somebody else works on it; nothing was done")
+                    for change in failed
+                )
+            )
+        return ("UUID", "Name", "Result"), [
+            (change.target, change.reason, change.outcome) for change in run.changes
+        ]
+
+    def _act(
+        self, context: RunContext, operations: InstanceOperations, rows: list[Instance]
+    ) -> None:
+        by_uuid = {row.uuid: row for row in rows}
+        context.change_many(
+            self.verb,
+            [
+                Change(uuid, row.vm_state, None, row.display_name or "")
+                for uuid, row in by_uuid.items()
+            ],
+            lambda changes: self.operate(
+                operations, [by_uuid[change.target] for change in changes], context.request_id
+            ),
+        )
+
+
+class InstanceStop(_Operate):
+    """Shut instances down; a guest that does not follow in time is powered off."""
+
+    run_name, verb = "instance_stop", "stop"
+
+    def operate(
+        self, operations: InstanceOperations, rows: list[Instance], request_id: str
+    ) -> Results:
+        return operations.stop(rows, request_id)
+
+
+class InstanceStart(_Operate):
+    """Start instances that are stopped."""
+
+    run_name, verb = "instance_start", "start"
+
+    def operate(
+        self, operations: InstanceOperations, rows: list[Instance], request_id: str
+    ) -> Results:
+        return operations.start(rows, request_id)
+
+
+class InstanceReboot(_Operate):
+    """Power instances off at once and start them again; asks before it does."""
+
+    run_name, verb = "instance_reboot", "reboot"
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("--yes", action="store_true", help="do not ask")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[Any]]:
+        if not parsed_args.yes and not _confirmed(
+            f"Power off and start {', '.join(parsed_args.instances)}? What the guest has not "
+            "written to its disks is lost."
+        ):
+            raise errors.CepheidError("Nothing was done; answer yes, or give --yes.")
+        return super().take_action(parsed_args)
+
+    def operate(
+        self, operations: InstanceOperations, rows: list[Instance], request_id: str
+    ) -> Results:
+        return operations.hard_reboot(rows, request_id)
+
+
+def _confirmed(question: str) -> bool:
+    try:
+        return input(f"{question} [yes/no] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
 def find_instance(agent: Agent, name: str) -> Instance:
     """Return the one live instance that an operator means.
 
@@ -135,68 +204,6 @@ def find_instance(agent: Agent, name: str) -> Instance:
         )
     uuids = ", ".join(row.uuid for row in found[:5])
     raise errors.CepheidError(f"{name!r} may be any of {len(found)} instances: {uuids}; name one.")
-
-
-def adopt(agent: Agent, dry_run: bool) -> Run:
-    """Take the hypervisor's domains into the inventory; return the run with its changes."""
-    run = Run(
-        task="host_adopt",
-        distribution="cepheid",
-        trigger="operator",
-        dry_run=dry_run,
-        started_at=agent.clock.utcnow(),
-    )
-    return agent.runner.execute(run, lambda context: _adopt(agent, context))
-
-
-def _adopt(agent: Agent, context: RunContext) -> None:
-    hypervisor, database = agent.driver("hypervisor"), agent.driver("database")
-    database.check()
-    if database.version().owner == "nova":
-        raise errors.CepheidError(
-            "This database is Nova's: an instance comes into it through Nova's API, not by "
-            "adoption."
-        )
-    domains = hypervisor.details()
-    known = {row.uuid: row for row in database.instances_by_uuid(d.uuid for d in domains)}
-    new: dict[str, NewInstance] = {}
-    for domain in domains:
-        row = known.get(domain.uuid)
-        if row is not None:
-            context.count("known")
-            if row.host != agent.host and not row.deleted:
-                context.notice(
-                    domain.uuid,
-                    f"domain {domain.name} ({domain.uuid}) is here, the inventory has it on "
-                    f"{row.host}; it is left so",
-                )
-        elif domain.power_state not in VM_STATE_OF:
-            context.skip(domain.uuid, f"{domain.name} is in no state that can be adopted")
-        else:
-            new[domain.uuid] = _new_instance(agent.host, hypervisor.name, domain)
-    context.change_many(
-        "adopt",
-        [
-            Change(uuid, None, dataclasses.asdict(row), "a domain that no row knows")
-            for uuid, row in new.items()
-        ],
-        lambda changes: database.create_instances([new[c.target] for c in changes]),
-    )
-
-
-def _new_instance(host: str, node: str, domain: DomainDetails) -> NewInstance:
-    assert domain.power_state is not None
-    return NewInstance(
-        uuid=domain.uuid,
-        display_name=domain.name,
-        host=host,
-        node=node,
-        vm_state=VM_STATE_OF[domain.power_state],
-        power_state=domain.power_state,
-        vcpus=domain.vcpus,
-        memory_mb=domain.memory_mib,
-        root_gb=-(-domain.disk_bytes // 2**30),
-    )
 
 
 def _domain(agent: Agent, row: Instance) -> str:

@@ -1,24 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tasks do to instances: state changes, actions, events and faults as Nova records them."""
+"""What is done to instances: stop, start, hard reboot, with the states and records of Nova's."""
 
 from __future__ import annotations
 
 import logging
-import traceback
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from cepheid import errors
-from cepheid.run import Change, Raced, RunContext, describe
-from cepheid_plugins.compute import power_state, task_states, vm_states
-from cepheid_plugins.database.records import (
-    ANY,
-    ActionEnd,
-    ActionStart,
-    Fault,
-    Instance,
-    InstanceUpdate,
+from cepheid.run import RunContext
+from cepheid_plugins.compute import power_state, vm_states
+from cepheid_plugins.compute.claims import (
+    REBOOT,
+    START,
+    STOP,
+    Claims,
+    Operation,
+    Outcome,
+    Results,
 )
+from cepheid_plugins.database.records import Instance
 from cepheid_plugins.hypervisor.driver import (
     Domain,
     DomainNotFound,
@@ -34,16 +35,19 @@ LOG = logging.getLogger(__name__)
 #: Seconds between two looks at guests that are shutting down.
 POLL_SECONDS = 1
 
-#: The vm_states that a stop which is not forced may find. Source: Nova's API.
+#: The vm_states in which each may be asked for. Source: Nova's API.
 STOPPABLE = (vm_states.ACTIVE, vm_states.ERROR)
-
-#: The event of the action ``stop``.
-STOP_EVENT = "compute_stop_instance"
+STARTABLE = (vm_states.STOPPED,)
+REBOOTABLE = (
+    vm_states.ACTIVE,
+    vm_states.STOPPED,
+    vm_states.PAUSED,
+    vm_states.SUSPENDED,
+    vm_states.ERROR,
+)
 
 #: Where an image's own time-out is kept.
 SHUTDOWN_TIMEOUT_KEY = "image_os_shutdown_timeout"
-
-Results = dict[str, Any]
 
 
 class NotPossible(errors.CepheidError):
@@ -55,12 +59,13 @@ class InstanceOperations:
 
     Each answers with a mapping from the instance's uuid to None (done), ``"raced"`` (the row had
     moved on, nothing was done) or the exception it failed with, as the door for changes takes it;
-    :class:`~cepheid.run.Raced` is that of a row which moved on after its guest was brought down.
+    :class:`~cepheid.run.Raced` is that of a row which moved on after its guest was acted on.
     """
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
         self._clock = agent.clock
+        self._claims = Claims(agent)
         self._database = agent.driver("database")
         self._hypervisor = agent.driver("hypervisor")
 
@@ -71,115 +76,135 @@ class InstanceOperations:
 
         :param force: without the checks that Nova's API makes
         """
-        results: Results = {}
-        possible = []
-        for instance in instances:
-            if force or (instance.vm_state in STOPPABLE and instance.launched_at is not None):
-                possible.append(instance)
-            else:
-                results[instance.uuid] = NotPossible(
-                    f"it cannot be stopped: vm_state {instance.vm_state}, "
-                    f"launched_at {instance.launched_at}"
-                )
-        timeouts = self._shutdown_timeouts([row.uuid for row in possible])
-        claimed = self._claim(possible, request_id, results)
-        if not claimed:
-            return results
-        states: dict[str, int] = {}
-        failures: dict[str, Exception] = {}
-        try:
-            self._shut_down({row.uuid: timeouts[row.uuid] for row in claimed}, states, failures)
-        finally:
-            # Whatever happened: a task_state left behind would keep everybody off for good.
-            self._record_stopped(claimed, states, failures)
-        self._database.end_actions(
-            [
-                _action_end(row.uuid, STOP_EVENT, request_id, failures.get(row.uuid))
-                for row in claimed
-            ]
-        )
-        results.update({row.uuid: failures.get(row.uuid) for row in claimed})
-        return results
+        allowed = None if force else STOPPABLE
+        timeouts: dict[str, int] = {}
+
+        def prepare(rows: Sequence[Instance]) -> None:
+            timeouts.update(self._shutdown_timeouts([row.uuid for row in rows]))
+
+        def act(claimed: Sequence[Instance], outcome: Outcome) -> None:
+            self._shut_down({row.uuid: timeouts[row.uuid] for row in claimed}, outcome)
+
+        return self._operate(STOP, instances, request_id, allowed, act, prepare)
+
+    def start(self, instances: Sequence[Instance], request_id: str) -> Results:
+        """Start guests that are off, and record them as active."""
+        return self._operate(START, instances, request_id, STARTABLE, self._start)
+
+    def hard_reboot(self, instances: Sequence[Instance], request_id: str) -> Results:
+        """Power guests off at once and start them again.
+
+        One that does not come back is set to error.
+        """
+        return self._operate(REBOOT, instances, request_id, REBOOTABLE, self._reboot)
 
     def release_interrupted(self, context: RunContext, instances: Iterable[Instance]) -> None:
-        """Make instances idle whose stop was this agent's and ended with it, or half-way.
+        """Make instances idle whose operation ended half-way, see :class:`Claims`."""
+        self._claims.release_interrupted(context, instances)
 
-        Whose a claim is, is on record twice: the action with its request in the database, the
-        run of that request in the journal. What anybody else works on is left alone.
-        """
-        claimed = {row.uuid: row for row in instances if row.task_state == task_states.POWERING_OFF}
-        if not claimed:
-            return
-        requests = self._database.unfinished_actions(list(claimed), STOP_EVENT, self._agent.host)
-        going_on = {run.request_id for run in self._agent.runner.active}
-        ours = self._agent.journal.known_requests(requests.values()) - going_on
-        context.change_many(
-            "task_state",
-            [
-                Change(
-                    uuid,
-                    task_states.POWERING_OFF,
-                    None,
-                    f"{claimed[uuid].display_name}: its stop ({request}) was interrupted",
+    def _operate(
+        self,
+        operation: Operation,
+        instances: Sequence[Instance],
+        request_id: str,
+        allowed: Sequence[str] | None,
+        act: Callable[[Sequence[Instance], Outcome], None],
+        prepare: Callable[[Sequence[Instance]], None] = lambda rows: None,
+    ) -> Results:
+        """Claim the instances, act on them together, record what became of each."""
+        results: Results = {}
+        possible = []
+        for row in instances:
+            if allowed is None or (row.vm_state in allowed and row.launched_at is not None):
+                possible.append(row)
+            else:
+                results[row.uuid] = NotPossible(
+                    f"it cannot be asked to {operation.action}: vm_state {row.vm_state}, "
+                    f"launched_at {row.launched_at}"
                 )
-                for uuid, request in requests.items()
-                if request in ours
-            ],
-            lambda changes: self._release([(c.target, requests[c.target]) for c in changes]),
-        )
+        prepare(possible)
+        claimed = self._claims.claim(operation, possible, request_id)
+        won = {row.uuid for row in claimed}
+        results.update({row.uuid: "raced" for row in possible if row.uuid not in won})
+        if not claimed:
+            return results
+        outcome = Outcome()
+        try:
+            act(claimed, outcome)
+        finally:
+            # Whatever happened: a task_state left behind would keep everybody off for good.
+            self._claims.record(operation, claimed, outcome)
+        self._claims.end(operation, claimed, request_id, outcome.failures)
+        results.update({uuid: outcome.failures.get(uuid) for uuid in won})
+        return results
 
-    def _release(self, claims: Sequence[tuple[str, str]]) -> set[str]:
-        idle = {"task_state": None}
-        released: set[str] = self._database.update_instances(
-            self._agent.host,
-            [InstanceUpdate(uuid, ANY, task_states.POWERING_OFF, idle) for uuid, _ in claims],
-        )
-        for request in {request for _, request in claims}:
-            self._database.end_actions(
-                [
-                    ActionEnd(uuid, STOP_EVENT, request, "The stop was interrupted.")
-                    for uuid, of_request in claims
-                    if of_request == request and uuid in released
-                ]
-            )
-        return released
+    def _start(self, claimed: Sequence[Instance], outcome: Outcome) -> None:
+        self._each(claimed, outcome, self._start_one)
+        self._look_whether_running(claimed, outcome)
 
-    def _claim(
-        self, instances: Sequence[Instance], request_id: str, results: Results
-    ) -> list[Instance]:
-        """Set the task_state of those that nobody else works on; the others have raced."""
-        if not instances:
-            return []
-        host = self._agent.host
-        values = {"task_state": task_states.POWERING_OFF, "progress": 0}
-        won = self._database.begin(
-            [InstanceUpdate(row.uuid, row.vm_state, None, values) for row in instances],
-            [ActionStart(row.uuid, "stop", STOP_EVENT, request_id, host) for row in instances],
-            host,
-        )
-        results.update({row.uuid: "raced" for row in instances if row.uuid not in won})
-        return [row for row in instances if row.uuid in won]
+    def _reboot(self, claimed: Sequence[Instance], outcome: Outcome) -> None:
+        self._each(claimed, outcome, self._reboot_one)
+        self._look_whether_running(claimed, outcome)
+        for row in claimed:
+            if row.uuid in outcome.failures:
+                outcome.values[row.uuid] = {"vm_state": vm_states.ERROR}
+
+    def _each(
+        self, claimed: Sequence[Instance], outcome: Outcome, act: Callable[[str], None]
+    ) -> None:
+        """Act on one guest after another; an error of one does not keep the others waiting."""
+        for row in claimed:
+            try:
+                act(row.uuid)
+            except HypervisorError as err:
+                outcome.failures[row.uuid] = err
+
+    def _start_one(self, uuid: str) -> None:
+        if self._hypervisor.power_state(uuid) != power_state.RUNNING:
+            self._hypervisor.start(uuid)
+
+    def _reboot_one(self, uuid: str) -> None:
+        self._hypervisor.power_off(uuid)
+        self._hypervisor.start(uuid)
+
+    def _look_whether_running(self, claimed: Sequence[Instance], outcome: Outcome) -> None:
+        """Enter as active whose guest runs, even where starting it said otherwise."""
+        try:
+            domains = self._hypervisor.domains()
+        except HypervisorError as err:
+            for row in claimed:
+                outcome.failures.setdefault(row.uuid, err)
+            return
+        for row in claimed:
+            state = domains[row.uuid].power_state if row.uuid in domains else None
+            if state == power_state.RUNNING:
+                outcome.failures.pop(row.uuid, None)
+                outcome.values[row.uuid] = {"vm_state": vm_states.ACTIVE, "power_state": state}
+            elif row.uuid not in outcome.failures:
+                outcome.failures[row.uuid] = HypervisorError(
+                    f"{row.uuid} did not start: it is {power_state.name(state)}"
+                )
 
     def _shut_down(
         self,
         timeouts: Mapping[str, int],
-        states: dict[str, int],
-        failures: dict[str, Exception],
+        outcome: Outcome,
     ) -> None:
-        """Bring guests down; enter their power states then, or what they failed with."""
+        """Bring guests down; enter what they are then, or what they failed with."""
+        failures = outcome.failures
         try:
             self._wait_for_shutdown(timeouts, failures)
             domains = self._hypervisor.domains()
             for uuid in timeouts.keys() - failures.keys():
                 state = self._state(uuid, domains)
                 if state is not None and state in power_state.OFF:
-                    states[uuid] = state
+                    outcome.values[uuid] = {"vm_state": vm_states.STOPPED, "power_state": state}
                 else:
                     failures[uuid] = HypervisorError(
                         f"{uuid} did not stop: it is {power_state.name(state)}"
                     )
         except HypervisorError as err:
-            left = timeouts.keys() - states.keys() - failures.keys()
+            left = timeouts.keys() - outcome.values.keys() - failures.keys()
             failures.update(dict.fromkeys(left, err))
 
     def _wait_for_shutdown(
@@ -233,44 +258,3 @@ class InstanceOperations:
         own = self._database.system_metadata(uuids, SHUTDOWN_TIMEOUT_KEY)
         timeouts.update({uuid: int(text) for uuid, text in own.items() if text.isdecimal()})
         return timeouts
-
-    def _record_stopped(
-        self,
-        instances: Sequence[Instance],
-        states: dict[str, int],
-        failures: dict[str, Exception],
-    ) -> None:
-        """Write what became of the guests; with it the instances are idle again.
-
-        One whose row somebody took meanwhile is entered among the failures, as raced.
-        """
-        host = self._agent.host
-        updates = []
-        for row in instances:
-            values: dict[str, Any] = {"task_state": None}
-            if row.uuid in states:
-                values |= {"vm_state": vm_states.STOPPED, "power_state": states[row.uuid]}
-            updates.append(InstanceUpdate(row.uuid, row.vm_state, task_states.POWERING_OFF, values))
-        written = self._database.update_instances(host, updates)
-        for uuid in states.keys() - written:
-            failures[uuid] = Raced(f"{uuid} is off, but its row changed while it was stopped")
-        if failures:
-            self._database.add_faults(
-                [
-                    Fault(uuid, host, _fault_message(err), "".join(traceback.format_exception(err)))
-                    for uuid, err in failures.items()
-                ]
-            )
-
-
-def _action_end(uuid: str, event: str, request_id: str, err: Exception | None) -> ActionEnd:
-    if err is None:
-        return ActionEnd(uuid, event, request_id)
-    return ActionEnd(
-        uuid, event, request_id, describe(err), "".join(traceback.format_exception(err))
-    )
-
-
-def _fault_message(err: Exception) -> str:
-    """Return an exception's text where it is ours, else its class, as Nova's faults have it."""
-    return str(err) if isinstance(err, errors.CepheidError) else type(err).__name__

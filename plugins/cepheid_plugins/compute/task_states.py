@@ -6,3 +6,5 @@ Source: Nova's nova/compute/task_states.py.
 
 SPAWNING = "spawning"
 POWERING_OFF = "powering-off"
+POWERING_ON = "powering-on"
+REBOOTING_HARD = "rebooting_hard"

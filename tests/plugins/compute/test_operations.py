@@ -9,6 +9,7 @@ from cepheid_plugins.compute.operations import InstanceOperations, NotPossible
 from cepheid_plugins.compute.opts import OPTIONS
 from cepheid_plugins.database import actions, models
 from cepheid_plugins.database.records import ActionStart, InstanceUpdate
+from cepheid_plugins.hypervisor.driver import HypervisorError
 from tests.worlds import fake_world, uuid_of
 
 RUNNING, SHUTDOWN = 1, 4
@@ -232,7 +233,7 @@ def interrupted(world, operations, monkeypatch):
     def stop(context):
         with monkeypatch.context() as patch:
             patch.setattr(operations, "_shut_down", die)
-            patch.setattr(operations, "_record_stopped", die)
+            patch.setattr(operations._claims, "record", die)
             operations.stop(instances(world)[1:2], context.request_id)
 
     run = Run("stopping", "test", "test", False, world.clock.utcnow())
@@ -286,3 +287,79 @@ def test_an_instance_whose_stop_goes_on_is_left_alone(world, operations, monkeyp
 
     world.agent.runner.execute(Run("stopping", "test", "test", False, world.clock.utcnow()), look)
     assert found == [[]]
+
+
+# Start and hard reboot.
+
+
+def test_starting_starts_the_guests_that_are_off_and_records_them_as_active(world, operations):
+    for number, state in ((0, SHUTDOWN), (1, SHUTDOWN), (2, RUNNING)):
+        world.update(number, vm_state="stopped", power_state=SHUTDOWN)
+        world.hypervisor.states[uuid_of(number)] = state
+    assert set(operations.start(instances(world), "req-1").values()) == {None}
+    assert world.hypervisor.acts == [("virDomainCreate", uuid_of(n)) for n in (0, 1)]
+    for number in range(3):
+        row = world.row(number)
+        assert (row.vm_state, row.task_state, row.power_state) == ("active", None, RUNNING)
+    actions_made = {(a.action, a.message) for a in world.rows(models.instance_actions)}
+    assert actions_made == {("start", None)}
+
+
+def test_a_guest_that_does_not_start_leaves_a_fault_and_stays_stopped(
+    world, operations, monkeypatch
+):
+    for number in range(3):
+        world.update(number, vm_state="stopped")
+        world.hypervisor.states[uuid_of(number)] = SHUTDOWN
+    del world.hypervisor.states[uuid_of(1)]
+    results = operations.start(instances(world), "req-1")
+    assert "has no domain" in str(results[uuid_of(1)])
+    assert (world.row(1).vm_state, world.row(1).task_state) == ("stopped", None)
+    assert [world.row(number).vm_state for number in (0, 2)] == ["active", "active"]
+    assert len(world.rows(models.instance_faults)) == 1
+
+
+def test_only_a_stopped_instance_is_started(world, operations):
+    results = operations.start(instances(world), "req-1")
+    assert all(isinstance(result, NotPossible) for result in results.values())
+    assert world.hypervisor.acts == []
+
+
+def test_a_hard_reboot_powers_off_and_starts(world, operations):
+    world.update(1, vm_state="error")
+    world.hypervisor.deaf |= {uuid_of(number) for number in range(3)}
+    assert set(operations.hard_reboot(instances(world), "req-1").values()) == {None}
+    assert [call for call, _ in world.hypervisor.acts] == [
+        "virDomainDestroy",
+        "virDomainCreate",
+    ] * 3
+    assert {world.row(number).vm_state for number in range(3)} == {"active"}
+
+
+def test_a_guest_that_does_not_come_back_from_a_reboot_is_in_error(world, operations, monkeypatch):
+    start = world.hypervisor.start
+
+    def start_but_one(uuid):
+        if uuid == uuid_of(1):
+            raise HypervisorError(f"{uuid}: no memory")
+        start(uuid)
+
+    monkeypatch.setattr(world.hypervisor, "start", start_but_one)
+    operations.hard_reboot(instances(world), "req-1")
+    row = world.row(1)
+    assert (row.vm_state, row.task_state) == ("error", None)
+    assert [world.row(number).vm_state for number in (0, 2)] == ["active", "active"]
+    (fault,) = world.rows(models.instance_faults)
+    assert "no memory" in fault.message
+
+
+def test_a_guest_that_runs_after_all_counts_as_rebooted(world, operations, monkeypatch):
+    start = world.hypervisor.start
+
+    def start_and_complain(uuid):
+        start(uuid)
+        raise HypervisorError(f"{uuid}: a warning")
+
+    monkeypatch.setattr(world.hypervisor, "start", start_and_complain)
+    assert set(operations.hard_reboot(instances(world), "req-1").values()) == {None}
+    assert {world.row(number).vm_state for number in range(3)} == {"active"}

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``cepheid host adopt``, and what operators' commands on instances have in common."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from cepheid import errors
+from cepheid.cli import base
+from cepheid.run import Change, Run, RunContext
+from cepheid_plugins.compute import power_state, vm_states
+from cepheid_plugins.database.records import NewInstance
+from cepheid_plugins.hypervisor.driver import DomainDetails
+
+if TYPE_CHECKING:
+    from cepheid.agent import Agent
+
+#: The vm_state that a domain of each power state is adopted with. Not adopted: any other.
+VM_STATE_OF = {
+    power_state.RUNNING: vm_states.ACTIVE,
+    power_state.PAUSED: vm_states.PAUSED,
+    power_state.SHUTDOWN: vm_states.STOPPED,
+    power_state.CRASHED: vm_states.STOPPED,
+    power_state.SUSPENDED: vm_states.ACTIVE,
+}
+
+
+class HostAdopt(base.Lister):
+    """Take the hypervisor's domains into the inventory; no domain is altered.
+
+    A domain that the inventory knows already, on this host or another, is left as it is.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("--dry-run", action="store_true", help="show what would be adopted")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[Any]]:
+        with self.agent() as agent:
+            run = adopt(agent, dry_run=parsed_args.dry_run)
+        if run.error:
+            raise errors.AlreadyReported(run.error)
+        adopted = [change for change in run.changes if change.outcome in ("done", "planned")]
+        known = run.counters.get("known", 0)
+        self.say(
+            f"{len(adopted)} domains {'would be ' if run.dry_run else ''}adopted, "
+            f"{known} known already"
+        )
+        if adopted:
+            self.say(
+                "Where people start and stop guests with virsh, set "
+                "[sync_power_states] policy = follow: the inventory then follows the guests."
+            )
+        columns = ("UUID", "Name", "Power state", "VM state", "vCPUs", "Memory MiB", "Disk GiB",
+                   "Result")  # fmt: skip
+        return columns, [
+            (
+                change.target,
+                change.after["display_name"],
+                power_state.NAMES[change.after["power_state"]],
+                change.after["vm_state"],
+                change.after["vcpus"],
+                change.after["memory_mb"],
+                change.after["root_gb"],
+                f"{change.outcome}: {change.error}" if change.error else change.outcome,
+            )
+            for change in run.changes
+        ]
+
+
+def refuse_on_nova(agent: Agent) -> None:
+    if agent.driver("database").version().owner == "nova":
+        raise errors.CepheidError(
+            "This database is Nova's: what becomes of an instance is decided through Nova's API."
+        )
+
+
+def operator_run(
+    agent: Agent, name: str, dry_run: bool, function: Callable[[RunContext], None]
+) -> Run:
+    """Carry out an operator's command as a run, so that it is on record; return it."""
+    run = Run(
+        task=name,
+        distribution="cepheid",
+        trigger="operator",
+        dry_run=dry_run,
+        started_at=agent.clock.utcnow(),
+    )
+    return agent.runner.execute(run, function)
+
+
+def adopt(agent: Agent, dry_run: bool) -> Run:
+    """Take the hypervisor's domains into the inventory; return the run with its changes."""
+    return operator_run(agent, "host_adopt", dry_run, lambda context: _adopt(agent, context))
+
+
+def _adopt(agent: Agent, context: RunContext) -> None:
+    hypervisor, database = agent.driver("hypervisor"), agent.driver("database")
+    database.check()
+    refuse_on_nova(agent)
+    domains = hypervisor.details()
+    known = {row.uuid: row for row in database.instances_by_uuid(d.uuid for d in domains)}
+    new: dict[str, NewInstance] = {}
+    for domain in domains:
+        row = known.get(domain.uuid)
+        if row is not None:
+            context.count("known")
+            if row.host != agent.host and not row.deleted:
+                context.notice(
+                    domain.uuid,
+                    f"domain {domain.name} ({domain.uuid}) is here, the inventory has it on "
+                    f"{row.host}; it is left so",
+                )
+        elif domain.power_state not in VM_STATE_OF:
+            context.skip(domain.uuid, f"{domain.name} is in no state that can be adopted")
+        else:
+            new[domain.uuid] = _new_instance(agent.host, hypervisor.name, domain)
+    context.change_many(
+        "adopt",
+        [
+            Change(uuid, None, dataclasses.asdict(row), "a domain that no row knows")
+            for uuid, row in new.items()
+        ],
+        lambda changes: database.create_instances([new[c.target] for c in changes]),
+    )
+
+
+def _new_instance(host: str, node: str, domain: DomainDetails) -> NewInstance:
+    assert domain.power_state is not None
+    return NewInstance(
+        uuid=domain.uuid,
+        display_name=domain.name,
+        host=host,
+        node=node,
+        vm_state=VM_STATE_OF[domain.power_state],
+        power_state=domain.power_state,
+        vcpus=domain.vcpus,
+        memory_mb=domain.memory_mib,
+        root_gb=-(-domain.disk_bytes // 2**30),
+    )
