@@ -37,6 +37,7 @@ class CheckInstanceBuildTime(cepheid.Task):
         ),
     ]
     drivers = ("database",)
+    time_limit = 300
 
     def __init__(self, agent: Agent) -> None:
         super().__init__(agent)

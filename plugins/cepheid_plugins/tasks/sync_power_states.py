@@ -112,6 +112,7 @@ class SyncPowerStates(cepheid.Task):
     shared_options = opts.list_opts()
     drivers = ("database", "hypervisor")
     nova_spacing = "sync_power_state_interval"
+    time_limit = 600
 
     def __init__(self, agent: Agent) -> None:
         super().__init__(agent)
