@@ -43,6 +43,16 @@ class Installation:
             timeout=PATIENCE_SECONDS,
         )
 
+    def popen(self, *words: str) -> subprocess.Popen[bytes]:
+        """Start a command and let it go on."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "cepheid", "--config-file", self.conf, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=self.environment,
+        )
+
     def rows(self, *words: str) -> list[dict[str, Any]]:
         """Run a command that lists, and return its rows."""
         found: list[dict[str, Any]] = json.loads(self.run(*words, "-f", "json").stdout)
@@ -50,13 +60,7 @@ class Installation:
 
     def start_agent(self) -> None:
         """Start the agent and wait until it answers."""
-        self.agent = subprocess.Popen(
-            [sys.executable, "-m", "cepheid", "--config-file", self.conf, "agent"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=self.environment,
-        )
+        self.agent = self.popen("agent")
         socket = self.path / "cepheid-agent.sock"
         wait_until(lambda: socket.exists() or self.agent.poll() is not None, self.read_log)
         assert self.agent.poll() is None, self.read_log()

@@ -246,3 +246,41 @@ def test_an_agent_killed_in_the_middle_of_a_stop_finishes_it_when_it_is_back(
         "done",
     }
     connection.close()
+
+
+def test_an_operator_stops_starts_and_reboots_a_guest(libvirtd, guests, install):
+    installation = install()
+    connection = libvirtd.connect()
+    domain = connection.lookupByUUIDString(guests[0])
+    installation.run("instance", "stop", guests[0])
+    assert not domain.isActive()
+    assert states(installation)[guests[0]] == ("stopped", "shut down")
+    installation.run("instance", "start", guests[0])
+    assert domain.isActive()
+    before = libvirtd.guest_pid(guests[0])
+    installation.run("instance", "reboot", "--yes", guests[0])
+    assert libvirtd.guest_pid(guests[0]) != before
+    assert states(installation) == dict.fromkeys(guests, ("active", "running"))
+    connection.close()
+
+
+def test_an_operation_killed_in_the_middle_is_released_by_the_agent(libvirtd, guests, install):
+    installation = install()
+    settings = installation.conf.read_text()
+    installation.conf.write_text(settings.replace("shutdown_timeout = 2", "shutdown_timeout = 600"))
+    command = installation.popen("instance", "stop", guests[0])
+
+    def task_state():
+        (row,) = [r for r in installation.rows("instance", "list") if r["UUID"] == guests[0]]
+        return row["Task state"]
+
+    wait_until(lambda: task_state() == "powering-off")
+    installation.conf.write_text(settings)
+    installation.start_agent()
+    # The agent's passes see the claim of a command that goes on, and leave it alone.
+    wait_until(lambda: len(installation.rows("task", "history", "sync_power_states")) >= 3)
+    assert task_state() == "powering-off"
+    command.kill()
+    command.wait()
+    wait_until(lambda: task_state() == "-", installation.read_log)
+    assert states(installation)[guests[0]] == ("active", "running")
