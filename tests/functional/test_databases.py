@@ -15,7 +15,11 @@ from alembic.runtime.migration import MigrationContext
 
 from cepheid_plugins.database import migrate, models
 from cepheid_plugins.database.driver import Database
-from cepheid_plugins.database.errors import DatabaseError, DatabaseUnavailable
+from cepheid_plugins.database.errors import (
+    DatabaseError,
+    DatabaseNotMigrated,
+    DatabaseUnavailable,
+)
 from cepheid_plugins.database.records import ActionEnd, ActionStart, Fault, InstanceUpdate
 from cepheid_plugins.tasks.sync_power_states import SyncPowerStates
 from tests.fake_agent import FakeAgent
@@ -54,6 +58,10 @@ def url(request, server, tmp_path):
     if request.param == "sqlite":
         return sa.make_url(f"sqlite:///{tmp_path}/inventory.sqlite")
     return servers.new_database(server(request.param), "cepheid_test")
+
+
+def repr_short(value):
+    return ascii(value[:8])
 
 
 def open_database(path, url):
@@ -137,6 +145,41 @@ def test_an_action_with_its_event_and_a_fault_are_kept(database, engine):
     assert (event.result, event.details, event.traceback) == ("Error", "no", "Traceback…")
     (fault,) = rows(engine, models.instance_faults)
     assert len(fault.message.encode()) <= 255
+
+
+@pytest.mark.parametrize(
+    "text", ["guest \N{GRINNING FACE}", "a\0b", "x" * 70_000, "\udcff"], ids=repr_short
+)
+def test_what_a_failure_says_is_kept_as_far_as_the_columns_hold_it(database, engine, text):
+    add_many(engine, [1])
+    update = InstanceUpdate(uuid_of(1), "active", None, {"task_state": "powering-off"})
+    start = ActionStart(uuid_of(1), "stop", "compute_stop_instance", "req-1", "host1")
+    database.begin([update], [start], "host1")
+    database.end_actions([ActionEnd(uuid_of(1), start.event, "req-1", text, text)])
+    database.add_faults([Fault(uuid_of(1), "host1", text, text)])
+    (event,) = rows(engine, models.instance_actions_events)
+    assert event.result == "Error"
+    assert event.details[0] == event.traceback[0] != ""
+    assert len(rows(engine, models.instance_faults)) == 1
+
+
+def test_a_database_without_tables_is_not_migrated(tmp_path, url):
+    agent, database = open_database(tmp_path, url)
+    if url.get_backend_name() == "sqlite":
+        Path(url.database).touch()
+    with pytest.raises(DatabaseNotMigrated, match="run 'cepheid db sync'"):
+        database.instances_on_host("host1")
+    database.close()
+    agent.close()
+
+
+def test_mariadb_is_migrated_whatever_the_url_calls_it(tmp_path, server):
+    url = servers.new_database(server("mariadb"), "cepheid_named")
+    agent, database = open_database(tmp_path, url.set(drivername="mariadb+pymysql"))
+    database.sync()
+    database.check()
+    database.close()
+    agent.close()
 
 
 def _claim_all(path, url, name, start, wins):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
@@ -13,6 +14,12 @@ from cepheid_plugins.database.records import ActionEnd, ActionStart, Fault
 
 #: Bytes that instance_faults.message holds in Nova.
 FAULT_MESSAGE_BYTES = 255
+
+#: Bytes that a column of type TEXT holds in MySQL.
+TEXT_BYTES = 65_535
+
+#: Nova's tables in MySQL have three bytes for a character, and PostgreSQL takes no NUL.
+_NOT_HELD = re.compile("[\0\U00010000-\U0010ffff]")
 
 _actions = models.instance_actions
 _events = models.instance_actions_events
@@ -83,7 +90,11 @@ def end(connection: sa.Connection, ends: Sequence[ActionEnd], now: datetime.date
         action_ids = [ids[end.instance_uuid] for end in succeeded if end.instance_uuid in ids]
         _end_alike(connection, action_ids, succeeded[0].event, now, {"result": "Success"}, {})
     for failed in (end for end in ends if end.error and end.instance_uuid in ids):
-        values = {"result": "Error", "details": failed.error, "traceback": failed.traceback}
+        values = {
+            "result": "Error",
+            "details": _fit(failed.error, TEXT_BYTES),
+            "traceback": _fit(failed.traceback, TEXT_BYTES),
+        }
         _end_alike(
             connection, [ids[failed.instance_uuid]], failed.event, now, values,
             {"message": "Error"},
@@ -102,8 +113,8 @@ def add_faults(connection: sa.Connection, faults: Sequence[Fault], now: datetime
                 "deleted": 0,
                 "instance_uuid": fault.instance_uuid,
                 "code": fault.code,
-                "message": _cut(fault.message),
-                "details": fault.details,
+                "message": _fit(fault.message, FAULT_MESSAGE_BYTES),
+                "details": _fit(fault.details),
                 "host": fault.host,
             }
             for fault in faults
@@ -154,5 +165,10 @@ def _end_alike(
     )
 
 
-def _cut(message: str) -> str:
-    return message.encode()[:FAULT_MESSAGE_BYTES].decode(errors="ignore")
+def _fit(text: str, size: int | None = None) -> str:
+    """Return a text as every database holds it, of at most `size` bytes.
+
+    What cannot be held is replaced: that a failure gets recorded matters more than its spelling.
+    """
+    held = _NOT_HELD.sub("\N{REPLACEMENT CHARACTER}", text)
+    return held.encode(errors="replace")[:size].decode(errors="ignore")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import sqlalchemy as sa
 from oslo_db import api as oslo_db_api
 
+from cepheid import concurrency
 from cepheid_plugins.database import actions, engine, errors, instances, migrate, opts
 from cepheid_plugins.database.records import (
     ActionEnd,
@@ -29,15 +30,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# It would log the last error with a traceback; the error comes out and is reported once.
-logging.getLogger("oslo_db.api").setLevel(logging.CRITICAL)
+# They would log an error with its traceback; it comes out and is reported once.
+for _name in ("oslo_db.api", "oslo_db.sqlalchemy.exc_filters"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 #: A transaction is tried again after a deadlock or a lost connection, ...
 _on_server = oslo_db_api.wrap_db_retry(
     max_retries=3, retry_interval=0.1, retry_on_deadlock=True, retry_on_disconnect=True
 )
-#: ... and in SQLite, for half a minute, while another process writes.
-_on_sqlite = oslo_db_api.wrap_db_retry(
+#: ... and in SQLite, for half a minute, while another process writes. Native threads have waited
+#: as long in SQLite itself.
+_on_green_sqlite = oslo_db_api.wrap_db_retry(
     max_retries=30, retry_interval=0.1, max_retry_interval=1, exception_checker=engine.is_locked
 )
 
@@ -168,9 +171,12 @@ class Database:
 
     def _retried(self, transaction: Callable[[], T]) -> T:
         self._require_file()
-        retry = _on_sqlite if self._is_sqlite else _on_server
+        if not self._is_sqlite:
+            transaction = _on_server(transaction)
+        elif concurrency.is_green():
+            transaction = _on_green_sqlite(transaction)
         with errors.translated(self.url):
-            return retry(transaction)()  # type: ignore[no-any-return]
+            return transaction()
 
     @property
     def _is_sqlite(self) -> bool:

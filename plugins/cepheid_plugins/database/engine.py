@@ -25,8 +25,15 @@ CONNECT_SECONDS = 10
 #: Seconds beyond the statement time-out until a silent connection counts as lost.
 SILENCE_SECONDS = 15
 
-#: Which of a database's drivers is used where the URL names none.
-DRIVERS = {"mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
+#: Which of a database's drivers is used where the URL names none; SQLAlchemy's own choice for
+#: PostgreSQL depends on its version. MariaDB is spoken to as MySQL is: oslo.db knows its errors,
+#: such as a deadlock, under that name only.
+DRIVERS = {
+    "mysql": "mysql+pymysql",
+    "mariadb": "mysql+pymysql",
+    "mariadb+pymysql": "mysql+pymysql",
+    "postgresql": "postgresql+psycopg2",
+}
 
 
 def parse_url(connection: str) -> sa.URL:
@@ -43,7 +50,7 @@ def parse_url(connection: str) -> sa.URL:
         ) from err
     url = url.set(drivername=DRIVERS.get(url.drivername, url.drivername))
     try:
-        url.get_dialect()
+        url.get_dialect().import_dbapi()
     except (sqlalchemy.exc.NoSuchModuleError, ImportError) as err:
         raise errors.ConfigError(
             f"[database] connection names {url.drivername}, which is not installed: {err}"

@@ -12,6 +12,11 @@ from oslo_db import exception as oslo_db_exception
 
 from cepheid import errors
 
+#: What servers call a table that is not there: MySQL's ER_NO_SUCH_TABLE, PostgreSQL's SQLSTATE
+#: undefined_table. oslo.db tells it for SQLite only.
+MYSQL_NO_SUCH_TABLE = 1146
+POSTGRESQL_UNDEFINED_TABLE = "42P01"
+
 
 class DatabaseError(errors.CepheidError):
     """The database refused a statement."""
@@ -43,6 +48,8 @@ def translated(url: sa.URL) -> Iterator[None]:
     except (oslo_db_exception.DBError, sqlalchemy.exc.SQLAlchemyError) as err:
         if _is_about_connecting(err):
             raise unavailable(url, err) from err
+        if _is_about_a_missing_table(err):
+            raise not_migrated(url) from err
         raise DatabaseError(f"The database {name}: {_reason(err)}") from err
 
 
@@ -67,6 +74,15 @@ def _is_about_connecting(err: Exception) -> bool:
     """Tell whether an error came before any statement, as psycopg2's of a server that is away."""
     inner = getattr(err, "inner_exception", None) or err
     return isinstance(inner, sqlalchemy.exc.OperationalError) and inner.statement is None
+
+
+def _is_about_a_missing_table(err: Exception) -> bool:
+    """Tell whether a server has not the table that a statement names."""
+    inner = getattr(err, "inner_exception", None) or err
+    original = getattr(inner, "orig", None)
+    if getattr(original, "pgcode", None) == POSTGRESQL_UNDEFINED_TABLE:
+        return True
+    return getattr(original, "args", ())[:1] == (MYSQL_NO_SUCH_TABLE,)
 
 
 def _reason(err: Exception) -> str:
