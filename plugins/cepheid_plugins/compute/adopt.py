@@ -73,6 +73,10 @@ class HostAdopt(base.Lister):
 
 
 def refuse_on_nova(agent: Agent) -> None:
+    """See that the inventory is cepheid's own.
+
+    :raises CepheidError: it is Nova's
+    """
     if agent.driver("database").version().owner == "nova":
         raise errors.CepheidError(
             "This database is Nova's: what becomes of an instance is decided through Nova's API."

@@ -13,7 +13,6 @@ from cepheid.cli import base
 from cepheid.run import Change, RunContext
 from cepheid_plugins.compute import opts, power_state
 from cepheid_plugins.compute.adopt import operator_run, refuse_on_nova
-from cepheid_plugins.compute.claims import Results
 from cepheid_plugins.compute.operations import InstanceOperations
 from cepheid_plugins.database.records import Instance
 from cepheid_plugins.hypervisor.driver import DomainNotFound, HypervisorError
@@ -73,9 +72,10 @@ class InstanceShow(base.ShowOne):
 class _Operate(base.Lister):
     """An operation on instances of this host, for operators without Nova."""
 
-    #: What the run is called on record, and what is done.
-    run_name = ""
+    #: What is done, in the history.
     verb = ""
+    #: The method of InstanceOperations that does it.
+    method = ""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -86,12 +86,6 @@ class _Operate(base.Lister):
             help="its uuid, the beginning of it, or its name",
         )
         return parser
-
-    def operate(
-        self, operations: InstanceOperations, rows: list[Instance], request_id: str
-    ) -> Results:
-        """Carry the operation out."""
-        raise NotImplementedError
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[Any]]:
         with self.agent() as agent:
@@ -105,17 +99,18 @@ class _Operate(base.Lister):
                     )
             operations = InstanceOperations(agent)
             run = operator_run(
-                agent, self.run_name, False, lambda context: self._act(context, operations, rows)
+                agent,
+                f"instance_{self.verb}",
+                False,
+                lambda context: self._act(context, operations, rows),
             )
-        failed = [change for change in run.changes if change.outcome != "done"]
-        if failed:
+        raced = [change.target for change in run.changes if change.outcome == "raced"]
+        if raced:
             raise errors.CepheidError(
-                "; ".join(
-                    f"{change.target}: "
-                    + (change.error or "somebody else works on it; nothing was done")
-                    for change in failed
-                )
+                f"Somebody else works on {', '.join(raced)}; nothing was done there."
             )
+        if run.error or any(change.outcome != "done" for change in run.changes):
+            raise errors.AlreadyReported(run.error or "a change failed")
         return ("UUID", "Name", "Result"), [
             (change.target, change.reason, change.outcome) for change in run.changes
         ]
@@ -130,8 +125,8 @@ class _Operate(base.Lister):
                 Change(uuid, row.vm_state, None, row.display_name or "")
                 for uuid, row in by_uuid.items()
             ],
-            lambda changes: self.operate(
-                operations, [by_uuid[change.target] for change in changes], context.request_id
+            lambda changes: getattr(operations, self.method)(
+                [by_uuid[change.target] for change in changes], context.request_id
             ),
         )
 
@@ -139,29 +134,19 @@ class _Operate(base.Lister):
 class InstanceStop(_Operate):
     """Shut instances down; a guest that does not follow in time is powered off."""
 
-    run_name, verb = "instance_stop", "stop"
-
-    def operate(
-        self, operations: InstanceOperations, rows: list[Instance], request_id: str
-    ) -> Results:
-        return operations.stop(rows, request_id)
+    verb, method = "stop", "stop"
 
 
 class InstanceStart(_Operate):
     """Start instances that are stopped."""
 
-    run_name, verb = "instance_start", "start"
-
-    def operate(
-        self, operations: InstanceOperations, rows: list[Instance], request_id: str
-    ) -> Results:
-        return operations.start(rows, request_id)
+    verb, method = "start", "start"
 
 
 class InstanceReboot(_Operate):
     """Power instances off at once and start them again; asks before it does."""
 
-    run_name, verb = "instance_reboot", "reboot"
+    verb, method = "reboot", "hard_reboot"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -175,11 +160,6 @@ class InstanceReboot(_Operate):
         ):
             raise errors.CepheidError("Nothing was done; answer yes, or give --yes.")
         return super().take_action(parsed_args)
-
-    def operate(
-        self, operations: InstanceOperations, rows: list[Instance], request_id: str
-    ) -> Results:
-        return operations.hard_reboot(rows, request_id)
 
 
 def _confirmed(question: str) -> bool:
