@@ -3,16 +3,16 @@
 # Quick when it is done already.
 #
 # Usage: tools/setup.sh demo|develop|test
-#   demo     what 'make demo' needs: libvirt's library and the means to build its Python binding
+#   demo     what 'make demo' needs: libvirt's library, the means to build its Python binding,
+#            and qemu-img
 #   develop  the same, and the tools for the fast tests and the checks
 #   test     the same, and the servers that the functional tests start for themselves
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-build_packages=(gcc libc6-dev libvirt-dev libvirt0 pkg-config)
+build_packages=(gcc libc6-dev libvirt-dev libvirt0 pkg-config qemu-utils)
 # None of these is to run as a service: the daemons are there for the tests to start.
-server_packages=(libvirt-daemon libvirt-daemon-driver-qemu qemu-system-x86 qemu-utils
-    mariadb-server-core mariadb-client-core postgresql)
+server_packages=(libvirt-daemon libvirt-daemon-driver-qemu qemu-system-x86 mariadb-server-core mariadb-client-core postgresql)
 
 say() { printf '%s\n' "$*"; }
 fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
@@ -45,8 +45,9 @@ missing_programs() {
     command -v cc gcc >/dev/null || say "a C compiler"
     command -v pkg-config >/dev/null || say "pkg-config"
     pkg-config --exists libvirt 2>/dev/null || say "libvirt's headers"
+    command -v qemu-img >/dev/null || say qemu-img
     [ "$part" = test ] || return 0
-    for program in libvirtd qemu-system-x86_64 qemu-img mariadbd initdb; do
+    for program in libvirtd qemu-system-x86_64 mariadbd initdb; do
         PATH=$PATH:/usr/sbin:/sbin:$(echo /usr/lib/postgresql/*/bin) command -v "$program" >/dev/null || say "$program"
     done
 }

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The directory of the instances' files, and the only way in which anything there is removed.
+
+Everything is named relative to an open directory, never by a path that is looked up anew, and no
+symbolic link is followed: what is swapped between a look and a deletion cannot lead outside.
+Source: openat(2), unlinkat(2), renameat(2); the layout is Nova's libvirt driver's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cepheid import errors
+
+#: What an entry of an instance is called: its uuid, its files before a resize, those that are
+#: being deleted, and a copy that is not complete.
+NAME = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(_resize|_del|_part)?\Z")
+
+#: A file in the directory of an instance.
+FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class StorageError(errors.CepheidError):
+    """A file or directory is not as it must be; nothing of it was removed."""
+
+
+class InstancesPath:
+    """The directories of instances beneath ``[compute] instances_path``.
+
+    Entries are named by an instance's uuid, with one of the suffixes of :data:`NAME`; any other
+    name is refused. What is made belongs to whom the directory around it belongs to, so that
+    QEMU can open it.
+
+    :param path: it may be a symbolic link itself; what is in it may not
+    :param option: where the path is configured, of group ``[compute]``
+    """
+
+    def __init__(self, path: str, option: str = "instances_path") -> None:
+        self.path = os.path.realpath(path)
+        self._option = option
+
+    def exists(self, name: str) -> bool:
+        """Tell whether an entry is there.
+
+        :raises StorageError: it is no directory, or a symbolic link
+        """
+        with self._opened() as root:
+            return self._is_directory(root, name)
+
+    def names(self) -> list[str]:
+        """Return the entries of instances, of all that is there."""
+        with self._opened() as root:
+            return sorted(name for name in os.listdir(root) if NAME.match(name))
+
+    def files(self, name: str) -> list[str]:
+        """Return what is in an entry; nothing where it is not there."""
+        with self._opened() as root, self._entry(root, name) as directory:
+            return [] if directory is None else sorted(os.listdir(directory))
+
+    def file_path(self, name: str, file: str) -> str:
+        """Return the path of a file, for programs that want one."""
+        _check_file(file)
+        return os.path.join(self.path, _checked(name), file)
+
+    def make(self, name: str) -> None:
+        """Make an entry, if it is not there."""
+        with self._opened() as root:
+            if not self._is_directory(root, name):
+                os.mkdir(name, 0o755, dir_fd=root)
+                self._give_away(root, name)
+
+    def read(self, name: str, file: str) -> bytes | None:
+        """Return what a file holds; None where it is not there."""
+        _check_file(file)
+        with self._opened() as root, self._entry(root, name) as directory:
+            if directory is None:
+                return None
+            try:
+                descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=directory)
+            except FileNotFoundError:
+                return None
+            with os.fdopen(descriptor, "rb") as stream:
+                return stream.read()
+
+    def write(self, name: str, file: str, content: bytes) -> None:
+        """Write a file, all of it or nothing; only its owner may read it."""
+        _check_file(file)
+        with self._opened() as root, self._entry(root, name) as directory:
+            if directory is None:
+                raise StorageError(f"{self.path}/{name} does not exist.")
+            partial = f"{file}.part"
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+            with os.fdopen(os.open(partial, flags, 0o600, dir_fd=directory), "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.rename(partial, file, src_dir_fd=directory, dst_dir_fd=directory)
+            os.fsync(directory)
+
+    def complete(self, name: str, partial: str, file: str) -> None:
+        """Give a file that was written under another name its own."""
+        _check_file(partial)
+        _check_file(file)
+        with self._opened() as root, self._entry(root, name) as directory:
+            if directory is None:
+                raise StorageError(f"{self.path}/{name} does not exist.")
+            self._give_away(directory, partial)
+            os.rename(partial, file, src_dir_fd=directory, dst_dir_fd=directory)
+
+    def unlink(self, name: str, file: str) -> None:
+        """Remove a file, or a directory with all that is in it; one that is gone is fine."""
+        _check_file(file)
+        with self._opened() as root, self._entry(root, name) as directory:
+            if directory is not None:
+                self._remove(directory, file)
+
+    def rename(self, old: str, new: str) -> None:
+        """Give an entry another name that is not taken."""
+        with self._opened() as root:
+            if self._is_directory(root, new):
+                raise StorageError(f"{self.path}/{new} is there already.")
+            _checked(old)
+            os.rename(old, new, src_dir_fd=root, dst_dir_fd=root)
+
+    def copy(self, old: str, new: str) -> None:
+        """Copy an entry, with owners, modes and holes; all of it or nothing.
+
+        :raises StorageError: cp failed; the text is its own
+        """
+        partial = f"{old}_part"
+        self.remove(partial)
+        with self._opened() as root:
+            if not self._is_directory(root, old) or self._is_directory(root, new):
+                raise StorageError(f"{self.path}/{old} cannot become {new}: one is not as it was.")
+        source, target = (os.path.join(self.path, name) for name in (old, partial))
+        done = subprocess.run(
+            ["cp", "--archive", "--sparse=always", "--reflink=auto", "--", source, target],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise StorageError(f"{source} was not copied: {done.stderr.strip()}")
+        self.rename(partial, new)
+
+    def remove(self, name: str) -> None:
+        """Remove an entry with all that is in it; one that is gone is fine."""
+        with self._opened() as root:
+            if self._is_directory(root, name):
+                self._remove(root, name)
+
+    def remove_instance(self, uuid: str) -> bool:
+        """Remove all files of an instance, aside first; tell whether there were any.
+
+        What an interrupted removal left is removed before, so that it is in nobody's way.
+        """
+        found = False
+        aside = f"{uuid}_del"
+        for name in (aside, uuid, f"{uuid}_resize", f"{uuid}_part"):
+            if not self.exists(name):
+                continue
+            found = True
+            if name != aside:
+                self.rename(name, aside)
+            self.remove(aside)
+        return found
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        try:
+            root = os.open(self.path, _DIRECTORY)
+        except OSError as err:
+            raise StorageError(
+                f"The directory {self.path} cannot be opened: {err.strerror}. Is [compute] "
+                f"{self._option} right, and its storage mounted?"
+            ) from err
+        try:
+            yield root
+        except OSError as err:
+            raise StorageError(
+                f"{self.path}: {err.strerror} ({err.filename}). Look at its owner and the free "
+                "space there."
+            ) from err
+        finally:
+            os.close(root)
+
+    @contextmanager
+    def _entry(self, root: int, name: str) -> Iterator[int | None]:
+        if not self._is_directory(root, name):
+            yield None
+            return
+        directory = os.open(name, _DIRECTORY, dir_fd=root)
+        try:
+            yield directory
+        finally:
+            os.close(directory)
+
+    def _is_directory(self, root: int, name: str) -> bool:
+        try:
+            mode = os.stat(_checked(name), dir_fd=root, follow_symlinks=False).st_mode
+        except FileNotFoundError:
+            return False
+        if not stat.S_ISDIR(mode):
+            raise StorageError(
+                f"{self.path}/{name} is no directory or a symbolic link; it is left alone. "
+                "Look at it yourself."
+            )
+        return True
+
+    def _remove(self, directory: int, name: str) -> None:
+        try:
+            mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
+        except FileNotFoundError:
+            return
+        if stat.S_ISDIR(mode):
+            assert shutil.rmtree.avoids_symlink_attacks
+            shutil.rmtree(name, dir_fd=directory)
+        else:
+            os.unlink(name, dir_fd=directory)
+
+    def _give_away(self, directory: int, name: str) -> None:
+        """Let what was made belong to whom the directory belongs to, where we are root."""
+        owner = os.fstat(directory)
+        if os.geteuid() == 0:
+            os.chown(name, owner.st_uid, owner.st_gid, dir_fd=directory, follow_symlinks=False)
+
+
+def _checked(name: str) -> str:
+    if not NAME.match(name):
+        raise StorageError(f"{name!r} names no directory of an instance; nothing was touched.")
+    return name
+
+
+def _check_file(file: str) -> None:
+    if not FILE.match(file):
+        raise StorageError(f"{file!r} names no file of an instance; nothing was touched.")
