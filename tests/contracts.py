@@ -8,7 +8,12 @@ import uuid
 import pytest
 
 from cepheid_plugins.compute import power_state
-from cepheid_plugins.hypervisor.driver import DomainNotFound, Hypervisor, HypervisorError
+from cepheid_plugins.hypervisor.driver import (
+    BadDefinition,
+    DomainNotFound,
+    Hypervisor,
+    HypervisorError,
+)
 
 
 class HypervisorContract:
@@ -62,6 +67,52 @@ class HypervisorContract:
 
     def test_asks_a_guest_to_shut_down(self, hypervisor: Hypervisor, running: str):
         hypervisor.shutdown(running)
+
+    def test_undefines_a_domain_that_is_off_and_defines_it_again(
+        self, hypervisor: Hypervisor, running: str
+    ):
+        definition = hypervisor.definition(running)
+        with pytest.raises(HypervisorError):
+            hypervisor.undefine(running)
+        assert hypervisor.power_state(running) == power_state.RUNNING
+        hypervisor.power_off(running)
+        hypervisor.undefine(running)
+        assert running not in hypervisor.domains()
+        hypervisor.undefine(running)
+        hypervisor.define(definition)
+        assert hypervisor.power_state(running) == power_state.SHUTDOWN
+        hypervisor.start(running)
+
+    def test_a_definition_is_that_of_the_domain_and_can_be_replaced(
+        self, hypervisor: Hypervisor, running: str
+    ):
+        before = hypervisor.definition(running)
+        hypervisor.define_resized(running, 3, 96)
+        hypervisor.power_off(running)
+        hypervisor.start(running)
+        details = {found.uuid: found for found in hypervisor.details()}[running]
+        assert (details.vcpus, details.memory_mib) == (3, 96)
+        hypervisor.define_as(running, before)
+        with pytest.raises(BadDefinition):
+            hypervisor.define_as(str(uuid.uuid4()), before)
+
+    def test_a_domain_boots_from_a_rescue_disk_until_its_definition_is_back(
+        self, hypervisor: Hypervisor, running: str
+    ):
+        before, disks = hypervisor.definition(running), hypervisor.disk_files(running)
+        hypervisor.define_rescue(running, "/nowhere/disk.rescue")
+        assert hypervisor.is_rescue(running)
+        (rescue,) = [d for d in hypervisor.disk_files(running) if d not in disks]
+        assert (rescue.path, rescue.format) == ("/nowhere/disk.rescue", "qcow2")
+        hypervisor.define_as(running, before)
+        assert not hypervisor.is_rescue(running)
+        assert hypervisor.disk_files(running) == disks
+
+    def test_the_definition_of_a_domain_that_is_not_there_is_not_found(
+        self, hypervisor: Hypervisor
+    ):
+        with pytest.raises(DomainNotFound):
+            hypervisor.definition(str(uuid.uuid4()))
 
     def test_describes_every_domain(self, hypervisor: Hypervisor, running: str):
         details = {found.uuid: found for found in hypervisor.details()}[running]

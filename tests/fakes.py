@@ -9,18 +9,29 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from defusedxml import ElementTree
+
 from cepheid_plugins.compute import power_state
+from cepheid_plugins.hypervisor.definition import XmlHypervisor
 from cepheid_plugins.hypervisor.driver import (
     Domain,
     DomainDetails,
     DomainNotFound,
-    Hypervisor,
     HypervisorError,
     HypervisorUnavailable,
 )
 
 
-class FakeHypervisor(Hypervisor):
+def definition_of(uuid: str, name: str) -> str:
+    """Return the definition of a small domain without disks."""
+    return (
+        f"<domain type='test'><name>{name}</name><uuid>{uuid}</uuid>"
+        "<memory unit='MiB'>128</memory><vcpu>1</vcpu><os><type>hvm</type></os>"
+        "<devices/></domain>"
+    )
+
+
+class FakeHypervisor(XmlHypervisor):
     """Domains in memory.
 
     :param domains: (uuid, name, power state) of each
@@ -38,6 +49,8 @@ class FakeHypervisor(Hypervisor):
         self.deaf: set[str] = set()
         #: Guests that cannot be powered off.
         self.stubborn: set[str] = set()
+        #: Definitions by uuid; without one a domain has :func:`definition_of`.
+        self.definitions: dict[str, str] = {}
         #: Every call that changes something: (call, uuid).
         self.acts: list[tuple[str, str]] = []
 
@@ -61,10 +74,13 @@ class FakeHypervisor(Hypervisor):
 
     def details(self) -> list[DomainDetails]:
         self._call("virConnectListAllDomains")
-        return [
-            DomainDetails(uuid, self.names[uuid], state, 1, 128, (), 0)
-            for uuid, state in self.states.items()
-        ]
+        found = []
+        for uuid, state in self.states.items():
+            text = self.definitions.get(uuid) or definition_of(uuid, self.names[uuid])
+            root = ElementTree.fromstring(text)
+            vcpus, memory_mib = int(root.findtext("vcpu")), int(root.findtext("memory"))
+            found.append(DomainDetails(uuid, self.names[uuid], state, vcpus, memory_mib, (), 0))
+        return found
 
     def shutdown(self, uuid: str) -> None:
         self._act("virDomainShutdown", uuid, (power_state.RUNNING, power_state.PAUSED))
@@ -91,6 +107,28 @@ class FakeHypervisor(Hypervisor):
     def resume(self, uuid: str) -> None:
         self._act("virDomainResume", uuid, (power_state.PAUSED,))
         self.states[uuid] = power_state.RUNNING
+
+    def definition(self, uuid: str) -> str:
+        self._find(uuid)
+        self._call("virDomainGetXMLDesc")
+        return self.definitions.setdefault(uuid, definition_of(uuid, self.names[uuid]))
+
+    def define(self, xml: str) -> None:
+        self._call("virDomainDefineXML")
+        root = ElementTree.fromstring(xml)
+        uuid = root.findtext("uuid") or ""
+        self.names[uuid] = root.findtext("name") or ""
+        self.states.setdefault(uuid, power_state.SHUTDOWN)
+        self.definitions[uuid] = xml
+        self.acts.append(("virDomainDefineXML", uuid))
+
+    def undefine(self, uuid: str) -> None:
+        if uuid not in self.states:
+            self._call("virDomainLookupByUUIDString")
+            return
+        self._act("virDomainUndefineFlags", uuid, (power_state.NOSTATE, power_state.SHUTDOWN))
+        del self.states[uuid]
+        self.definitions.pop(uuid, None)
 
     def check(self) -> None:
         self._call("virConnectOpen")

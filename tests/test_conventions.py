@@ -22,13 +22,23 @@ NAMESPACES = (
     "cepheid.cli",
     "cepheid.database",
     "cepheid.hypervisor",
+    "cepheid.notifications",
     "cepheid.observers",
     "cepheid.tasks",
     "oslo.config.opts",
 )
 
 #: Libraries that an installation of the core alone does not have.
-HEAVY = ("alembic", "defusedxml", "libvirt", "oslo_db", "oslo_messaging", "pymysql", "sqlalchemy")
+HEAVY = (
+    "alembic",
+    "defusedxml",
+    "libvirt",
+    "lxml",
+    "oslo_db",
+    "oslo_messaging",
+    "pymysql",
+    "sqlalchemy",
+)
 
 
 #: The package that the page on writing a task shows.

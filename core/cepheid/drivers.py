@@ -26,6 +26,7 @@ DEFAULTS = {
     "database": "sqlalchemy",
     "hypervisor": "libvirt",
     "network": "libvirt",
+    "notifications": "messaging",
     "scheduler": "messaging",
 }
 

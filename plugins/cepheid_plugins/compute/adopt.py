@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``cepheid host adopt``, and what operators' commands on instances have in common."""
+"""``cepheid host adopt``, ``cepheid instance adopt``, and what operators' commands share."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cepheid import errors
@@ -41,7 +41,7 @@ class HostAdopt(base.Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[Any]]:
         with self.agent() as agent:
-            run = adopt(agent, dry_run=parsed_args.dry_run)
+            run = adopt(agent, parsed_args.dry_run, getattr(parsed_args, "domains", None))
         if run.error:
             raise errors.AlreadyReported(run.error)
         adopted = [change for change in run.changes if change.outcome in ("done", "planned")]
@@ -72,6 +72,17 @@ class HostAdopt(base.Lister):
         ]
 
 
+class InstanceAdopt(HostAdopt):
+    """Take some of the hypervisor's domains into the inventory; no domain is altered."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "domains", metavar="DOMAIN", nargs="+", help="its name or uuid in libvirt"
+        )
+        return parser
+
+
 def refuse_on_nova(agent: Agent) -> None:
     """See that the inventory is cepheid's own.
 
@@ -97,16 +108,27 @@ def operator_run(
     return agent.runner.execute(run, function)
 
 
-def adopt(agent: Agent, dry_run: bool) -> Run:
-    """Take the hypervisor's domains into the inventory; return the run with its changes."""
-    return operator_run(agent, "host_adopt", dry_run, lambda context: _adopt(agent, context))
+def adopt(agent: Agent, dry_run: bool, names: Sequence[str] | None = None) -> Run:
+    """Take the hypervisor's domains into the inventory; return the run with its changes.
+
+    :param names: names or uuids of domains; None for all
+    """
+    return operator_run(agent, "host_adopt", dry_run, lambda context: _adopt(agent, context, names))
 
 
-def _adopt(agent: Agent, context: RunContext) -> None:
+def _adopt(agent: Agent, context: RunContext, names: Sequence[str] | None) -> None:
     hypervisor, database = agent.driver("hypervisor"), agent.driver("database")
     database.check()
     refuse_on_nova(agent)
     domains = hypervisor.details()
+    if names is not None:
+        unknown = set(names) - {name for d in domains for name in (d.name, d.uuid)}
+        if unknown:
+            raise errors.CepheidError(
+                f"The hypervisor has no domain {', '.join(sorted(unknown))}; 'virsh list --all' "
+                "shows those it has. Nothing was adopted."
+            )
+        domains = [d for d in domains if d.name in names or d.uuid in names]
     known = {row.uuid: row for row in database.instances_by_uuid(d.uuid for d in domains)}
     new: dict[str, NewInstance] = {}
     for domain in domains:

@@ -8,13 +8,13 @@ that names who claimed. Whoever is slower leaves the instance alone.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cepheid import errors
 from cepheid.run import Change, Raced, RunContext, describe
-from cepheid_plugins.compute import task_states
+from cepheid_plugins.compute.kinds import OPERATIONS, Operation
 from cepheid_plugins.database.records import (
     ANY,
     ActionEnd,
@@ -31,24 +31,6 @@ if TYPE_CHECKING:
 Results = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Operation:
-    """What Nova calls an operation in its records."""
-
-    #: instance_actions.action
-    action: str
-    #: instance_actions_events.event
-    event: str
-    #: instances.task_state while it goes on.
-    task_state: str
-
-
-STOP = Operation("stop", "compute_stop_instance", task_states.POWERING_OFF)
-START = Operation("start", "compute_start_instance", task_states.POWERING_ON)
-REBOOT = Operation("reboot", "compute_reboot_instance", task_states.REBOOTING_HARD)
-OPERATIONS = (STOP, START, REBOOT)
-
-
 @dataclass
 class Outcome:
     """What became of the claimed instances, by uuid; of one in neither, it is not known."""
@@ -58,6 +40,10 @@ class Outcome:
     #: What it failed with. The instance becomes idle, and keeps its vm_state unless
     #: :attr:`values` says otherwise.
     failures: dict[str, Exception] = field(default_factory=dict)
+    #: Those of the instances that are deleted for good with what :attr:`values` says.
+    destroyed: set[str] = field(default_factory=set)
+    #: Those of which all has been written already.
+    recorded: set[str] = field(default_factory=set)
 
 
 class Claims:
@@ -68,22 +54,63 @@ class Claims:
         self._database = agent.driver("database")
 
     def claim(
-        self, operation: Operation, instances: Sequence[Instance], request_id: str
+        self,
+        operation: Operation,
+        instances: Sequence[Instance],
+        request_id: str,
+        values: Mapping[str, Any],
+        over: Collection[str],
+        host: str | None,
     ) -> list[Instance]:
-        """Claim the instances that nobody else works on; return those."""
+        """Claim the instances that nobody else works on; return those.
+
+        One whose claim for the same operation outlived its run is taken over.
+
+        :param values: what is written with the claim
+        :param over: task_states that are no obstacle; the row must still have the one it was
+            read with
+        :param host: what the rows must name as theirs
+        """
         if not instances:
             return []
-        host = self._agent.host
-        values = {"task_state": operation.task_state, "progress": 0}
+        interrupted = self.interrupted(operation, instances)
+        claim = {"task_state": operation.task_state, "progress": 0, **values}
         won = self._database.begin(
-            [InstanceUpdate(row.uuid, row.vm_state, None, values) for row in instances],
             [
-                ActionStart(row.uuid, operation.action, operation.event, request_id, host)
+                InstanceUpdate(
+                    row.uuid,
+                    row.vm_state,
+                    row.task_state if row.uuid in interrupted or row.task_state in over else None,
+                    claim,
+                )
+                for row in instances
+            ],
+            [
+                ActionStart(
+                    row.uuid, operation.action, operation.event, request_id, self._agent.host
+                )
                 for row in instances
             ],
             host,
         )
+        self._end_interrupted(operation, interrupted, won)
         return [row for row in instances if row.uuid in won]
+
+    def interrupted(self, operation: Operation, instances: Iterable[Instance]) -> dict[str, str]:
+        """Return the request of each instance whose claim for `operation` outlived its run.
+
+        Whose a claim is, is on record twice: the action with its request in the database, the
+        run of that request in the journal. What anybody else works on is not among them, nor what
+        goes on still, in this process or in another.
+        """
+        uuids = [row.uuid for row in instances if row.task_state == operation.task_state]
+        if not uuids:
+            return {}
+        requests: dict[str, str] = self._database.unfinished_actions(
+            uuids, operation.event, self._agent.host
+        )
+        ended = self._agent.runner.ended_requests(requests.values())
+        return {uuid: request for uuid, request in requests.items() if request in ended}
 
     def record(self, operation: Operation, claimed: Sequence[Instance], outcome: Outcome) -> None:
         """Write what became of the instances; with it they are idle again.
@@ -91,25 +118,36 @@ class Claims:
         One whose row somebody took meanwhile is entered among the failures, as raced.
         """
         host = self._agent.host
-        written = self._database.update_instances(
-            host,
-            [
-                InstanceUpdate(
-                    row.uuid,
-                    row.vm_state,
-                    operation.task_state,
-                    {"task_state": None, **outcome.values.get(row.uuid, {})},
-                )
-                for row in claimed
-            ],
-        )
+        updates = {
+            row.uuid: InstanceUpdate(
+                row.uuid,
+                row.vm_state,
+                operation.task_state,
+                {"task_state": None, **outcome.values.get(row.uuid, {})},
+            )
+            for row in claimed
+            if row.uuid not in outcome.recorded
+        }
+        destroyed = [updates.pop(uuid) for uuid in sorted(outcome.destroyed)]
+        written = self._database.update_instances(host, list(updates.values()))
+        if destroyed:
+            written |= self._database.destroy_instances(host, destroyed)
         for uuid in outcome.values.keys() - written:
             outcome.failures[uuid] = Raced(f"{uuid}: its row changed during the {operation.action}")
-        if outcome.failures:
+        self.add_faults(outcome.failures)
+
+    def add_faults(self, failures: Mapping[str, Exception]) -> None:
+        """Record what instances failed with."""
+        if failures:
             self._database.add_faults(
                 [
-                    Fault(uuid, host, _fault_message(err), "".join(traceback.format_exception(err)))
-                    for uuid, err in outcome.failures.items()
+                    Fault(
+                        uuid,
+                        self._agent.host,
+                        _fault_message(err),
+                        "".join(traceback.format_exception(err)),
+                    )
+                    for uuid, err in failures.items()
                 ]
             )
 
@@ -120,34 +158,38 @@ class Claims:
         request_id: str,
         failures: Mapping[str, Exception],
     ) -> None:
-        """Record how the actions ended."""
-        self._database.end_actions(
-            [
-                _action_end(row.uuid, operation.event, request_id, failures.get(row.uuid))
-                for row in claimed
-            ]
-        )
+        """Record how the actions of one request ended."""
+        self.end_requests(operation, {row.uuid: request_id for row in claimed}, failures)
+
+    def end_requests(
+        self,
+        operation: Operation,
+        requests: Mapping[str, str],
+        failures: Mapping[str, Exception],
+    ) -> None:
+        """Record how actions ended.
+
+        :param requests: the request of each instance's action
+        """
+        if requests:
+            self._database.end_actions(
+                [
+                    _action_end(uuid, operation.event, request, failures.get(uuid))
+                    for uuid, request in requests.items()
+                ]
+            )
 
     def release_interrupted(self, context: RunContext, instances: Iterable[Instance]) -> None:
-        """Make instances idle whose operation was this host's agent's and ended half-way.
-
-        Whose a claim is, is on record twice: the action with its request in the database, the
-        run of that request in the journal. What anybody else works on is left alone, and so is
-        what goes on still, in this process or in another.
-        """
-        claimed = [row for row in instances if row.task_state is not None]
-        for operation in OPERATIONS:
-            rows = {row.uuid: row for row in claimed if row.task_state == operation.task_state}
-            if rows:
-                self._release_interrupted(context, operation, rows)
+        """Make instances idle whose operation was this host's agent's and ended half-way."""
+        claimed = {row.uuid: row for row in instances if row.task_state is not None}
+        for operation in OPERATIONS if claimed else ():
+            if operation.released:
+                self._release_interrupted(context, operation, claimed)
 
     def _release_interrupted(
         self, context: RunContext, operation: Operation, rows: Mapping[str, Instance]
     ) -> None:
-        requests: dict[str, str] = self._database.unfinished_actions(
-            list(rows), operation.event, self._agent.host
-        )
-        ended = self._agent.runner.ended_requests(requests.values())
+        requests = self.interrupted(operation, rows.values())
         context.change_many(
             "task_state",
             [
@@ -159,7 +201,6 @@ class Claims:
                     "interrupted",
                 )
                 for uuid, request in requests.items()
-                if request in ended
             ],
             lambda changes: self._release(
                 operation, {change.target: requests[change.target] for change in changes}
@@ -172,17 +213,15 @@ class Claims:
             self._agent.host,
             [InstanceUpdate(uuid, ANY, operation.task_state, idle) for uuid in requests],
         )
-        for request in set(requests.values()):
-            self._database.end_actions(
-                [
-                    ActionEnd(
-                        uuid, operation.event, request, f"The {operation.action} was interrupted."
-                    )
-                    for uuid, of_request in requests.items()
-                    if of_request == request and uuid in released
-                ]
-            )
+        self._end_interrupted(operation, requests, released)
         return released
+
+    def _end_interrupted(
+        self, operation: Operation, requests: Mapping[str, str], uuids: Collection[str]
+    ) -> None:
+        interrupted = errors.CepheidError(f"The {operation.action} was interrupted.")
+        mine = {uuid: request for uuid, request in requests.items() if uuid in uuids}
+        self.end_requests(operation, mine, dict.fromkeys(mine, interrupted))
 
 
 def _action_end(uuid: str, event: str, request_id: str, err: Exception | None) -> ActionEnd:

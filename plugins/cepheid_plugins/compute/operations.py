@@ -1,65 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is done to instances: stop, start, hard reboot, with the states and records of Nova's."""
+"""What all operations on instances have in common: claim, act, record, tell."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from cepheid import errors
 from cepheid.run import RunContext
-from cepheid_plugins.compute import power_state, vm_states
-from cepheid_plugins.compute.claims import (
-    REBOOT,
-    START,
-    STOP,
-    Claims,
-    Operation,
-    Outcome,
-    Results,
-)
-from cepheid_plugins.database.records import Instance
-from cepheid_plugins.hypervisor.driver import (
-    Domain,
-    DomainNotFound,
-    HypervisorError,
-    HypervisorUnavailable,
-)
+from cepheid_plugins.compute import vm_states
+from cepheid_plugins.compute.claims import Claims, Outcome, Results
+from cepheid_plugins.compute.kinds import Operation
+from cepheid_plugins.compute.notifications import Notifications
+from cepheid_plugins.compute.shutdown import Shutdown
+from cepheid_plugins.database.records import Instance, InstanceUpdate
+from cepheid_plugins.storage.instances_path import InstancesPath
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
 
-LOG = logging.getLogger(__name__)
-
-#: Seconds between two looks at guests that are shutting down.
-POLL_SECONDS = 1
-
-#: The vm_states in which each may be asked for. Source: Nova's API.
-STOPPABLE = (vm_states.ACTIVE, vm_states.ERROR)
-STARTABLE = (vm_states.STOPPED,)
-REBOOTABLE = (
-    vm_states.ACTIVE,
-    vm_states.STOPPED,
-    vm_states.PAUSED,
-    vm_states.SUSPENDED,
-    vm_states.ERROR,
-)
-
-#: Where an image's own time-out is kept.
-SHUTDOWN_TIMEOUT_KEY = "image_os_shutdown_timeout"
+#: What becomes of one instance: what is to be written of it. Raises what it failed with.
+Act = Callable[[Instance], Mapping[str, Any]]
 
 
 class NotPossible(errors.CepheidError):
     """The instance is in no state for the operation."""
 
 
-class InstanceOperations:
+class Operations:
     """Operations on batches of instances of this host.
 
     Each answers with a mapping from the instance's uuid to None (done), ``"raced"`` (the row had
     moved on, nothing was done) or the exception it failed with, as the door for changes takes it;
     :class:`~cepheid.run.Raced` is that of a row which moved on after its guest was acted on.
+
+    Each may be killed at any step and asked for again: it finds its own claim, takes it over, and
+    does what is left to do.
     """
 
     def __init__(self, agent: Agent) -> None:
@@ -68,193 +44,112 @@ class InstanceOperations:
         self._claims = Claims(agent)
         self._database = agent.driver("database")
         self._hypervisor = agent.driver("hypervisor")
+        self._notifications = Notifications(agent)
+        self._shutdown = Shutdown(agent)
 
-    def stop(self, instances: Sequence[Instance], request_id: str, force: bool = False) -> Results:
-        """Shut guests down, power off those that do not follow, and record them as stopped.
-
-        The guests of the batch are asked together and waited for together.
-
-        :param force: without the checks that Nova's API makes
-        """
-        allowed = None if force else STOPPABLE
-        timeouts: dict[str, int] = {}
-
-        def prepare(rows: Sequence[Instance]) -> None:
-            timeouts.update(self._shutdown_timeouts([row.uuid for row in rows]))
-
-        def act(claimed: Sequence[Instance], outcome: Outcome) -> None:
-            self._shut_down({row.uuid: timeouts[row.uuid] for row in claimed}, outcome)
-
-        return self._operate(STOP, instances, request_id, allowed, act, prepare)
-
-    def start(self, instances: Sequence[Instance], request_id: str) -> Results:
-        """Start guests that are off, and record them as active."""
-        return self._operate(START, instances, request_id, STARTABLE, self._start)
-
-    def hard_reboot(self, instances: Sequence[Instance], request_id: str) -> Results:
-        """Power guests off at once and start them again.
-
-        One that does not come back is set to error.
-        """
-        return self._operate(REBOOT, instances, request_id, REBOOTABLE, self._reboot)
+    @property
+    def _files(self) -> InstancesPath:
+        return InstancesPath(self._agent.conf.compute.instances_path)
 
     def release_interrupted(self, context: RunContext, instances: Iterable[Instance]) -> None:
         """Make instances idle whose operation ended half-way, see :class:`Claims`."""
         self._claims.release_interrupted(context, instances)
+
+    def interrupted(self, operation: Operation, instances: Iterable[Instance]) -> set[str]:
+        """Return the instances whose operation of that kind ended half-way."""
+        return set(self._claims.interrupted(operation, instances))
+
+    def set_to_error(
+        self, instances: Sequence[Instance], reason: str, task_state: str | None = None
+    ) -> Results:
+        """Set instances to error that somebody has to look at, with a fault that says why.
+
+        :param task_state: what they are to have afterwards
+        """
+        host = self._agent.host
+        values = {"vm_state": vm_states.ERROR, "task_state": task_state}
+        written = self._database.update_instances(
+            host,
+            [InstanceUpdate(row.uuid, row.vm_state, row.task_state, values) for row in instances],
+        )
+        failure = errors.CepheidError(reason)
+        self._claims.add_faults(dict.fromkeys(sorted(written), failure))
+        return {row.uuid: None if row.uuid in written else "raced" for row in instances}
 
     def _operate(
         self,
         operation: Operation,
         instances: Sequence[Instance],
         request_id: str,
-        allowed: Sequence[str] | None,
         act: Callable[[Sequence[Instance], Outcome], None],
+        *,
         prepare: Callable[[Sequence[Instance]], None] = lambda rows: None,
+        values: Mapping[str, Any] | None = None,
+        over: Collection[str] = (),
+        claimed_from: str | None = "",
     ) -> Results:
-        """Claim the instances, act on them together, record what became of each."""
+        """Claim the instances, act on them together, record what became of each.
+
+        :param values: what is written with the claim
+        :param over: task_states that are no obstacle
+        :param claimed_from: the host that the rows name until they are claimed; this one, unless
+            given
+        """
         results: Results = {}
         possible = []
         for row in instances:
-            if allowed is None or (row.vm_state in allowed and row.launched_at is not None):
-                possible.append(row)
+            why_not = _why_not(operation, row)
+            if why_not:
+                results[row.uuid] = NotPossible(why_not)
             else:
-                results[row.uuid] = NotPossible(
-                    f"it cannot be asked to {operation.action}: vm_state {row.vm_state}, "
-                    f"launched_at {row.launched_at}"
-                )
+                possible.append(row)
         prepare(possible)
-        claimed = self._claims.claim(operation, possible, request_id)
+        host = self._agent.host if claimed_from == "" else claimed_from
+        claimed = self._claims.claim(operation, possible, request_id, values or {}, over, host)
         won = {row.uuid for row in claimed}
         results.update({row.uuid: "raced" for row in possible if row.uuid not in won})
         if not claimed:
             return results
         outcome = Outcome()
+        self._notifications.started(operation, claimed, request_id)
         try:
             act(claimed, outcome)
         finally:
             # Whatever happened: a task_state left behind would keep everybody off for good.
             self._claims.record(operation, claimed, outcome)
         self._claims.end(operation, claimed, request_id, outcome.failures)
+        self._notifications.ended(
+            operation,
+            [row for row in claimed if row.uuid not in outcome.failures],
+            request_id,
+        )
         results.update({uuid: outcome.failures.get(uuid) for uuid in won})
         return results
 
-    def _start(self, claimed: Sequence[Instance], outcome: Outcome) -> None:
-        self._each(claimed, outcome, self._start_one)
-        self._look_whether_running(claimed, outcome)
+    def _destroy_domain(self, uuid: str) -> None:
+        """Power a guest off and forget its domain; one that is gone already is fine."""
+        self._hypervisor.power_off(uuid)
+        self._hypervisor.undefine(uuid)
 
-    def _reboot(self, claimed: Sequence[Instance], outcome: Outcome) -> None:
-        self._each(claimed, outcome, self._reboot_one)
-        self._look_whether_running(claimed, outcome)
+    def _each(self, claimed: Sequence[Instance], outcome: Outcome, act: Act) -> None:
+        """Act on one instance after another; an error of one does not keep the others waiting."""
         for row in claimed:
             if row.uuid in outcome.failures:
-                outcome.values[row.uuid] = {"vm_state": vm_states.ERROR}
-
-    def _each(
-        self, claimed: Sequence[Instance], outcome: Outcome, act: Callable[[str], None]
-    ) -> None:
-        """Act on one guest after another; an error of one does not keep the others waiting."""
-        for row in claimed:
+                continue
             try:
-                act(row.uuid)
-            except HypervisorError as err:
+                outcome.values[row.uuid] = dict(act(row))
+            except errors.CepheidError as err:
                 outcome.failures[row.uuid] = err
 
-    def _start_one(self, uuid: str) -> None:
-        if self._hypervisor.power_state(uuid) != power_state.RUNNING:
-            self._hypervisor.start(uuid)
 
-    def _reboot_one(self, uuid: str) -> None:
-        self._hypervisor.power_off(uuid)
-        self._hypervisor.start(uuid)
-
-    def _look_whether_running(self, claimed: Sequence[Instance], outcome: Outcome) -> None:
-        """Enter as active whose guest runs, even where starting it said otherwise."""
-        try:
-            domains = self._hypervisor.domains()
-        except HypervisorError as err:
-            for row in claimed:
-                outcome.failures.setdefault(row.uuid, err)
-            return
-        for row in claimed:
-            state = domains[row.uuid].power_state if row.uuid in domains else None
-            if state == power_state.RUNNING:
-                outcome.failures.pop(row.uuid, None)
-                outcome.values[row.uuid] = {"vm_state": vm_states.ACTIVE, "power_state": state}
-            elif row.uuid not in outcome.failures:
-                outcome.failures[row.uuid] = HypervisorError(
-                    f"{row.uuid} did not start: it is {power_state.name(state)}"
-                )
-
-    def _shut_down(
-        self,
-        timeouts: Mapping[str, int],
-        outcome: Outcome,
-    ) -> None:
-        """Bring guests down; enter what they are then, or what they failed with."""
-        failures = outcome.failures
-        try:
-            self._wait_for_shutdown(timeouts, failures)
-            domains = self._hypervisor.domains()
-            for uuid in timeouts.keys() - failures.keys():
-                state = self._state(uuid, domains)
-                if state is not None and state in power_state.OFF:
-                    outcome.values[uuid] = {"vm_state": vm_states.STOPPED, "power_state": state}
-                else:
-                    failures[uuid] = HypervisorError(
-                        f"{uuid} did not stop: it is {power_state.name(state)}"
-                    )
-        except HypervisorError as err:
-            left = timeouts.keys() - outcome.values.keys() - failures.keys()
-            failures.update(dict.fromkeys(left, err))
-
-    def _wait_for_shutdown(
-        self, timeouts: Mapping[str, int], failures: dict[str, Exception]
-    ) -> None:
-        started = next_signal = self._clock.monotonic()
-        waiting = set(timeouts)
-        while True:
-            domains = self._hypervisor.domains()
-            waiting = {u for u in waiting if self._state(u, domains) not in power_state.OFF}
-            now = self._clock.monotonic()
-            for uuid in sorted(u for u in waiting if now >= started + timeouts[u]):
-                waiting.remove(uuid)
-                self._power_off(uuid, failures)
-            if not waiting:
-                return
-            if now >= next_signal:
-                self._signal(waiting)
-                next_signal = now + self._agent.conf.compute.shutdown_retry_interval
-            self._clock.sleep(POLL_SECONDS)
-
-    def _signal(self, uuids: Iterable[str]) -> None:
-        for uuid in uuids:
-            try:
-                self._hypervisor.shutdown(uuid)
-            except HypervisorError as err:
-                # It may have gone down meanwhile, and is powered off in the end anyway.
-                LOG.debug("%s was not asked to shut down: %s", uuid, err)
-
-    def _power_off(self, uuid: str, failures: dict[str, Exception]) -> None:
-        LOG.info("%s did not shut down in time and is powered off", uuid)
-        try:
-            self._hypervisor.power_off(uuid)
-        except HypervisorUnavailable:
-            raise
-        except HypervisorError as err:
-            failures[uuid] = err
-
-    def _state(self, uuid: str, domains: Mapping[str, Domain]) -> int | None:
-        """Return a guest's power state; only the hypervisor's word makes a domain gone."""
-        if uuid in domains:
-            return domains[uuid].power_state
-        try:
-            return self._hypervisor.power_state(uuid)  # type: ignore[no-any-return]
-        except DomainNotFound:
-            return power_state.NOSTATE
-
-    def _shutdown_timeouts(self, uuids: Sequence[str]) -> dict[str, int]:
-        default = self._agent.conf.compute.shutdown_timeout
-        timeouts = dict.fromkeys(uuids, default)
-        own = self._database.system_metadata(uuids, SHUTDOWN_TIMEOUT_KEY)
-        timeouts.update({uuid: int(text) for uuid, text in own.items() if text.isdecimal()})
-        return timeouts
+def _why_not(operation: Operation, row: Instance) -> str:
+    """Return why an instance cannot be asked to do that; nothing where it can."""
+    if operation.vm_states is not None and row.vm_state not in operation.vm_states:
+        allowed = ", ".join(operation.vm_states)
+        return (
+            f"it cannot be asked to {operation.action}: its vm_state is {row.vm_state}, "
+            f"not one of {allowed}"
+        )
+    if operation.launched and row.launched_at is None:
+        return f"it cannot be asked to {operation.action}: its launched_at is NULL"
+    return ""

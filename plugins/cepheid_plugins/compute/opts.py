@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options of group ``[compute]``, which the operations on instances share."""
+"""The options that the operations on instances share: group ``[compute]``, and one of a task."""
 
 from __future__ import annotations
 
@@ -20,7 +20,30 @@ OPTIONS: list[cfg.Opt] = [
         min=1,
         help="Seconds after which a guest that has not shut down is asked again.",
     ),
+    cfg.StrOpt(
+        "instances_path",
+        default="$state_path/instances",
+        deprecated_opts=[cfg.DeprecatedOpt("instances_path", group="DEFAULT")],
+        help="The directory that holds a directory of files for each instance, named by its uuid. "
+        "Nothing outside of it is ever deleted.",
+    ),
+    cfg.StrOpt(
+        "shelved_path",
+        default="$state_path/shelved",
+        help="The directory in which 'cepheid instance shelve' keeps the disks of shelved "
+        "instances. It is not used beside Nova, which keeps them as images.",
+    ),
 ]
+
+#: Of task poll_shelved_instances, and of 'cepheid instance shelve', which offloads at once for 0.
+SHELVED_OFFLOAD_TIME = cfg.IntOpt(
+    "shelved_offload_time",
+    default=0,
+    min=-1,
+    deprecated_opts=[cfg.DeprecatedOpt("shelved_offload_time", group="DEFAULT")],
+    help="Seconds after which a shelved instance is removed from its host. 0 means together with "
+    "the shelving, which then leaves this task nothing to do; -1 means never.",
+)
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:

@@ -26,7 +26,7 @@ _events = models.instance_actions_events
 
 
 def start(connection: sa.Connection, starts: Sequence[ActionStart], now: datetime.datetime) -> None:
-    """Record actions and their events as begun; all belong to one request."""
+    """Record actions and their events as begun."""
     if not starts:
         return
     common = {"created_at": now, "deleted": 0, "start_time": now}
@@ -43,13 +43,13 @@ def start(connection: sa.Connection, starts: Sequence[ActionStart], now: datetim
             for start in starts
         ],
     )
-    ids = _ids(connection, starts[0].request_id, [start.instance_uuid for start in starts])
+    ids = _ids(connection, starts)
     connection.execute(
         sa.insert(_events),
         [
             {
                 **common,
-                "action_id": ids[start.instance_uuid],
+                "action_id": ids[start.request_id, start.instance_uuid],
                 "event": start.event,
                 "host": start.host,
             }
@@ -61,7 +61,10 @@ def start(connection: sa.Connection, starts: Sequence[ActionStart], now: datetim
 def unfinished(
     connection: sa.Connection, uuids: Sequence[str], event: str, host: str
 ) -> dict[str, str]:
-    """Return the request of each instance whose newest such event on this host has not ended."""
+    """Return the request of each instance whose newest such event on this host has not ended.
+
+    Those of a user are the API's, so they are nobody's that runs a periodic task.
+    """
     newest = (
         sa.select(_actions.c.instance_uuid, sa.func.max(_events.c.id).label("event_id"))
         .join(_events, _events.c.action_id == _actions.c.id)
@@ -75,30 +78,47 @@ def unfinished(
         sa.select(newest.c.instance_uuid, _actions.c.request_id)
         .join(_events, _events.c.id == newest.c.event_id)
         .join(_actions, _actions.c.id == _events.c.action_id)
-        .where(_events.c.finish_time.is_(None))
+        .where(_events.c.finish_time.is_(None), _actions.c.user_id.is_(None))
     )
     return {row.instance_uuid: row.request_id for row in connection.execute(query)}
 
 
 def end(connection: sa.Connection, ends: Sequence[ActionEnd], now: datetime.datetime) -> None:
-    """Record how events, and with them their actions, ended; all belong to one request."""
+    """Record how events, and with them their actions, ended; one without an action is left out."""
     if not ends:
         return
-    ids = _ids(connection, ends[0].request_id, [end.instance_uuid for end in ends])
-    succeeded = [end for end in ends if not end.error]
-    if succeeded:
-        action_ids = [ids[end.instance_uuid] for end in succeeded if end.instance_uuid in ids]
-        _end_alike(connection, action_ids, succeeded[0].event, now, {"result": "Success"}, {})
-    for failed in (end for end in ends if end.error and end.instance_uuid in ids):
-        values = {
-            "result": "Error",
-            "details": _fit(failed.error, TEXT_BYTES),
-            "traceback": _fit(failed.traceback, TEXT_BYTES),
-        }
-        _end_alike(
-            connection, [ids[failed.instance_uuid]], failed.event, now, values,
-            {"message": "Error"},
-        )  # fmt: skip
+    ids = _ids(connection, ends)
+    known = [(ids[key], end) for end in ends if (key := (end.request_id, end.instance_uuid)) in ids]
+    if not known:
+        return
+    connection.execute(
+        sa.update(_events)
+        .where(
+            _events.c.action_id == sa.bindparam("of_action"),
+            _events.c.event == sa.bindparam("of_event"),
+            _events.c.finish_time.is_(None),
+        )
+        .values(finish_time=now, updated_at=now),
+        [
+            {
+                "of_action": action_id,
+                "of_event": end.event,
+                "result": "Error" if end.error else "Success",
+                "details": _fit(end.error, TEXT_BYTES) if end.error else None,
+                "traceback": _fit(end.traceback, TEXT_BYTES) if end.traceback else None,
+            }
+            for action_id, end in known
+        ],
+    )
+    connection.execute(
+        sa.update(_actions)
+        .where(_actions.c.id == sa.bindparam("of_action"))
+        .values(updated_at=now),
+        [
+            {"of_action": action_id, "message": "Error" if end.error else None}
+            for action_id, end in known
+        ],
+    )
 
 
 def add_faults(connection: sa.Connection, faults: Sequence[Fault], now: datetime.datetime) -> None:
@@ -132,37 +152,20 @@ def of_instance(connection: sa.Connection, uuid: str) -> list[dict[str, object]]
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
-def _ids(connection: sa.Connection, request_id: str, uuids: Iterable[str]) -> dict[str, int]:
+def _ids(
+    connection: sa.Connection, of: Iterable[ActionStart | ActionEnd]
+) -> dict[tuple[str, str], int]:
+    """Return the newest action of each (request, instance)."""
+    wanted = {(one.request_id, one.instance_uuid) for one in of}
     query = (
-        sa.select(_actions.c.instance_uuid, sa.func.max(_actions.c.id))
-        .where(_actions.c.request_id == request_id, _actions.c.instance_uuid.in_(list(uuids)))
-        .group_by(_actions.c.instance_uuid)
-    )
-    return {row[0]: row[1] for row in connection.execute(query)}
-
-
-def _end_alike(
-    connection: sa.Connection,
-    action_ids: Sequence[int],
-    event: str,
-    now: datetime.datetime,
-    event_values: dict[str, str],
-    action_values: dict[str, str],
-) -> None:
-    connection.execute(
-        sa.update(_events)
+        sa.select(_actions.c.request_id, _actions.c.instance_uuid, sa.func.max(_actions.c.id))
         .where(
-            _events.c.action_id.in_(action_ids),
-            _events.c.event == event,
-            _events.c.finish_time.is_(None),
+            _actions.c.request_id.in_({request for request, _ in wanted}),
+            _actions.c.instance_uuid.in_({uuid for _, uuid in wanted}),
         )
-        .values(finish_time=now, updated_at=now, **event_values)
+        .group_by(_actions.c.request_id, _actions.c.instance_uuid)
     )
-    connection.execute(
-        sa.update(_actions)
-        .where(_actions.c.id.in_(action_ids))
-        .values(updated_at=now, **action_values)
-    )
+    return {(row[0], row[1]): row[2] for row in connection.execute(query)}
 
 
 def _fit(text: str, size: int | None = None) -> str:

@@ -79,12 +79,14 @@ class DbGrants(base.Command):
         with self.agent() as agent:
             database = agent.driver("database")
             database.check()
+            version = database.version()
             for statement in grants.statements(
                 database.url.get_backend_name(),
                 database.url.database or "",
-                database.version().mark,
+                version.mark,
                 parsed_args.user,
                 parsed_args.host,
                 parsed_args.adopt,
+                version.owner == "nova",
             ):
                 print(statement)

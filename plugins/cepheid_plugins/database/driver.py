@@ -4,25 +4,40 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 from oslo_db import api as oslo_db_api
 
 from cepheid import concurrency
-from cepheid_plugins.database import actions, engine, errors, instances, migrate, opts
+from cepheid_plugins.database import (
+    actions,
+    engine,
+    errors,
+    instances,
+    migrate,
+    models,
+    opts,
+    resizes,
+)
 from cepheid_plugins.database.records import (
     ActionEnd,
     ActionStart,
+    Confirmed,
     Fault,
     Instance,
+    InstanceFacts,
     InstanceUpdate,
+    Migration,
     NewInstance,
+    Resized,
+    Volume,
 )
 
 if TYPE_CHECKING:
@@ -75,9 +90,13 @@ class Database:
         """Return the live instances of a host, hidden and soft-deleted ones included."""
         return self._read(instances.on_host, host)
 
-    def building_instances(self, host: str) -> list[Instance]:
-        """Return the live instances of a host that are building, newest first."""
-        return self._read(instances.building, host)
+    def instances_in_vm_state(self, host: str, vm_state: str) -> list[Instance]:
+        """Return the live instances of a host in a vm_state, newest first; no hidden ones."""
+        return self._read(instances.in_vm_state, host, vm_state)
+
+    def instances_in_task_states(self, host: str, task_states: Sequence[str]) -> list[Instance]:
+        """Return the live instances of a host in these task_states, likewise."""
+        return self._read(instances.in_task_states, host, task_states)
 
     def instances_by_uuid(self, uuids: Iterable[str]) -> list[Instance]:
         """Return the instances with these uuids, on any host, deleted ones too."""
@@ -99,10 +118,65 @@ class Database:
         """Take instances into the inventory, all or none."""
         self._write(instances.create, rows, self._now())
 
+    def set_system_metadata(self, values: Mapping[str, Mapping[str, str]]) -> None:
+        """Write system metadata: by uuid, the values by key."""
+        self._write(instances.set_system_metadata, values, self._now())
+
+    def instance_facts(self, uuids: Sequence[str]) -> dict[str, InstanceFacts]:
+        """Return all that is on record of instances, on any host, deleted ones too."""
+        return self._read(instances.facts, uuids)
+
+    def volumes(self, uuids: Sequence[str]) -> list[Volume]:
+        """Return the attached volumes of instances."""
+        return self._read(instances.volumes, uuids)
+
+    def destroy_instances(self, host: str, updates: Sequence[InstanceUpdate]) -> set[str]:
+        """Soft-delete instances that are still as expected, with all that hangs on them.
+
+        :return: the uuids that were deleted
+        """
+        dependants, removed = self._hanging_on_instances()
+        return self._write(instances.destroy, host, updates, dependants, removed, self._now())
+
+    # Resizes.
+
+    def finished_migrations(self, host: str, before: datetime.datetime) -> list[Migration]:
+        """Return the migrations to a host that wait for confirmation, unchanged since `before`."""
+        return self._read(resizes.finished, host, before)
+
+    def confirming_migrations(self, host: str) -> list[Migration]:
+        """Return the migrations whose confirmation waits for its part on this source host."""
+        return self._read(resizes.confirming, host)
+
+    def migrations_of(self, uuids: Sequence[str], status: str) -> list[Migration]:
+        """Return the live migrations of instances that have a status."""
+        return self._read(resizes.of_instances, uuids, status)
+
+    def start_confirming(
+        self, rows: Sequence[Migration], starts: Sequence[ActionStart]
+    ) -> set[int]:
+        """Set migrations to confirming whose instances wait for it, with their actions.
+
+        :return: the ids of the migrations; the others had moved on
+        """
+        return self._write(_start_confirming, rows, starts, self._now())
+
+    def set_migration_status(self, ids: Iterable[int], expected: str, status: str) -> set[int]:
+        """Give migrations another status, if they have the expected one; return their ids."""
+        return self._write(resizes.set_status, list(ids), expected, status, self._now())
+
+    def finish_resizes(self, host: str, rows: Sequence[Resized]) -> set[str]:
+        """Record same-host resizes as done but for their confirmation; return their uuids."""
+        return self._write(resizes.finish, host, rows, self._now())
+
+    def complete_confirmations(self, rows: Sequence[Confirmed]) -> set[str]:
+        """Record resizes as confirmed; return the uuids of the instances that were written."""
+        return self._write(resizes.complete, rows, self._now())
+
     # Actions and faults.
 
     def begin(
-        self, updates: Sequence[InstanceUpdate], starts: Sequence[ActionStart], host: str
+        self, updates: Sequence[InstanceUpdate], starts: Sequence[ActionStart], host: str | None
     ) -> set[str]:
         """Write updates as :meth:`update_instances` does, and with each the start of its action.
 
@@ -117,7 +191,7 @@ class Database:
         return self._read(actions.unfinished, uuids, event, host)
 
     def end_actions(self, ends: Sequence[ActionEnd]) -> None:
-        """Record how actions of one request ended."""
+        """Record how actions ended."""
         self._write(actions.end, ends, self._now())
 
     def add_faults(self, faults: Sequence[Fault]) -> None:
@@ -154,6 +228,13 @@ class Database:
             return migrate.Version("", "", migrate.head())
         with errors.translated(self.url):
             return migrate.version(self._connected())
+
+    def _hanging_on_instances(self) -> tuple[list[sa.TableClause], list[sa.TableClause]]:
+        """Return what is soft-deleted, and what is removed, with an instance."""
+        dependants: list[sa.TableClause] = list(models.DEPENDANTS)
+        if self.version().owner != "nova":
+            return dependants, []
+        return [*dependants, *models.NOVA_DEPENDANTS], list(models.NOVA_REMOVED)
 
     def _read(self, query: Callable[..., T], *arguments: Any) -> T:
         def transaction() -> T:
@@ -207,11 +288,20 @@ class Database:
         return self._agent.clock.utcnow()
 
 
+def _start_confirming(
+    connection: sa.Connection, rows: Sequence[Migration], starts: Sequence[ActionStart], now: Any
+) -> set[int]:
+    won = resizes.start_confirming(connection, rows, now)
+    uuids = {row.instance_uuid for row in rows if row.id in won}
+    actions.start(connection, [start for start in starts if start.instance_uuid in uuids], now)
+    return won
+
+
 def _begin(
     connection: sa.Connection,
     updates: Sequence[InstanceUpdate],
     starts: Sequence[ActionStart],
-    host: str,
+    host: str | None,
     now: Any,
 ) -> set[str]:
     won = instances.update(connection, host, updates, now)

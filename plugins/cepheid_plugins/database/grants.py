@@ -11,11 +11,25 @@ from cepheid import errors
 #: By table, for the agent with all bundled tasks.
 AGENT: Mapping[str, tuple[str, ...]] = {
     "instances": ("SELECT", "UPDATE"),
-    "instance_system_metadata": ("SELECT",),
+    "instance_system_metadata": ("SELECT", "INSERT", "UPDATE"),
     "instance_actions": ("SELECT", "INSERT", "UPDATE"),
     "instance_actions_events": ("SELECT", "INSERT", "UPDATE"),
-    "instance_faults": ("INSERT",),
+    "instance_faults": ("SELECT", "INSERT", "UPDATE"),
+    "instance_info_caches": ("SELECT", "UPDATE"),
+    "instance_extra": ("SELECT", "UPDATE"),
+    "instance_metadata": ("SELECT", "UPDATE"),
+    "block_device_mapping": ("SELECT", "UPDATE"),
+    "migrations": ("SELECT", "INSERT", "UPDATE"),
     "bw_usage_cache": ("SELECT",),
+}
+
+#: By table, what deleting an instance of Nova's needs besides.
+NOVA_AGENT: Mapping[str, tuple[str, ...]] = {
+    "virtual_interfaces": ("SELECT", "UPDATE"),
+    "security_group_instance_association": ("SELECT", "UPDATE"),
+    "instance_id_mappings": ("SELECT", "UPDATE"),
+    "tags": ("SELECT", "DELETE"),
+    "console_auth_tokens": ("SELECT", "DELETE"),
 }
 
 #: By table, what ``cepheid host adopt`` needs besides.
@@ -29,13 +43,20 @@ _NAME = re.compile(r"^[\w.%:-]+$")
 
 
 def statements(
-    dialect: str, database: str, mark: str, user: str, host: str = "%", adopt: bool = False
+    dialect: str,
+    database: str,
+    mark: str,
+    user: str,
+    host: str = "%",
+    adopt: bool = False,
+    nova: bool = False,
 ) -> list[str]:
     """Return the GRANT statements for an account.
 
     :param dialect: ``mysql``, ``mariadb`` or ``postgresql``
     :param mark: the table with the revision, which the agent reads at its start
     :param host: from where the account connects; MySQL and MariaDB only
+    :param nova: the database is Nova's
     :raises CepheidError: SQLite has no accounts, or a name cannot be quoted
     """
     for name in (database, mark, user, host):
@@ -43,8 +64,8 @@ def statements(
             raise errors.CepheidError(f"The name {name!r} cannot stand in a GRANT statement.")
     privileges: dict[str, set[str]] = {table: set(needed) for table, needed in AGENT.items()}
     privileges.setdefault(mark, set()).add("SELECT")
-    if adopt:
-        for table, needed in ADOPT.items():
+    for wanted, more in ((adopt, ADOPT), (nova, NOVA_AGENT)):
+        for table, needed in more.items() if wanted else ():
             privileges.setdefault(table, set()).update(needed)
     if dialect in ("mysql", "mariadb"):
         return [

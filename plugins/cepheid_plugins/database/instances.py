@@ -5,14 +5,20 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
-from cepheid_plugins.database import models
-from cepheid_plugins.database.records import ANY, Instance, InstanceUpdate, NewInstance
+from cepheid_plugins.database import flavors, models
+from cepheid_plugins.database.records import (
+    ANY,
+    Instance,
+    InstanceFacts,
+    InstanceUpdate,
+    NewInstance,
+    Volume,
+)
 
 #: Rows that one statement names at most.
 BATCH = 500
@@ -27,19 +33,16 @@ def on_host(connection: sa.Connection, host: str) -> list[Instance]:
     return _records(connection, query)
 
 
-def building(connection: sa.Connection, host: str) -> list[Instance]:
-    """Return the live instances of a host that are building, newest first; no hidden ones."""
-    query = (
-        sa.select(*_COLUMNS)
-        .where(
-            _instances.c.host == host,
-            _instances.c.deleted == 0,
-            _instances.c.vm_state == "building",
-            sa.or_(_instances.c.hidden.is_(None), _instances.c.hidden.is_(sa.false())),
-        )
-        .order_by(_instances.c.created_at.desc(), _instances.c.id.desc())
-    )
-    return _records(connection, query)
+def in_vm_state(connection: sa.Connection, host: str, vm_state: str) -> list[Instance]:
+    """Return the live instances of a host in a vm_state, newest first; no hidden ones."""
+    return _records(connection, _visible(host).where(_instances.c.vm_state == vm_state))
+
+
+def in_task_states(
+    connection: sa.Connection, host: str, task_states: Sequence[str]
+) -> list[Instance]:
+    """Return the live instances of a host in these task_states, newest first; no hidden ones."""
+    return _records(connection, _visible(host).where(_instances.c.task_state.in_(task_states)))
 
 
 def by_uuids(connection: sa.Connection, uuids: Iterable[str]) -> list[Instance]:
@@ -75,15 +78,54 @@ def system_metadata(connection: sa.Connection, uuids: Sequence[str], key: str) -
     return found
 
 
+def facts(connection: sa.Connection, uuids: Sequence[str]) -> dict[str, InstanceFacts]:
+    """Return all that is on record of instances, on any host, deleted ones too."""
+    found: dict[str, InstanceFacts] = {}
+    for batch in _batches(uuids):
+        rows = connection.execute(sa.select(_instances).where(_instances.c.uuid.in_(batch)))
+        columns = {row["uuid"]: row for row in rows.mappings()}
+        extra = models.instance_extra
+        query = sa.select(extra.c.instance_uuid, extra.c.flavor).where(
+            extra.c.instance_uuid.in_(batch)
+        )
+        texts = {row.instance_uuid: row.flavor for row in connection.execute(query)}
+        metadata = _metadata(connection, models.instance_metadata, columns)
+        system_metadata = _metadata(connection, models.instance_system_metadata, columns)
+        for uuid, row in columns.items():
+            found[uuid] = InstanceFacts(
+                dict(row),
+                flavors.present(texts.get(uuid)),
+                metadata.get(uuid, {}),
+                system_metadata.get(uuid, {}),
+            )
+    return found
+
+
+def _metadata(
+    connection: sa.Connection, table: sa.Table, columns: Mapping[str, Any]
+) -> dict[str, dict[str, str]]:
+    """Return the metadata that instances have, or had when they were deleted."""
+    query = sa.select(
+        table.c.instance_uuid, table.c.key, table.c.value, table.c.deleted, table.c.deleted_at
+    ).where(table.c.instance_uuid.in_(list(columns)))
+    found: dict[str, dict[str, str]] = {}
+    for row in connection.execute(query):
+        instance = columns[row.instance_uuid]
+        if not row.deleted or (instance["deleted"] and row.deleted_at == instance["deleted_at"]):
+            found.setdefault(row.instance_uuid, {})[row.key] = row.value
+    return found
+
+
 def update(
     connection: sa.Connection,
-    host: str,
+    host: str | None,
     updates: Sequence[InstanceUpdate],
     now: datetime.datetime,
 ) -> set[str]:
     """Write each update whose instance still is on `host`, live, and in the expected states.
 
-    Equal updates of many instances share their statements.
+    A host of None means those that are on none. Equal updates of many instances share their
+    statements.
 
     :return: the uuids that were written; the others had moved on
     """
@@ -138,7 +180,12 @@ def create(connection: sa.Connection, rows: Sequence[NewInstance], now: datetime
     connection.execute(
         sa.insert(models.instance_extra),
         [
-            {**common, "instance_uuid": row.uuid, "flavor": _flavor(row), "pci_requests": "[]"}
+            {
+                **common,
+                "instance_uuid": row.uuid,
+                "flavor": flavors.of_new(row),
+                "pci_requests": "[]",
+            }
             for row in rows
         ],
     )
@@ -146,7 +193,7 @@ def create(connection: sa.Connection, rows: Sequence[NewInstance], now: datetime
 
 def _update_alike(
     connection: sa.Connection,
-    host: str,
+    host: str | None,
     example: InstanceUpdate,
     uuids: Sequence[str],
     now: datetime.datetime,
@@ -170,33 +217,110 @@ def _update_alike(
     return as_expected
 
 
-def _flavor(row: NewInstance) -> str:
-    """Return instance_extra.flavor for an instance that came without one."""
-    flavor = {
-        "nova_object.name": "Flavor",
-        "nova_object.namespace": "nova",
-        "nova_object.version": "1.1",
-        "nova_object.data": {
-            "id": None,
-            "flavorid": "adopted",
-            "name": "adopted",
-            "memory_mb": row.memory_mb,
-            "vcpus": row.vcpus,
-            "root_gb": row.root_gb,
-            "ephemeral_gb": 0,
-            "swap": 0,
-            "rxtx_factor": 1.0,
-            "vcpu_weight": 0,
-            "disabled": False,
-            "is_public": True,
-            "extra_specs": {},
-            "created_at": None,
-            "updated_at": None,
-            "deleted_at": None,
-            "deleted": False,
-        },
-    }
-    return json.dumps({"cur": flavor, "old": None, "new": None})
+def destroy(
+    connection: sa.Connection,
+    host: str,
+    updates: Sequence[InstanceUpdate],
+    dependants: Sequence[sa.TableClause],
+    removed: Sequence[sa.TableClause],
+    now: datetime.datetime,
+) -> set[str]:
+    """Soft-delete instances, and with them what hangs on each, at once.
+
+    :param updates: as :func:`update` takes them; their values are written as well
+    :param dependants: tables whose rows are soft-deleted with their instance
+    :param removed: tables whose rows are deleted for real
+    :return: the uuids that were deleted; the others had moved on
+    """
+    gone = {"deleted": _instances.c.id, "deleted_at": now}
+    marked = [dataclasses.replace(one, values={**one.values, **gone}) for one in updates]
+    won = update(connection, host, marked, now)
+    for batch in _batches(sorted(won)):
+        for table in dependants:
+            connection.execute(
+                sa.update(table)
+                .where(table.c[owner_column(table)].in_(batch), table.c.deleted == 0)
+                .values(deleted=table.c.id, deleted_at=now)
+            )
+        for table in removed:
+            connection.execute(sa.delete(table).where(table.c[owner_column(table)].in_(batch)))
+    return won
+
+
+def owner_column(table: sa.TableClause) -> str:
+    """Return the column that names the instance: Nova has three names for it."""
+    names = ("instance_uuid", "uuid", "resource_id")
+    return next(name for name in names if name in table.c)
+
+
+def set_system_metadata(
+    connection: sa.Connection, values: Mapping[str, Mapping[str, str]], now: datetime.datetime
+) -> None:
+    """Write system metadata: by uuid, the values by key."""
+    table = models.instance_system_metadata
+    wanted = {(uuid, key): text for uuid, of_one in values.items() for key, text in of_one.items()}
+    if not wanted:
+        return
+    query = sa.select(table.c.id, table.c.instance_uuid, table.c.key).where(
+        table.c.instance_uuid.in_(list(values)),
+        table.c.key.in_({key for _, key in wanted}),
+        table.c.deleted == 0,
+    )
+    ids = {(row.instance_uuid, row.key): row.id for row in connection.execute(query)}
+    known = [(ids[key], text) for key, text in wanted.items() if key in ids]
+    if known:
+        connection.execute(
+            sa.update(table).where(table.c.id == sa.bindparam("of_row")).values(updated_at=now),
+            [{"of_row": row_id, "value": text} for row_id, text in known],
+        )
+    missing = [(key, text) for key, text in wanted.items() if key not in ids]
+    if missing:
+        connection.execute(
+            sa.insert(table),
+            [
+                {"instance_uuid": uuid, "key": key, "value": text, "created_at": now, "deleted": 0}
+                for (uuid, key), text in missing
+            ],
+        )
+
+
+def delete_system_metadata(
+    connection: sa.Connection, uuids: Sequence[str], keys: Sequence[str], now: datetime.datetime
+) -> None:
+    """Soft-delete keys of instances' system metadata."""
+    table = models.instance_system_metadata
+    connection.execute(
+        sa.update(table)
+        .where(table.c.instance_uuid.in_(uuids), table.c.key.in_(keys), table.c.deleted == 0)
+        .values(deleted=table.c.id, deleted_at=now)
+    )
+
+
+def volumes(connection: sa.Connection, uuids: Sequence[str]) -> list[Volume]:
+    """Return the attached volumes of instances."""
+    table = models.block_device_mapping
+    columns = [table.c[field.name] for field in dataclasses.fields(Volume)]
+    found: list[Volume] = []
+    for batch in _batches(uuids):
+        query = sa.select(*columns).where(
+            table.c.instance_uuid.in_(batch),
+            table.c.destination_type == "volume",
+            table.c.deleted == 0,
+        )
+        found += [Volume(*row) for row in connection.execute(query)]
+    return found
+
+
+def _visible(host: str) -> sa.Select[Any]:
+    return (
+        sa.select(*_COLUMNS)
+        .where(
+            _instances.c.host == host,
+            _instances.c.deleted == 0,
+            sa.or_(_instances.c.hidden.is_(None), _instances.c.hidden.is_(sa.false())),
+        )
+        .order_by(_instances.c.created_at.desc(), _instances.c.id.desc())
+    )
 
 
 def _records(connection: sa.Connection, query: sa.Select[Any]) -> list[Instance]:

@@ -389,3 +389,32 @@ services = _table(
     sa.UniqueConstraint("host", "binary", "deleted", name="uniq_services0host0binary0deleted"),
     sa.Index("services_uuid_idx", "uuid", unique=True),
 )
+
+#: What is soft-deleted together with its instance.
+DEPENDANTS = (
+    instance_info_caches,
+    instance_extra,
+    instance_metadata,
+    instance_system_metadata,
+    instance_faults,
+    block_device_mapping,
+    migrations,
+)
+
+
+def _of_nova(name: str, owner: str) -> sa.TableClause:
+    return sa.table(name, *(sa.column(column) for column in (owner, "id", "deleted", "deleted_at")))
+
+
+#: What Nova has besides in its cell database, of which a delete is all that is needed.
+NOVA_DEPENDANTS = (
+    _of_nova("virtual_interfaces", "instance_uuid"),
+    _of_nova("security_group_instance_association", "instance_uuid"),
+    _of_nova("instance_id_mappings", "uuid"),
+)
+
+#: What Nova deletes for real with an instance.
+NOVA_REMOVED = (
+    sa.table("tags", sa.column("resource_id")),
+    sa.table("console_auth_tokens", sa.column("instance_uuid")),
+)

@@ -49,6 +49,20 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
+class InstanceFacts:
+    """All that is on record of an instance, for whoever tells others of it.
+
+    :param columns: of its row in ``instances``
+    :param flavor: its present flavor's fields; none where it has none that can be read
+    """
+
+    columns: Mapping[str, Any]
+    flavor: Mapping[str, Any]
+    metadata: Mapping[str, str]
+    system_metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceUpdate:
     """New values for one instance, to be written if its states are still as expected.
 
@@ -78,6 +92,60 @@ class NewInstance:
 
 
 @dataclass(frozen=True, slots=True)
+class Migration:
+    """A row of ``migrations``, as far as tasks read it."""
+
+    id: int
+    instance_uuid: str | None
+    status: str | None
+    migration_type: str | None
+    source_compute: str | None
+    dest_compute: str | None
+    source_node: str | None
+    dest_node: str | None
+    created_at: datetime.datetime | None
+    updated_at: datetime.datetime | None
+    deleted: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Resized:
+    """A same-host resize that is done but for its confirmation.
+
+    :param update: of the instance; its values hold the new sizes
+    """
+
+    update: InstanceUpdate
+    node: str
+    #: The vm_state that a revert would bring back.
+    old_vm_state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """A resize whose source has been cleaned up.
+
+    :param vm_state: what the instance is now
+    """
+
+    migration_id: int
+    instance_uuid: str
+    dest_compute: str
+    vm_state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A volume of an instance: a row of ``block_device_mapping``, without its secrets."""
+
+    instance_uuid: str
+    volume_id: str | None
+    device_name: str | None
+    attachment_id: str | None
+    delete_on_termination: bool | None
+
+
+@dataclass(frozen=True, slots=True)
 class ActionStart:
     """An instance action that begins, with its one event."""
 
@@ -90,7 +158,10 @@ class ActionStart:
 
 @dataclass(frozen=True, slots=True)
 class ActionEnd:
-    """How an instance action ended; its action is found by instance and request."""
+    """How an instance action ended; its action is found by instance and request.
+
+    :param error: why it failed; nothing where it succeeded
+    """
 
     instance_uuid: str
     event: str

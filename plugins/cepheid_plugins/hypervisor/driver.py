@@ -22,6 +22,10 @@ class DomainNotFound(HypervisorError):
     """The hypervisor answered that it has no such domain. Nothing else means that."""
 
 
+class BadDefinition(HypervisorError):
+    """A text is not the definition of the domain that it is taken for, or cannot be changed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Domain:
     """A domain in the list of all."""
@@ -39,6 +43,16 @@ class Disk:
     target: str
     #: The file or device behind it; None for a network disk or an empty drive.
     source: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DiskFile:
+    """A disk of a domain that is a file or block device."""
+
+    target: str
+    path: str
+    #: As the definition has it (``raw``, ``qcow2``, ...); what is in the file is not asked.
+    format: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +115,48 @@ class Hypervisor(abc.ABC):
     @abc.abstractmethod
     def resume(self, uuid: str) -> None:
         """Let a paused guest go on."""
+
+    @abc.abstractmethod
+    def definition(self, uuid: str) -> str:
+        """Return what a domain is started from next: its persistent XML, secrets included."""
+
+    @abc.abstractmethod
+    def define(self, xml: str) -> None:
+        """Define a domain, or replace its definition; a running guest goes on as it is."""
+
+    @abc.abstractmethod
+    def undefine(self, uuid: str) -> None:
+        """Forget a domain that is off, with its managed save, NVRAM, snapshots' and checkpoints'
+        metadata; one that is gone already is fine.
+
+        :raises HypervisorError: it is not off
+        """
+
+    @abc.abstractmethod
+    def disk_files(self, uuid: str) -> list[DiskFile]:
+        """Return the disks of the definition that are files, in its order."""
+
+    @abc.abstractmethod
+    def is_rescue(self, uuid: str) -> bool:
+        """Tell whether the definition boots from the files of a rescue."""
+
+    @abc.abstractmethod
+    def define_rescue(self, uuid: str, path: str) -> None:
+        """Let a domain boot from a qcow2 file next; its own disks stay attached."""
+
+    @abc.abstractmethod
+    def define_resized(self, uuid: str, vcpus: int, memory_mib: int) -> None:
+        """Give a domain another number of virtual CPUs and another memory at its next start.
+
+        :raises BadDefinition: its CPUs are laid out in a topology
+        """
+
+    @abc.abstractmethod
+    def define_as(self, uuid: str, xml: str) -> None:
+        """Define the domain `uuid` by a text that was kept.
+
+        :raises BadDefinition: it is another domain's, or no definition
+        """
 
     @abc.abstractmethod
     def check(self) -> None:

@@ -21,6 +21,7 @@ from defusedxml import ElementTree
 from cepheid import concurrency, errors
 from cepheid_plugins.compute import power_state
 from cepheid_plugins.hypervisor import driver, opts
+from cepheid_plugins.hypervisor.definition import XmlHypervisor
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
@@ -50,11 +51,22 @@ CONNECTION_CODES = (
     libvirt.VIR_ERR_RPC,
 )
 
+#: What is forgotten with a domain; not every driver of libvirt has all of it.
+UNDEFINE_FLAGS = (
+    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+)
+FEWER_UNDEFINE_FLAGS = (
+    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+)
+
 _event_loop_lock = threading.Lock()
 _event_loop_pid: int | None = None
 
 
-class LibvirtHypervisor(driver.Hypervisor):
+class LibvirtHypervisor(XmlHypervisor):
     """The domains behind ``[hypervisor] uri``; connects when it is first asked, and again."""
 
     options = opts.OPTIONS
@@ -134,6 +146,26 @@ class LibvirtHypervisor(driver.Hypervisor):
         domain = self._find(uuid)
         self._on_domain("virDomainResume", domain, domain.resume)
 
+    def definition(self, uuid: str) -> str:
+        domain = self._find(uuid)
+        flags = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
+        xml: str = self._on_domain("virDomainGetXMLDesc", domain, lambda: domain.XMLDesc(flags))
+        return xml
+
+    def define(self, xml: str) -> None:
+        connection = self._connect()
+        self._call("virDomainDefineXML", lambda: connection.defineXML(xml), connection)
+
+    def undefine(self, uuid: str) -> None:
+        try:
+            domain = self._find(uuid)
+            # libvirt would keep a running domain, as one that is not persistent.
+            if self._on_domain("virDomainIsActive", domain, domain.isActive):
+                raise driver.HypervisorError(f"{uuid}: the domain is not off, so it is kept")
+            self._undefine(domain)
+        except driver.DomainNotFound:
+            return
+
     def check(self) -> None:
         self._connect()
 
@@ -146,6 +178,19 @@ class LibvirtHypervisor(driver.Hypervisor):
             self._agent.run_native(connection.close, deadline=5, name="virConnectClose")
         except (libvirt.libvirtError, errors.CallTimeout) as err:
             LOG.debug("Closing %s: %s", self._uri, err)
+
+    def _undefine(self, domain: Any) -> None:
+        name = "virDomainUndefineFlags"
+        try:
+            self._on_domain(name, domain, lambda: domain.undefineFlags(UNDEFINE_FLAGS))
+        except driver.HypervisorError as err:
+            cause = err.__cause__
+            if (
+                not isinstance(cause, libvirt.libvirtError)
+                or cause.get_error_code() != libvirt.VIR_ERR_INVALID_ARG
+            ):
+                raise
+            self._on_domain(name, domain, lambda: domain.undefineFlags(FEWER_UNDEFINE_FLAGS))
 
     def _details_of(self, domain: Any) -> driver.DomainDetails:
         info = self._on_domain("virDomainGetInfo", domain, lambda: domain.info())

@@ -48,7 +48,7 @@ class CheckInstanceBuildTime(cepheid.Task):
         timeout_seconds = self.conf.instance_build_timeout
         if timeout_seconds == 0:
             return
-        building = self.database.building_instances(self.agent.host)
+        building = self.database.instances_in_vm_state(self.agent.host, vm_states.BUILDING)
         context.count("instances", len(building))
         for row in building:
             if row.created_at is None:

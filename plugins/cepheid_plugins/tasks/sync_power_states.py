@@ -18,7 +18,7 @@ import cepheid
 from cepheid.periodic_task import periodic_task
 from cepheid.run import Change, RunContext
 from cepheid_plugins.compute import opts, power_state, vm_states
-from cepheid_plugins.compute.operations import InstanceOperations
+from cepheid_plugins.compute.power import PowerOperations
 from cepheid_plugins.database.records import Instance, InstanceUpdate
 from cepheid_plugins.hypervisor import driver
 
@@ -118,7 +118,7 @@ class SyncPowerStates(cepheid.Task):
         super().__init__(agent)
         self.database = agent.driver("database")
         self.hypervisor = agent.driver("hypervisor")
-        self.operations = InstanceOperations(agent)
+        self.operations = PowerOperations(agent)
 
     @periodic_task(spacing=600, run_immediately=True)
     def sync_power_states(self, context: RunContext) -> None:

@@ -43,7 +43,7 @@ def test_builds_come_newest_first(world):
     now = world.clock.utcnow()
     for number, minute in ((1, 5), (2, 7), (3, 6)):
         world.add(number, vm_state="building", created_at=now.replace(minute=minute))
-    rows = world.database.building_instances("host1")
+    rows = world.database.instances_in_vm_state("host1", "building")
     assert [row.uuid for row in rows] == [uuid_of(2), uuid_of(3), uuid_of(1)]
 
 

@@ -125,14 +125,14 @@ def test_a_row_destroyed_meanwhile_is_left_alone_and_the_next_one_is_handled(
 ):
     building(world, 1, 60)
     building(world, 2, 60)
-    read = world.database.building_instances
+    read = world.database.instances_in_vm_state
 
-    def read_then_lose(host):
-        rows = read(host)
+    def read_then_lose(*asked):
+        rows = read(*asked)
         world.update(1, deleted=1)
         return rows
 
-    monkeypatch.setattr(world.database, "building_instances", read_then_lose)
+    monkeypatch.setattr(world.database, "instances_in_vm_state", read_then_lose)
     run = world.agent.run(task)
     assert run.counters == {"instances": 2, "done": 1, "raced": 1}
     assert world.row(1).vm_state == "building"
@@ -141,14 +141,14 @@ def test_a_row_destroyed_meanwhile_is_left_alone_and_the_next_one_is_handled(
 
 def test_an_instance_whose_build_ended_meanwhile_is_left_alone(world, task, monkeypatch):
     building(world, 1, 60, task_state="spawning")
-    read = world.database.building_instances
+    read = world.database.instances_in_vm_state
 
-    def read_then_finish(host):
-        rows = read(host)
+    def read_then_finish(*asked):
+        rows = read(*asked)
         world.update(1, vm_state="active", task_state=None)
         return rows
 
-    monkeypatch.setattr(world.database, "building_instances", read_then_finish)
+    monkeypatch.setattr(world.database, "instances_in_vm_state", read_then_finish)
     run = world.agent.run(task)
     assert run.counters["raced"] == 1
     assert world.row(1).vm_state == "active"
@@ -188,6 +188,6 @@ def test_nova_conf_sets_the_timeout(tmp_path):
 
 def test_decides_on_records_alone(world):
     building(world, 1, 100)
-    rows = world.database.building_instances("host1")
+    rows = world.database.instances_in_vm_state("host1", "building")
     assert overdue_builds(rows, world.clock.utcnow(), 99) == rows
     assert overdue_builds(rows, world.clock.utcnow(), 100) == []

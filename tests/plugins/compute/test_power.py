@@ -5,8 +5,9 @@ import pytest
 
 from cepheid.errors import CepheidError
 from cepheid.run import Raced, Run
-from cepheid_plugins.compute.operations import InstanceOperations, NotPossible
+from cepheid_plugins.compute.operations import NotPossible
 from cepheid_plugins.compute.opts import OPTIONS
+from cepheid_plugins.compute.power import PowerOperations
 from cepheid_plugins.database import actions, models
 from cepheid_plugins.database.records import ActionStart, InstanceUpdate
 from cepheid_plugins.hypervisor.driver import HypervisorError
@@ -26,7 +27,7 @@ def world(tmp_path):
 
 @pytest.fixture
 def operations(world):
-    return InstanceOperations(world.agent)
+    return PowerOperations(world.agent)
 
 
 def instances(world):

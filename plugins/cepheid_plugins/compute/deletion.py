@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Soft-deleting, restoring and deleting instances."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cepheid_plugins.compute import power_state, vm_states
+from cepheid_plugins.compute.claims import Outcome, Results
+from cepheid_plugins.compute.kinds import DELETE, RESTORE, SOFT_DELETE
+from cepheid_plugins.compute.operations import Operations
+from cepheid_plugins.database.records import Instance
+from cepheid_plugins.storage.instances_path import StorageError
+
+LOG = logging.getLogger(__name__)
+
+
+class DeletionOperations(Operations):
+    """Soft delete, restore, delete."""
+
+    def soft_delete(self, instances: Sequence[Instance], request_id: str) -> Results:
+        """Shut guests down and mark their instances, which can be restored for a time."""
+        timeouts: dict[str, int] = {}
+
+        def prepare(rows: Sequence[Instance]) -> None:
+            timeouts.update(self._shutdown.timeouts([row.uuid for row in rows]))
+
+        def act(claimed: Sequence[Instance], outcome: Outcome) -> None:
+            states, failures = self._shutdown.shut_down(
+                {row.uuid: timeouts[row.uuid] for row in claimed}
+            )
+            outcome.failures.update(failures)
+            outcome.values.update({uuid: {"deleted_at": None} for uuid in failures})
+            for uuid, state in states.items():
+                outcome.values[uuid] = {"vm_state": vm_states.SOFT_DELETED, "power_state": state}
+
+        values = {"deleted_at": self._clock.utcnow()}
+        return self._operate(
+            SOFT_DELETE, instances, request_id, act, prepare=prepare, values=values
+        )
+
+    def restore(self, instances: Sequence[Instance], request_id: str) -> Results:
+        """Take soft-deleted instances back, and start their guests."""
+
+        def act(claimed: Sequence[Instance], outcome: Outcome) -> None:
+            self._each(claimed, outcome, self._restore_one)
+
+        return self._operate(RESTORE, instances, request_id, act)
+
+    def delete(self, instances: Sequence[Instance], request_id: str) -> Results:
+        """Delete instances for good: domain, files, and the row with all that hangs on it.
+
+        Once it has begun, an instance is claimed until it is gone: an interrupted deletion is
+        carried on with and never given back. Volumes stay with the service they came from; their
+        records are deleted with the instance.
+        """
+
+        def act(claimed: Sequence[Instance], outcome: Outcome) -> None:
+            self._each(claimed, outcome, self._delete_one)
+            outcome.destroyed.update(outcome.values)
+
+        return self._operate(DELETE, instances, request_id, act)
+
+    def _restore_one(self, row: Instance) -> Mapping[str, Any]:
+        if self._hypervisor.power_state(row.uuid) != power_state.RUNNING:
+            self._hypervisor.start(row.uuid)
+        return {
+            "vm_state": vm_states.ACTIVE,
+            "power_state": self._hypervisor.power_state(row.uuid),
+            "deleted_at": None,
+        }
+
+    def _delete_one(self, row: Instance) -> Mapping[str, Any]:
+        self._destroy_domain(row.uuid)
+        return {
+            "vm_state": vm_states.DELETED,
+            "power_state": power_state.NOSTATE,
+            "terminated_at": self._clock.utcnow(),
+            "cleaned": int(self._remove_files(row)),
+        }
+
+    def _remove_files(self, row: Instance) -> bool:
+        """Remove an instance's files; tell whether none is left."""
+        try:
+            self._files.remove_instance(row.uuid)
+        except StorageError as err:
+            LOG.warning("%s is deleted, but files of it are left: %s", row.uuid, err)
+            return False
+        return True

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Telling whoever listens what is done to instances, as Nova's legacy notifications do.
+
+They go where ``[oslo_messaging_notifications]`` says. Without a driver there, nothing is read,
+built or loaded. Source: Nova's notifications; the fields are those of its
+``compute.instance.*`` payloads.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from oslo_config import cfg
+
+from cepheid_plugins.compute.kinds import Operation
+from cepheid_plugins.database.records import Instance, InstanceFacts
+
+if TYPE_CHECKING:
+    from cepheid.agent import Agent
+
+#: The system metadata that came from the image.
+IMAGE_PREFIX = "image_"
+
+#: As oslo.messaging has it, which is not loaded to find out that it is not needed.
+_GROUP = "oslo_messaging_notifications"
+_DRIVER = cfg.MultiStrOpt("driver", default=[])
+
+
+class Notifications:
+    """The notifications of one agent's operations."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._database = agent.driver("database")
+        self._wanted: tuple[cfg.ConfigOpts, bool] | None = None
+
+    def started(self, operation: Operation, instances: Iterable[Instance], request: str) -> None:
+        """Tell that an operation begins, of each instance that is claimed for it."""
+        self._send(f"{operation.notification}.start", instances, request)
+
+    def ended(self, operation: Operation, instances: Iterable[Instance], request: str) -> None:
+        """Tell that an operation succeeded."""
+        self._send(f"{operation.notification}.end", instances, request)
+
+    def _send(self, event: str, instances: Iterable[Instance], request: str) -> None:
+        uuids = [row.uuid for row in instances]
+        if not uuids or not self._are_wanted():
+            return
+        notifier = self._agent.driver("notifications")
+        facts = self._database.instance_facts(uuids)
+        for uuid in uuids:
+            if uuid in facts:
+                notifier.info(f"compute.instance.{event}", payload(facts[uuid]), request)
+
+    def _are_wanted(self) -> bool:
+        conf = self._agent.conf
+        if self._wanted is None or self._wanted[0] is not conf:
+            self._wanted = (conf, bool(_drivers(conf)))
+        return self._wanted[1]
+
+
+def payload(facts: InstanceFacts) -> dict[str, Any]:
+    """Return what a legacy notification says of an instance."""
+    columns, flavor = facts.columns, facts.flavor
+    root_gb, ephemeral_gb = columns["root_gb"] or 0, columns["ephemeral_gb"] or 0
+    return {
+        "tenant_id": columns["project_id"],
+        "user_id": columns["user_id"],
+        "instance_id": columns["uuid"],
+        "display_name": columns["display_name"],
+        "reservation_id": columns["reservation_id"],
+        "hostname": columns["hostname"],
+        "instance_type": flavor.get("name"),
+        "instance_type_id": columns["instance_type_id"],
+        "instance_flavor_id": flavor.get("flavorid"),
+        "architecture": columns["architecture"],
+        "memory_mb": flavor.get("memory_mb", columns["memory_mb"]),
+        "vcpus": flavor.get("vcpus", columns["vcpus"]),
+        "root_gb": flavor.get("root_gb", root_gb),
+        "ephemeral_gb": flavor.get("ephemeral_gb", ephemeral_gb),
+        "disk_gb": flavor.get("root_gb", root_gb) + flavor.get("ephemeral_gb", ephemeral_gb),
+        "host": columns["host"],
+        "node": columns["node"],
+        "availability_zone": columns["availability_zone"],
+        "cell_name": columns["cell_name"] or "",
+        "created_at": f"{columns['created_at']}+00:00" if columns["created_at"] else "None",
+        **{name: _time(columns[name]) for name in ("launched_at", "terminated_at", "deleted_at")},
+        "image_ref_url": columns["image_ref"] or "",
+        **{name: columns[name] for name in ("os_type", "kernel_id", "ramdisk_id")},
+        "state": columns["vm_state"],
+        "state_description": columns["task_state"] or "",
+        "progress": columns["progress"] or "",
+        **{name: _text(columns[name]) for name in ("access_ip_v4", "access_ip_v6")},
+        "image_meta": {
+            key.removeprefix(IMAGE_PREFIX): value
+            for key, value in facts.system_metadata.items()
+            if key.startswith(IMAGE_PREFIX)
+        },
+        "metadata": dict(facts.metadata),
+    }
+
+
+def _time(value: datetime.datetime | None) -> str:
+    return value.strftime("%Y-%m-%dT%H:%M:%S.%f") if value else ""
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _drivers(conf: cfg.ConfigOpts) -> list[str]:
+    """Return the notification drivers that the configuration's files name."""
+    files = cfg.ConfigOpts()
+    files.register_opt(_DRIVER, group=_GROUP)
+    files([], project="cepheid", default_config_files=conf.config_file or [],
+          default_config_dirs=conf.config_dir or [])  # fmt: skip
+    drivers: list[str] = files[_GROUP].driver
+    return drivers

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Resizing instances on their host, and confirming resizes and cold migrations of any kind.
+
+The files as they were before a resize are in ``<uuid>_resize``, on the source host, until the
+resize is confirmed. A confirmation is handed from the destination's agent to the source's by the
+migration's row: whoever is down finds it there when it is back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cepheid.run import Raced
+from cepheid_plugins.compute import power_state, vm_states
+from cepheid_plugins.compute.claims import Outcome, Results
+from cepheid_plugins.compute.kinds import CONFIRM, RESIZE
+from cepheid_plugins.compute.operations import NotPossible, Operations
+from cepheid_plugins.database.records import (
+    ActionStart,
+    Confirmed,
+    Instance,
+    InstanceUpdate,
+    Migration,
+    Resized,
+)
+from cepheid_plugins.hypervisor.driver import HypervisorError, HypervisorUnavailable
+from cepheid_plugins.storage import qemu_img
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What an instance is to have."""
+
+    vcpus: int
+    memory_mib: int
+    #: Of its first disk; None leaves it as it is.
+    root_gib: int | None = None
+
+
+class ResizeOperations(Operations):
+    """Resize on the same host; confirm."""
+
+    def resize(self, instances: Sequence[Instance], request_id: str, size: Size) -> Results:
+        """Shut guests down, keep a copy of their files, give them their new size.
+
+        They wait for their confirmation then, which removes the copy. A guest that ran is started.
+        """
+        timeouts: dict[str, int] = {}
+
+        def prepare(rows: Sequence[Instance]) -> None:
+            timeouts.update(self._shutdown.timeouts([row.uuid for row in rows]))
+
+        def resize_one(row: Instance) -> Mapping[str, Any]:
+            return self._resize_one(row, size)
+
+        def act(claimed: Sequence[Instance], outcome: Outcome) -> None:
+            _, failures = self._shutdown.shut_down(
+                {row.uuid: timeouts[row.uuid] for row in claimed}
+            )
+            outcome.failures.update(failures)
+            self._each(claimed, outcome, resize_one)
+            self._finish(claimed, outcome)
+
+        return self._operate(RESIZE, instances, request_id, act, prepare=prepare)
+
+    def confirm(
+        self, migrations: Sequence[Migration], instances: Mapping[str, Instance], request_id: str
+    ) -> dict[str, Any]:
+        """Confirm finished resizes to this host.
+
+        Where the source is this host too, that is all of it; elsewhere the agent of the source
+        carries on, see :meth:`carry_on_confirming`.
+
+        :param instances: those of the migrations, by uuid
+        :return: as the other operations, by the instance's uuid
+        """
+        if not migrations:
+            return {}
+        won = self._database.start_confirming(
+            migrations,
+            [
+                ActionStart(
+                    row.instance_uuid or "",
+                    CONFIRM.action,
+                    CONFIRM.event,
+                    request_id,
+                    row.source_compute or "",
+                )
+                for row in migrations
+            ],
+        )
+        results: dict[str, Any] = {
+            row.instance_uuid or "": None if row.id in won else "raced" for row in migrations
+        }
+        here = [
+            row for row in migrations if row.id in won and row.source_compute == self._agent.host
+        ]
+        results.update(self.carry_on_confirming(here, instances))
+        return results
+
+    def carry_on_confirming(
+        self, migrations: Sequence[Migration], instances: Mapping[str, Instance]
+    ) -> dict[str, Any]:
+        """Do what a confirmation has to do on this host, the source; then record it.
+
+        :param migrations: being confirmed, with this host as their source
+        :param instances: those of the migrations, by uuid, on whatever host
+        """
+        if not migrations:
+            return {}
+        outcome = Outcome()
+        rows = [instances[row.instance_uuid or ""] for row in migrations]
+        uuids = [row.uuid for row in rows]
+        requests = self._database.unfinished_actions(uuids, CONFIRM.event, self._agent.host)
+        request_id = next(iter(requests.values()), "")
+        self._notifications.started(CONFIRM, rows, request_id)
+        self._each(rows, outcome, self._clean_source)
+        written = self._database.complete_confirmations(
+            [
+                Confirmed(
+                    row.id,
+                    row.instance_uuid or "",
+                    row.dest_compute or "",
+                    str(outcome.values[row.instance_uuid or ""]["vm_state"]),
+                )
+                for row in migrations
+                if row.instance_uuid in outcome.values
+            ]
+        )
+        for uuid in outcome.values.keys() - written:
+            outcome.failures[uuid] = Raced(f"{uuid}: its row changed during the confirmation")
+        # A hypervisor that does not answer is asked again in a later pass.
+        self._fail(
+            {u: e for u, e in outcome.failures.items() if _is_final(e)}, migrations, instances
+        )
+        ended = {u: r for u, r in requests.items() if _is_final(outcome.failures.get(u))}
+        self._claims.end_requests(CONFIRM, ended, outcome.failures)
+        self._notifications.ended(
+            CONFIRM, [row for row in rows if row.uuid not in outcome.failures], request_id
+        )
+        return {uuid: outcome.failures.get(uuid) for uuid in uuids}
+
+    def _resize_one(self, row: Instance, size: Size) -> Mapping[str, Any]:
+        files = self._files
+        before = f"{row.uuid}_resize"
+        # The instance's own directory stays the live one throughout; a copy that an earlier try
+        # has left is older than it.
+        if files.exists(row.uuid):
+            files.remove(before)
+            files.copy(row.uuid, before)
+        self._hypervisor.define_resized(row.uuid, size.vcpus, size.memory_mib)
+        values = {"memory_mb": size.memory_mib, "vcpus": size.vcpus, "root_gb": row.root_gb or 0}
+        if size.root_gib is not None:
+            disks = self._hypervisor.disk_files(row.uuid)
+            if not disks:
+                raise NotPossible("it has no disk that is a file")
+            qemu_img.resize(disks[0].path, disks[0].format, size.root_gib * 2**30)
+            values["root_gb"] = size.root_gib
+        state = power_state.SHUTDOWN
+        if row.vm_state == vm_states.ACTIVE:
+            if self._hypervisor.power_state(row.uuid) != power_state.RUNNING:
+                self._hypervisor.start(row.uuid)
+            state = self._hypervisor.power_state(row.uuid)
+        return {"vm_state": vm_states.RESIZED, "power_state": state, **values}
+
+    def _finish(self, claimed: Sequence[Instance], outcome: Outcome) -> None:
+        """Write what was resized: instance, flavors and migration in one transaction."""
+        node = self._hypervisor.name if outcome.values else ""
+        rows = [
+            Resized(
+                InstanceUpdate(
+                    row.uuid,
+                    row.vm_state,
+                    RESIZE.task_state,
+                    {"task_state": None, **outcome.values[row.uuid]},
+                ),
+                node,
+                row.vm_state or "",
+            )
+            for row in claimed
+            if row.uuid in outcome.values
+        ]
+        written = self._database.finish_resizes(self._agent.host, rows)
+        for row in rows:
+            uuid = row.update.uuid
+            if uuid in written:
+                outcome.recorded.add(uuid)
+            else:
+                outcome.failures[uuid] = Raced(f"{uuid}: its row changed during the resize")
+        outcome.values.clear()
+
+    def _clean_source(self, row: Instance) -> Mapping[str, Any]:
+        """Remove what is left of an instance on the source of its resize."""
+        if row.host != self._agent.host:
+            self._forget_moved_domain(row)
+        self._files.remove(f"{row.uuid}_resize")
+        is_off = row.power_state == power_state.SHUTDOWN
+        return {"vm_state": vm_states.STOPPED if is_off else vm_states.ACTIVE}
+
+    def _forget_moved_domain(self, row: Instance) -> None:
+        """Forget the domain that stayed here when its instance moved; a running one is not it."""
+        domains = self._hypervisor.domains()
+        if row.uuid in domains and domains[row.uuid].power_state not in power_state.OFF:
+            raise HypervisorError(
+                f"{row.uuid} is on {row.host} by its row, and its domain runs here: nothing of it "
+                "is removed. Find out where the guest belongs."
+            )
+        if row.uuid in domains:
+            self._hypervisor.undefine(row.uuid)
+
+    def _fail(
+        self,
+        failures: Mapping[str, Exception],
+        migrations: Sequence[Migration],
+        instances: Mapping[str, Instance],
+    ) -> None:
+        """Set migrations and their instances to error, as Nova does."""
+        failed = {uuid: err for uuid, err in failures.items() if not isinstance(err, Raced)}
+        if not failed:
+            return
+        ids = [row.id for row in migrations if row.instance_uuid in failed]
+        self._database.set_migration_status(ids, "confirming", "error")
+        for host in sorted({instances[uuid].host or "" for uuid in failed}):
+            self._database.update_instances(
+                host,
+                [
+                    InstanceUpdate(uuid, vm_states.RESIZED, None, {"vm_state": vm_states.ERROR})
+                    for uuid in failed
+                    if instances[uuid].host == host
+                ],
+            )
+        self._claims.add_faults(failed)
+
+
+def _is_final(err: Exception | None) -> bool:
+    return not isinstance(err, HypervisorUnavailable)

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shelving instances: their disks are put by, and later removed from the host (offloaded).
+
+Nova keeps a shelved instance's disk as an image of its image service. Without Nova they are kept
+in ``[compute] shelved_path``, a directory for each instance: its domain's definition, and each
+disk as qcow2.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cepheid_plugins.compute import power_state, vm_states
+from cepheid_plugins.compute.claims import Outcome, Results
+from cepheid_plugins.compute.kinds import OFFLOAD, SHELVE, UNSHELVE
+from cepheid_plugins.compute.operations import NotPossible, Operations
+from cepheid_plugins.database.records import Instance
+from cepheid_plugins.storage import qemu_img
+from cepheid_plugins.storage.instances_path import InstancesPath
+
+DEFINITION = "domain.xml"
+
+#: System metadata of a shelved instance. Source: Nova.
+SHELVED_AT = "shelved_at"
+SHELVED_IMAGE_ID = "shelved_image_id"
+SHELVED_HOST = "shelved_host"
+
+
+class ShelvingOperations(Operations):
+    """Shelve, offload, unshelve."""
+
+    def shelve(self, instances: Sequence[Instance], request_id: str) -> Results:
+        """Shut guests down and put copies of their disks by."""
+        timeouts: dict[str, int] = {}
+
+        def prepare(rows: Sequence[Instance]) -> None:
+            os.makedirs(self._agent.conf.compute.shelved_path, mode=0o700, exist_ok=True)
+            timeouts.update(self._shutdown.timeouts([row.uuid for row in rows]))
+
+        def act(claimed: Sequence[Instance], outcome: Outcome) -> None:
+            states, failures = self._shutdown.shut_down(
+                {row.uuid: timeouts[row.uuid] for row in claimed}
+            )
+            outcome.failures.update(failures)
+            self._each(claimed, outcome, self._put_by)
+            for uuid in outcome.values:
+                outcome.values[uuid]["power_state"] = states[uuid]
+            self._database.set_system_metadata(
+                {
+                    uuid: {
+                        SHELVED_AT: self._clock.utcnow().isoformat(timespec="microseconds"),
+                        SHELVED_IMAGE_ID: uuid,
+                        SHELVED_HOST: self._agent.host,
+                    }
+                    for uuid in outcome.values
+                }
+            )
+
+        return self._operate(SHELVE, instances, request_id, act, prepare=prepare)
+
+    def offload(self, instances: Sequence[Instance], request_id: str) -> Results:
+        """Remove shelved instances' domains and files from this host, which has them no longer.
+
+        Once it has begun, an instance is claimed until it is done.
+        """
+        images: dict[str, str] = {}
+        on_volumes: set[str] = set()
+
+        def prepare(rows: Sequence[Instance]) -> None:
+            uuids = [row.uuid for row in rows]
+            images.update(self._database.system_metadata(uuids, SHELVED_IMAGE_ID))
+            on_volumes.update(v.instance_uuid for v in self._database.volumes(uuids))
+
+        def offload_one(row: Instance) -> Mapping[str, Any]:
+            self._require_copy(row, images.get(row.uuid, ""), row.uuid in on_volumes)
+            self._destroy_domain(row.uuid)
+            self._files.remove_instance(row.uuid)
+            return {
+                "vm_state": vm_states.SHELVED_OFFLOADED,
+                "power_state": power_state.SHUTDOWN,
+                **dict.fromkeys(("host", "node", "availability_zone", "compute_id", "launched_on")),
+            }
+
+        def act(claimed: Sequence[Instance], outcome: Outcome) -> None:
+            self._each(claimed, outcome, offload_one)
+
+        return self._operate(OFFLOAD, instances, request_id, act, prepare=prepare)
+
+    def unshelve(self, instances: Sequence[Instance], request_id: str) -> Results:
+        """Bring shelved instances back to this host, which put their disks by, and start them."""
+
+        def act(claimed: Sequence[Instance], outcome: Outcome) -> None:
+            self._each(claimed, outcome, self._bring_back)
+            for uuid in outcome.failures:
+                # Whatever is here of it, it is this host's again.
+                outcome.values[uuid] = {"vm_state": vm_states.SHELVED}
+
+        results: Results = {}
+        for host in (self._agent.host, None):
+            results.update(
+                self._operate(
+                    UNSHELVE,
+                    [row for row in instances if row.host == host],
+                    request_id,
+                    act,
+                    prepare=self._require_shelf,
+                    values={"host": self._agent.host, "node": self._hypervisor.name},
+                    claimed_from=host,
+                )
+            )
+        return results
+
+    @property
+    def _shelf(self) -> InstancesPath:
+        return InstancesPath(self._agent.conf.compute.shelved_path, "shelved_path")
+
+    def _put_by(self, row: Instance) -> Mapping[str, Any]:
+        shelf, partial = self._shelf, f"{row.uuid}_part"
+        shelf.remove(partial)
+        shelf.make(partial)
+        shelf.write(partial, DEFINITION, self._hypervisor.definition(row.uuid).encode())
+        for disk in self._hypervisor.disk_files(row.uuid):
+            copy = shelf.file_path(partial, f"{disk.target}.qcow2")
+            qemu_img.convert(disk.path, disk.format, copy)
+        # What is there already is of an earlier try; the guest may have gone on since.
+        shelf.remove(row.uuid)
+        shelf.rename(partial, row.uuid)
+        return {"vm_state": vm_states.SHELVED}
+
+    def _require_copy(self, row: Instance, image: str, is_on_volumes: bool) -> None:
+        """See that what is removed is not the only copy."""
+        if image == row.uuid:
+            if DEFINITION not in self._shelf.files(row.uuid):
+                raise NotPossible(
+                    f"its disks are not in {self._shelf.path}/{row.uuid}; they are kept here"
+                )
+        elif not image and not is_on_volumes:
+            raise NotPossible("no image of its disks is on record; they are kept here")
+
+    def _require_shelf(self, rows: Sequence[Instance]) -> None:
+        defined = self._hypervisor.domains()
+        for row in rows:
+            if row.uuid not in defined and DEFINITION not in self._shelf.files(row.uuid):
+                raise NotPossible(
+                    f"{row.uuid}: its disks are not in {self._shelf.path}/{row.uuid} on this host."
+                )
+
+    def _bring_back(self, row: Instance) -> Mapping[str, Any]:
+        shelf, files = self._shelf, self._files
+        saved = shelf.read(row.uuid, DEFINITION)
+        if saved is not None and row.uuid not in self._hypervisor.domains():
+            self._hypervisor.define_as(row.uuid, saved.decode())
+        for disk in self._hypervisor.disk_files(row.uuid):
+            copy = f"{disk.target}.qcow2"
+            if os.path.exists(disk.path):
+                continue
+            if copy not in shelf.files(row.uuid):
+                raise NotPossible(
+                    f"its disk {disk.path} is missing, and so is {copy} of its copies"
+                )
+            directory, name = os.path.split(disk.path)
+            if directory != os.path.join(files.path, row.uuid):
+                raise NotPossible(f"its disk {disk.path} is missing, and not one of ours to make")
+            files.make(row.uuid)
+            files.unlink(row.uuid, f"{name}.part")
+            qemu_img.convert(
+                shelf.file_path(row.uuid, copy),
+                "qcow2",
+                files.file_path(row.uuid, f"{name}.part"),
+                disk.format,
+            )
+            files.complete(row.uuid, f"{name}.part", name)
+        if self._hypervisor.power_state(row.uuid) != power_state.RUNNING:
+            self._hypervisor.start(row.uuid)
+        shelf.remove(row.uuid)
+        return {"vm_state": vm_states.ACTIVE, "power_state": power_state.RUNNING}

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Definitions of domains: what is read from them, and how they are changed.
+
+Source: libvirt's domain XML format.
+"""
+
+from __future__ import annotations
+
+import uuid as uuids
+from typing import Any
+
+from lxml import etree
+
+from cepheid_plugins.hypervisor.driver import BadDefinition, DiskFile, Hypervisor
+
+#: What the files of a rescue are called. Source: Nova's libvirt driver.
+RESCUE_SUFFIX = ".rescue"
+
+
+def check(text: str, uuid: str) -> None:
+    """See that a definition is that of the domain `uuid`.
+
+    :raises BadDefinition: it is another's, or no definition
+    """
+    found = (_parse(text).findtext("uuid") or "").strip()
+    if found != uuid:
+        raise BadDefinition(f"This is the definition of domain {found or '(none)'}, not of {uuid}.")
+
+
+def disk_files(text: str) -> list[DiskFile]:
+    """Return the disks that are files or block devices, in the order of the definition.
+
+    :raises BadDefinition: it cannot be read
+    """
+    found = []
+    for disk in _disks(_parse(text)):
+        source, driver = disk.find("source"), disk.find("driver")
+        path = None if source is None else source.get("file") or source.get("dev")
+        if path:
+            image_format = "raw" if driver is None else driver.get("type", "raw")
+            found.append(DiskFile(disk.find("target").get("dev"), path, image_format))
+    return found
+
+
+def is_rescue(text: str) -> bool:
+    """Tell whether a domain boots from the files of a rescue.
+
+    :raises BadDefinition: it cannot be read
+    """
+    root = _parse(text)
+    sources = [
+        source.get(attribute)
+        for source in root.iterfind("./devices/disk/source")
+        for attribute in ("file", "dev", "name")
+    ]
+    kernel = [root.findtext(f"./os/{name}") for name in ("kernel", "initrd")]
+    return any(name and name.strip().endswith(RESCUE_SUFFIX) for name in sources + kernel)
+
+
+def with_rescue_disk(text: str, path: str) -> str:
+    """Return the definition that boots from a qcow2 file; the guest's own disks stay attached.
+
+    :raises BadDefinition: it cannot be read
+    """
+    root = _parse(text)
+    disks = _disks(root)
+    first = disks[0].find("target") if disks else None
+    bus = "virtio" if first is None else first.get("bus", "virtio")
+    prefix = "vd" if first is None else first.get("dev", "vda")[:2]
+    taken = {target.get("dev") for target in root.iterfind("./devices/disk/target")}
+    target = next(
+        name for name in (prefix + chr(letter) for letter in range(97, 123)) if name not in taken
+    )
+    # Boot order is either of the whole machine or of each device.
+    for boot in [*root.iterfind("./os/boot"), *root.iterfind("./devices/*/boot")]:
+        boot.getparent().remove(boot)
+    for direct in ("kernel", "initrd", "cmdline"):
+        for element in root.findall(f"./os/{direct}"):
+            element.getparent().remove(element)
+    disk = etree.Element("disk", type="file", device="disk")
+    etree.SubElement(disk, "driver", name="qemu", type="qcow2")
+    etree.SubElement(disk, "source", file=path)
+    etree.SubElement(disk, "target", dev=target, bus=bus)
+    etree.SubElement(disk, "boot", order="1")
+    root.find("devices").append(disk)
+    return _text(root)
+
+
+def resized(text: str, vcpus: int, memory_mib: int) -> str:
+    """Return the definition with another number of virtual CPUs and another memory.
+
+    :raises BadDefinition: it cannot be read, or its CPUs are laid out in a topology
+    """
+    root = _parse(text)
+    vcpu = root.find("vcpu")
+    if vcpu is None:
+        vcpu = etree.SubElement(root, "vcpu")
+    if int(vcpu.text or 1) != vcpus and (
+        root.find("./cpu/topology") is not None or root.find("./cpu/numa") is not None
+    ):
+        raise BadDefinition(
+            "The domain's CPUs are laid out (cpu/topology or cpu/numa); change it with virsh edit."
+        )
+    vcpu.text = str(vcpus)
+    vcpu.attrib.pop("current", None)
+    for name in ("memory", "currentMemory"):
+        element = root.find(name)
+        if element is None:
+            element = etree.SubElement(root, name)
+        element.text = str(memory_mib)
+        element.set("unit", "MiB")
+    return _text(root)
+
+
+class XmlHypervisor(Hypervisor):
+    """What the contract says of definitions, for drivers that have them as libvirt's XML."""
+
+    def disk_files(self, uuid: str) -> list[DiskFile]:
+        return disk_files(self.definition(uuid))
+
+    def is_rescue(self, uuid: str) -> bool:
+        return is_rescue(self.definition(uuid))
+
+    def define_rescue(self, uuid: str, path: str) -> None:
+        self.define(with_rescue_disk(self.definition(uuid), path))
+
+    def define_resized(self, uuid: str, vcpus: int, memory_mib: int) -> None:
+        self.define(resized(self.definition(uuid), vcpus, memory_mib))
+
+    def define_as(self, uuid: str, xml: str) -> None:
+        check(xml, uuid)
+        self.define(xml)
+
+
+def _disks(root: Any) -> list[Any]:
+    return [
+        disk
+        for disk in root.iterfind("./devices/disk")
+        if disk.get("device", "disk") in ("disk", "lun") and disk.find("target") is not None
+    ]
+
+
+def _parse(text: str) -> Any:
+    parser = etree.XMLParser(resolve_entities=False, no_network=True, remove_blank_text=True)
+    try:
+        root = etree.fromstring(text.encode(), parser)
+        uuids.UUID(root.findtext("uuid"))
+    except (etree.XMLSyntaxError, ValueError, TypeError, AttributeError) as err:
+        raise BadDefinition(f"This is not the definition of a domain: {err}.") from err
+    if root.tag != "domain":
+        raise BadDefinition(f"This is not the definition of a domain, but a {root.tag}.")
+    return root
+
+
+def _text(root: Any) -> str:
+    text: str = etree.tostring(root, pretty_print=True, encoding="unicode")
+    return text

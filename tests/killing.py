@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Killing an operation between two of its steps: nothing runs after that, no clean-up either."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cepheid_plugins.database.driver import Database
+from cepheid_plugins.storage import qemu_img
+from cepheid_plugins.storage.instances_path import InstancesPath
+
+#: What changes the world.
+HYPERVISOR = ("shutdown", "power_off", "start", "define", "undefine")
+FILES = ("make", "write", "complete", "unlink", "rename", "copy", "remove")
+DATABASE = (
+    "begin",
+    "update_instances",
+    "destroy_instances",
+    "set_system_metadata",
+    "finish_resizes",
+    "start_confirming",
+    "complete_confirmations",
+    "end_actions",
+    "add_faults",
+)
+QEMU_IMG = ("convert", "resize")
+
+
+class Killed(SystemExit):
+    """The process is no more."""
+
+
+class Steps:
+    """Counts the steps that change something; from a given one on, none is carried out.
+
+    :param hypervisor: the fake one
+    :param last: how many steps are carried out; None for all
+    """
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, hypervisor: Any, last: int | None = None
+    ) -> None:
+        self.taken: list[str] = []
+        self._last = last
+        for owner, names in (
+            (type(hypervisor), HYPERVISOR),
+            (InstancesPath, FILES),
+            (Database, DATABASE),
+            (qemu_img, QEMU_IMG),
+        ):
+            for name in names:
+                monkeypatch.setattr(owner, name, self._counted(getattr(owner, name), name))
+
+    @property
+    def killed(self) -> bool:
+        """Whether there were more steps than were carried out."""
+        return self._last is not None and len(self.taken) > self._last
+
+    def _counted(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def step(*arguments: Any, **named: Any) -> Any:
+            self.taken.append(name)
+            if self.killed:
+                raise Killed(name)
+            return function(*arguments, **named)
+
+        return step
