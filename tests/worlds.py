@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime
+import subprocess
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,9 +13,11 @@ from xml.sax.saxutils import escape
 
 import sqlalchemy as sa
 
+from cepheid_plugins.compute import opts as compute_opts
 from cepheid_plugins.compute import power_state
-from cepheid_plugins.database import models
+from cepheid_plugins.database import flavors, models
 from cepheid_plugins.database.driver import Database
+from cepheid_plugins.database.records import NewInstance
 from cepheid_plugins.hypervisor import opts as hypervisor_opts
 from tests.fake_agent import FakeAgent, FakeClock
 from tests.fakes import FakeHypervisor
@@ -146,3 +149,38 @@ def fake_world(path: Path, states: dict[int, int | None], **options: Any) -> Wor
     """Return a world with fake domains: their power states by number."""
     domains = [(uuid_of(n), f"guest-{n}", state) for n, state in states.items()]
     return World(path, FakeHypervisor(domains), **options)
+
+
+def disk_world(path: Path, numbers: Iterable[int], **options: Any) -> World:
+    """Return a world with running fake domains, each with a real disk, flavor and network cache."""
+    world = fake_world(path, dict.fromkeys(numbers, power_state.RUNNING), **options)
+    world.agent.conf.register_opts(compute_opts.OPTIONS, group="compute")
+    (path / "instances").mkdir()
+    for number in numbers:
+        add_with_disk(world, number)
+    return world
+
+
+def add_with_disk(world: World, number: int, **columns: Any) -> str:
+    """Insert an instance as ``cepheid instance adopt`` would, whose domain has a disk of 1 MiB."""
+    uuid = world.add(number, vcpus=1, memory_mb=128, root_gb=0, ephemeral_gb=0, **columns)
+    new = NewInstance(uuid, f"guest-{number}", "host1", "node1", "active", 1, 1, 128, 0)
+    with world.engine.begin() as connection:
+        common = {"instance_uuid": uuid, "deleted": 0}
+        connection.execute(
+            sa.insert(models.instance_extra).values(flavor=flavors.of_new(new), **common)
+        )
+        connection.execute(
+            sa.insert(models.instance_info_caches).values(network_info="[]", **common)
+        )
+    directory = world.path / "instances" / uuid
+    directory.mkdir()
+    disk = directory / "disk"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", disk, "1M"], check=True)
+    world.hypervisor.definitions[uuid] = (
+        f"<domain type='test'><name>guest-{number}</name><uuid>{uuid}</uuid>"
+        "<memory unit='MiB'>128</memory><vcpu>1</vcpu><os><type>hvm</type></os><devices>"
+        "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/>"
+        f"<source file='{disk}'/><target dev='vda' bus='virtio'/></disk></devices></domain>"
+    )
+    return uuid

@@ -162,8 +162,45 @@ def test_instances_are_stopped_and_started_and_rebooted(adopted):
 
 def test_an_operation_that_is_not_possible_is_refused(adopted):
     line = refused(adopted, "instance", "start", "guest-0")
-    assert "cannot be asked to start: vm_state active" in line
+    assert "cannot be asked to start: its vm_state is active" in line
     assert "no instance 'guest-9'" in refused(adopted, "instance", "stop", "guest-9")
+
+
+def test_what_destroys_asks_first_and_takes_silence_for_no(adopted):
+    before = adopted.rows("instance", "list")
+    for verb in ("delete", "offload", "confirm-resize", "reboot", "shelve"):
+        done = adopted.run("instance", verb, "guest-0", check=False)
+        assert done.returncode == 1
+        assert "guest-0" in done.stdout
+        assert "Nothing was done; answer yes, or give --yes." in done.stderr
+    assert adopted.rows("instance", "list") == before
+
+
+def test_an_instance_is_soft_deleted_restored_and_deleted(adopted):
+    (adopted.path / "instances").mkdir()
+    adopted.rows("instance", "soft-delete", "guest-0")
+    assert "soft-delete" in {r["VM state"] for r in adopted.rows("instance", "list")}
+    adopted.rows("instance", "restore", "guest-0")
+    adopted.rows("instance", "delete", "--yes", "guest-0")
+    assert "guest-0" not in {r["Name"] for r in adopted.rows("instance", "list")}
+
+
+def test_an_instance_of_another_host_is_refused(adopted):
+    adopted.conf.write_text(adopted.conf.read_text().replace("host = host1", "host = host2"))
+    line = refused(adopted, "instance", "delete", "--yes", "guest-0")
+    assert "is on host1; this host is host2" in line
+
+
+def test_a_resize_that_nobody_asked_for_is_not_confirmed(adopted):
+    line = refused(adopted, "instance", "confirm-resize", "--yes", "guest-0")
+    assert "no resize of it waits" in line
+
+
+def test_single_domains_are_adopted_by_name(host):
+    host.run("db", "sync")
+    assert "1 domain adopted" in host.run("instance", "adopt", "guest-1").stderr
+    assert [row["Name"] for row in host.rows("instance", "list")] == ["guest-1"]
+    assert "no domain guest-9" in refused(host, "instance", "adopt", "guest-9")
 
 
 # Mistakes.

@@ -47,7 +47,8 @@ class HostAdopt(base.Lister):
         adopted = [change for change in run.changes if change.outcome in ("done", "planned")]
         known = run.counters.get("known", 0)
         self.say(
-            f"{len(adopted)} domains {'would be ' if run.dry_run else ''}adopted, "
+            f"{len(adopted)} domain{'' if len(adopted) == 1 else 's'} "
+            f"{'would be ' if run.dry_run else ''}adopted, "
             f"{known} known already"
         )
         if adopted:

@@ -219,13 +219,11 @@ class InstanceConfirmResize(_Operate):
         by_uuid = {row.uuid: row for row in rows}
 
         def do(rows: list[Instance], request_id: str) -> dict[str, Any]:
-            migrations = agent.driver("database").migrations_of(
-                [row.uuid for row in rows], "finished"
-            )
             missing = errors.CepheidError("no resize of it waits for its confirmation")
-            results: dict[str, Any] = dict.fromkeys(by_uuid, missing)
-            results.update(operations.confirm(migrations, by_uuid, request_id))
-            return results
+            return {
+                **dict.fromkeys(by_uuid, missing),
+                **operations.confirm_instances(rows, request_id),
+            }
 
         self.change(context, self.verb, rows, do)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from cepheid_plugins.compute.claims import Outcome, Results
 from cepheid_plugins.compute.kinds import DELETE, RESTORE, SOFT_DELETE
 from cepheid_plugins.compute.operations import Operations
 from cepheid_plugins.database.records import Instance
+from cepheid_plugins.hypervisor.driver import DomainNotFound
 from cepheid_plugins.storage.instances_path import StorageError
 
 LOG = logging.getLogger(__name__)
@@ -73,13 +75,30 @@ class DeletionOperations(Operations):
         }
 
     def _delete_one(self, row: Instance) -> Mapping[str, Any]:
+        elsewhere = self._disks_elsewhere(row)
         self._destroy_domain(row.uuid)
+        if elsewhere:
+            LOG.warning(
+                "%s is deleted; these disks of it are not in %s and stay: %s",
+                row.uuid,
+                self._files.path,
+                ", ".join(elsewhere),
+            )
         return {
             "vm_state": vm_states.DELETED,
             "power_state": power_state.NOSTATE,
             "terminated_at": self._clock.utcnow(),
             "cleaned": int(self._remove_files(row)),
         }
+
+    def _disks_elsewhere(self, row: Instance) -> list[str]:
+        """Return the disks that are not among the files which are removed."""
+        try:
+            disks = self._hypervisor.disk_files(row.uuid)
+        except DomainNotFound:
+            return []
+        ours = os.path.join(self._files.path, row.uuid, "")
+        return [disk.path for disk in disks if not os.path.realpath(disk.path).startswith(ours)]
 
     def _remove_files(self, row: Instance) -> bool:
         """Remove an instance's files; tell whether none is left."""

@@ -100,6 +100,22 @@ class ResizeOperations(Operations):
         results.update(self.carry_on_confirming(here, instances))
         return results
 
+    def confirm_instances(self, instances: Sequence[Instance], request_id: str) -> Results:
+        """Confirm the finished resizes of instances, and carry on what was interrupted here.
+
+        :return: as the other operations; instances of which no resize waits are not in it
+        """
+        by_uuid = {row.uuid: row for row in instances}
+        interrupted = [
+            row
+            for row in self._database.migrations_of(list(by_uuid), "confirming")
+            if row.source_compute == self._agent.host
+        ]
+        results = self.carry_on_confirming(interrupted, by_uuid)
+        finished = self._database.migrations_of(list(by_uuid), "finished")
+        results.update(self.confirm(finished, by_uuid, request_id))
+        return results
+
     def carry_on_confirming(
         self, migrations: Sequence[Migration], instances: Mapping[str, Instance]
     ) -> dict[str, Any]:

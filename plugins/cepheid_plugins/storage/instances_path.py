@@ -8,6 +8,7 @@ Source: openat(2), unlinkat(2), renameat(2); the layout is Nova's libvirt driver
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ import stat
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from cepheid import errors
 
@@ -222,15 +224,22 @@ class InstancesPath:
             return
         if stat.S_ISDIR(mode):
             assert shutil.rmtree.avoids_symlink_attacks
-            shutil.rmtree(name, dir_fd=directory)
+            shutil.rmtree(name, dir_fd=directory, onerror=_unless_gone)
         else:
-            os.unlink(name, dir_fd=directory)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=directory)
 
     def _give_away(self, directory: int, name: str) -> None:
         """Let what was made belong to whom the directory belongs to, where we are root."""
         owner = os.fstat(directory)
         if os.geteuid() == 0:
             os.chown(name, owner.st_uid, owner.st_gid, dir_fd=directory, follow_symlinks=False)
+
+
+def _unless_gone(function: object, path: str, details: tuple[Any, BaseException, Any]) -> None:
+    """Let somebody else remove the same meanwhile."""
+    if not isinstance(details[1], FileNotFoundError):
+        raise details[1]
 
 
 def _checked(name: str) -> str:

@@ -7,13 +7,11 @@ On real guests, with SIGKILL: tests/functional/test_operations.py.
 import contextlib
 import itertools
 import shutil
-import subprocess
 
 import pytest
 import sqlalchemy as sa
 
 from cepheid.run import Run
-from cepheid_plugins.compute import opts
 from cepheid_plugins.compute.deletion import DeletionOperations
 from cepheid_plugins.compute.power import PowerOperations
 from cepheid_plugins.compute.rescue import RescueOperations
@@ -21,52 +19,15 @@ from cepheid_plugins.compute.resizing import ResizeOperations, Size
 from cepheid_plugins.compute.shelving import ShelvingOperations
 from cepheid_plugins.database import models
 from tests.killing import Killed, Steps
-from tests.worlds import fake_world, uuid_of
+from tests.worlds import disk_world, uuid_of
 
-RUNNING, SHUTDOWN = 1, 4
 NUMBER = 1
 UUID = uuid_of(NUMBER)
-
-
-def definition(path):
-    return (
-        f"<domain type='test'><name>guest-{NUMBER}</name><uuid>{UUID}</uuid>"
-        "<memory unit='MiB'>128</memory><vcpu>1</vcpu><os><type>hvm</type></os><devices>"
-        f"<disk type='file' device='disk'><driver name='qemu' type='qcow2'/>"
-        f"<source file='{path}'/><target dev='vda' bus='virtio'/></disk></devices></domain>"
-    )
-
-
-def make_world(path):
-    """Return a host with one running guest that has a disk of its own."""
-    if path.exists():
-        shutil.rmtree(path)
-    instance = path / "instances" / UUID
-    instance.mkdir(parents=True)
-    world = fake_world(path, {NUMBER: RUNNING})
-    world.agent.conf.register_opts(opts.OPTIONS, group="compute")
-    world.add(NUMBER, vcpus=1, memory_mb=128, root_gb=1, ephemeral_gb=0)
-    with world.engine.begin() as connection:
-        for table in (models.instance_extra, models.instance_info_caches):
-            connection.execute(table.insert().values(instance_uuid=UUID, deleted=0))
-    disk = instance / "disk"
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", disk, "1M"], check=True)
-    world.hypervisor.definitions[UUID] = definition(disk)
-    return world
 
 
 def row(world):
     (found,) = world.database.instances_by_uuid([UUID])
     return found
-
-
-def confirm(world, request):
-    migrations = world.database.migrations_of([UUID], "finished")
-    rows = {UUID: row(world)}
-    operations = ResizeOperations(world.agent)
-    if migrations:
-        return operations.confirm(migrations, rows, request)
-    return operations.carry_on_confirming(world.database.confirming_migrations("host1"), rows)
 
 
 def rescue(world, request):
@@ -88,7 +49,9 @@ OPERATIONS = {
     "resize": lambda world, request: ResizeOperations(world.agent).resize(
         [row(world)], request, Size(2, 256, 1)
     ),
-    "confirm": confirm,
+    "confirm": lambda world, request: ResizeOperations(world.agent).confirm_instances(
+        [row(world)], request
+    ),
     "shelve": lambda world, request: ShelvingOperations(world.agent).shelve([row(world)], request),
     "offload": lambda world, request: ShelvingOperations(world.agent).offload(
         [row(world)], request
@@ -165,7 +128,10 @@ def state(world):
 
 
 def prepared(path, line):
-    world = make_world(path)
+    if path.exists():
+        shutil.rmtree(path)
+    path.mkdir()
+    world = disk_world(path, [NUMBER])
     for name in line[:-1]:
         assert run(world, name) == {UUID: None}
     world.hypervisor.acts.clear()

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Soft delete, restore, delete: what goes, what stays, and in which order."""
+
+import pytest
+import sqlalchemy as sa
+
+from cepheid_plugins.compute.deletion import DeletionOperations
+from cepheid_plugins.compute.operations import NotPossible
+from cepheid_plugins.database import instances, models
+from tests.worlds import disk_world, uuid_of
+
+RUNNING, SHUTDOWN = 1, 4
+UUID = uuid_of(1)
+
+
+@pytest.fixture
+def world(tmp_path):
+    world = disk_world(tmp_path, [1, 2])
+    with world.engine.begin() as connection:
+        for number in (1, 2):
+            owner = {"instance_uuid": uuid_of(number), "deleted": 0}
+            for table in (models.instance_metadata, models.instance_system_metadata):
+                connection.execute(sa.insert(table).values(key="color", value="blue", **owner))
+            connection.execute(
+                sa.insert(models.block_device_mapping).values(
+                    destination_type="volume", volume_id=f"volume-{number}", **owner
+                )
+            )
+    yield world
+    world.close()
+
+
+@pytest.fixture
+def operations(world):
+    return DeletionOperations(world.agent)
+
+
+def rows(world, *numbers):
+    return world.database.instances_by_uuid([uuid_of(number) for number in numbers])
+
+
+def live(world, number):
+    """Return how many live rows hang on an instance, by table."""
+    found = {}
+    with world.engine.connect() as connection:
+        for table in models.DEPENDANTS:
+            owner = table.c[instances.owner_column(table)]
+            query = sa.select(sa.func.count()).where(owner == uuid_of(number), table.c.deleted == 0)
+            found[table.name] = connection.scalar(query)
+    return found
+
+
+def test_deleting_removes_domain_files_and_the_row_with_all_that_hangs_on_it(world, operations):
+    neighbour, before = world.row(2), live(world, 2)
+    assert before["block_device_mapping"] == before["instance_extra"] == 1
+    assert operations.delete(rows(world, 1), "req-1") == {UUID: None}
+    assert list(world.hypervisor.states) == [uuid_of(2)]
+    assert [path.name for path in (world.path / "instances").iterdir()] == [uuid_of(2)]
+    row = world.row(1)
+    assert (row.vm_state, row.task_state, row.power_state) == ("deleted", None, 0)
+    assert (row.deleted, row.cleaned) == (row.id, 1)
+    assert row.deleted_at == row.terminated_at == world.clock.utcnow()
+    assert set(live(world, 1).values()) == {0}
+    # Nothing of the neighbour's is touched.
+    assert (world.row(2), live(world, 2)) == (neighbour, before)
+    (action,) = world.rows(models.instance_actions)
+    assert (action.action, action.message) == ("delete", None)
+
+
+def test_a_disk_outside_of_instances_path_stays_and_is_named(world, operations, caplog):
+    elsewhere = world.path / "pool" / "disk.qcow2"
+    elsewhere.parent.mkdir()
+    elsewhere.write_bytes(b"precious")
+    text = world.hypervisor.definition(UUID)
+    world.hypervisor.definitions[UUID] = text.replace(
+        str(world.path / "instances" / UUID / "disk"), str(elsewhere)
+    )
+    assert operations.delete(rows(world, 1), "req-1") == {UUID: None}
+    assert elsewhere.exists()
+    assert f"and stay: {elsewhere}" in caplog.text
+
+
+def test_d5_an_instance_is_never_deleted_without_what_hangs_on_it(world, operations, monkeypatch):
+    original = instances.owner_column
+
+    def fail_at_the_last(table):
+        if table is models.DEPENDANTS[-1]:
+            raise RuntimeError("the server goes away")
+        return original(table)
+
+    before = live(world, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(instances, "owner_column", fail_at_the_last)
+        with pytest.raises(RuntimeError):
+            operations.delete(rows(world, 1), "req-1")
+    row = world.row(1)
+    assert (row.deleted, row.task_state) == (0, "deleting")
+    assert live(world, 1) == before
+
+
+def test_files_that_cannot_be_removed_leave_a_deleted_row_that_is_not_clean(world, operations):
+    directory = world.path / "instances" / UUID
+    (directory / "disk").rename(world.path / "precious")
+    directory.rmdir()
+    directory.symlink_to(world.path)
+    assert operations.delete(rows(world, 1), "req-1") == {UUID: None}
+    row = world.row(1)
+    assert (row.deleted, row.cleaned) == (row.id, 0)
+    assert (world.path / "precious").exists()
+
+
+def test_a_guest_that_cannot_be_powered_off_keeps_its_files_and_its_row(world, operations):
+    world.hypervisor.stubborn.add(UUID)
+    results = operations.delete(rows(world, 1, 2), "req-1")
+    assert "does not end" in str(results[UUID])
+    assert results[uuid_of(2)] is None
+    row = world.row(1)
+    assert (row.vm_state, row.task_state, row.deleted) == ("active", None, 0)
+    assert (world.path / "instances" / UUID / "disk").exists()
+    assert len(world.rows(models.instance_faults)) == 1
+
+
+def test_a_hypervisor_that_does_not_answer_loses_nothing(world, operations):
+    found = rows(world, 1, 2)
+    world.hypervisor.available = False
+    results = operations.delete(found, "req-1")
+    assert all(isinstance(result, Exception) for result in results.values())
+    assert [world.row(number).deleted for number in (1, 2)] == [0, 0]
+    assert (world.path / "instances" / UUID / "disk").exists()
+
+
+def test_a_soft_deleted_instance_is_shut_down_and_can_be_restored(world, operations):
+    asked_at = world.clock.utcnow()
+    assert operations.soft_delete(rows(world, 1), "req-1") == {UUID: None}
+    row = world.row(1)
+    assert (row.vm_state, row.task_state, row.power_state) == ("soft-delete", None, SHUTDOWN)
+    # The row itself lives; deleted_at is when it was asked to go.
+    assert (row.deleted, row.deleted_at) == (0, asked_at)
+    assert (world.path / "instances" / UUID / "disk").exists()
+    assert operations.restore(rows(world, 1), "req-2") == {UUID: None}
+    row = world.row(1)
+    assert (row.vm_state, row.task_state, row.power_state) == ("active", None, RUNNING)
+    assert row.deleted_at is None
+
+
+def test_a_guest_that_cannot_be_shut_down_is_not_soft_deleted(world, operations):
+    world.hypervisor.deaf.add(UUID)
+    world.hypervisor.stubborn.add(UUID)
+    results = operations.soft_delete(rows(world, 1), "req-1")
+    assert "does not end" in str(results[UUID])
+    row = world.row(1)
+    assert (row.vm_state, row.task_state, row.deleted_at) == ("active", None, None)
+
+
+def test_only_a_soft_deleted_instance_is_restored(world, operations):
+    assert isinstance(operations.restore(rows(world, 1), "req-1")[UUID], NotPossible)
+
+
+def test_an_instance_that_was_restored_meanwhile_is_not_deleted(world, operations):
+    operations.soft_delete(rows(world, 1), "req-1")
+    read_before = rows(world, 1)
+    operations.restore(rows(world, 1), "req-2")
+    assert operations.delete(read_before, "req-3") == {UUID: "raced"}
+    assert world.row(1).deleted == 0
+    assert world.hypervisor.states[UUID] == RUNNING
+    assert (world.path / "instances" / UUID / "disk").exists()
+
+
+def test_set_to_error_writes_the_state_and_a_fault_that_says_why(world, operations):
+    read_before = rows(world, 1, 2)
+    world.update(2, task_state="rebooting")
+    results = operations.set_to_error(read_before, "It has come to nothing.")
+    assert results == {UUID: None, uuid_of(2): "raced"}
+    assert (world.row(1).vm_state, world.row(2).vm_state) == ("error", "active")
+    (fault,) = world.rows(models.instance_faults)
+    assert (fault.instance_uuid, fault.message) == (UUID, "It has come to nothing.")

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shelve, offload, unshelve: nothing leaves the host of which there is no copy."""
+
+import pytest
+import sqlalchemy as sa
+
+from cepheid_plugins.compute.operations import NotPossible
+from cepheid_plugins.compute.shelving import ShelvingOperations
+from cepheid_plugins.database import models
+from tests.worlds import disk_world, uuid_of
+
+RUNNING, SHUTDOWN = 1, 4
+UUID = uuid_of(1)
+
+
+@pytest.fixture
+def world(tmp_path):
+    world = disk_world(tmp_path, [1, 2])
+    yield world
+    world.close()
+
+
+@pytest.fixture
+def operations(world):
+    return ShelvingOperations(world.agent)
+
+
+def rows(world, *numbers):
+    return world.database.instances_by_uuid([uuid_of(number) for number in numbers])
+
+
+def disk(world):
+    return world.path / "instances" / UUID / "disk"
+
+
+def test_shelving_shuts_down_puts_a_copy_by_and_says_where(world, operations):
+    assert operations.shelve(rows(world, 1), "req-1") == {UUID: None}
+    shelved = world.path / "shelved" / UUID
+    assert sorted(path.name for path in shelved.iterdir()) == ["domain.xml", "vda.qcow2"]
+    assert world.hypervisor.states[UUID] == SHUTDOWN
+    assert disk(world).exists()
+    assert (world.row(1).vm_state, world.row(1).host) == ("shelved", "host1")
+    assert world.database.system_metadata([UUID], "shelved_host") == {UUID: "host1"}
+    # As Nova writes it: a naive time, with a fraction of a second or without.
+    assert world.database.system_metadata([UUID], "shelved_at") == {
+        UUID: world.clock.utcnow().isoformat(timespec="microseconds")
+    }
+
+
+def test_offloading_removes_domain_and_files_and_the_instance_is_on_no_host(world, operations):
+    operations.shelve(rows(world, 1), "req-1")
+    assert operations.offload(rows(world, 1), "req-2") == {UUID: None}
+    assert UUID not in world.hypervisor.states
+    assert not disk(world).parent.exists()
+    row = world.row(1)
+    assert (row.vm_state, row.task_state, row.power_state) == ("shelved_offloaded", None, SHUTDOWN)
+    assert (row.host, row.node, row.launched_on, row.deleted) == (None, None, None, 0)
+
+
+def test_an_instance_whose_copy_is_gone_is_not_offloaded(world, operations):
+    operations.shelve(rows(world, 1), "req-1")
+    for path in (world.path / "shelved" / UUID).iterdir():
+        path.unlink()
+    results = operations.offload(rows(world, 1), "req-2")
+    assert isinstance(results[UUID], NotPossible)
+    assert disk(world).exists()
+    assert UUID in world.hypervisor.states
+    assert (world.row(1).vm_state, world.row(1).task_state) == ("shelved", None)
+
+
+def test_an_instance_of_nova_is_offloaded_when_its_image_is_on_record(world, operations):
+    world.update(1, vm_state="shelved", power_state=SHUTDOWN)
+    world.hypervisor.states[UUID] = SHUTDOWN
+    results = operations.offload(rows(world, 1), "req-1")
+    assert "no image" in str(results[UUID])
+    assert disk(world).exists()
+    world.database.set_system_metadata({UUID: {"shelved_image_id": "an-image-of-glance"}})
+    assert operations.offload(rows(world, 1), "req-2") == {UUID: None}
+    assert not disk(world).parent.exists()
+
+
+def test_an_instance_that_boots_from_a_volume_needs_no_image(world, operations):
+    world.update(1, vm_state="shelved", power_state=SHUTDOWN)
+    world.hypervisor.states[UUID] = SHUTDOWN
+    with world.engine.begin() as connection:
+        connection.execute(
+            sa.insert(models.block_device_mapping).values(
+                instance_uuid=UUID,
+                destination_type="volume",
+                source_type="volume",
+                boot_index=0,
+                volume_id="a-volume",
+                deleted=0,
+            )
+        )
+    assert operations.offload(rows(world, 1), "req-1") == {UUID: None}
+
+
+def test_only_a_shelved_instance_is_offloaded(world, operations):
+    results = operations.offload(rows(world, 1), "req-1")
+    assert isinstance(results[UUID], NotPossible)
+    assert disk(world).exists()
+
+
+def test_an_offload_that_the_hypervisor_refuses_leaves_the_files_and_the_others_go_on(
+    world, operations, monkeypatch
+):
+    operations.shelve(rows(world, 1, 2), "req-1")
+    world.hypervisor.states[UUID] = RUNNING
+    world.hypervisor.stubborn.add(UUID)
+    results = operations.offload(rows(world, 1, 2), "req-2")
+    assert "does not end" in str(results[UUID])
+    assert results[uuid_of(2)] is None
+    assert disk(world).exists()
+    assert (world.row(1).vm_state, world.row(1).host) == ("shelved", "host1")
+    assert world.row(2).vm_state == "shelved_offloaded"
+    assert len(world.rows(models.instance_faults)) == 1
+
+
+@pytest.mark.parametrize("offloaded", [False, True])
+def test_an_unshelved_instance_runs_here_again_and_its_copy_is_gone(world, operations, offloaded):
+    before = world.hypervisor.definition(UUID)
+    operations.shelve(rows(world, 1), "req-1")
+    if offloaded:
+        operations.offload(rows(world, 1), "req-2")
+    assert operations.unshelve(rows(world, 1), "req-3") == {UUID: None}
+    assert world.hypervisor.states[UUID] == RUNNING
+    assert world.hypervisor.definition(UUID) == before
+    assert disk(world).exists()
+    assert not (world.path / "shelved" / UUID).exists()
+    row = world.row(1)
+    assert (row.vm_state, row.host, row.node) == ("active", "host1", "node1")
+
+
+def test_what_another_host_put_by_is_not_unshelved_here(world, operations):
+    world.update(1, vm_state="shelved_offloaded", host=None, node=None)
+    world.hypervisor.states[UUID] = SHUTDOWN
+    world.hypervisor.undefine(UUID)
+    (world.path / "shelved").mkdir()
+    with pytest.raises(NotPossible, match="not in"):
+        operations.unshelve(rows(world, 1), "req-1")
+    assert world.row(1).host is None
