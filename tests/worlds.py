@@ -161,6 +161,38 @@ def disk_world(path: Path, numbers: Iterable[int], **options: Any) -> World:
     return world
 
 
+def other_host(world: World, path: Path, states: dict[int, int | None]) -> World:
+    """Return host2 with fake domains: the same inventory and the same clock."""
+    domains = [(uuid_of(n), f"guest-{n}", state) for n, state in states.items()]
+    settings = f"host = host2\n[database]\nconnection = {world.database.url}\n"
+    return World(path, FakeHypervisor(domains), settings=settings, clock=world.clock)
+
+
+def move(world: World, number: int, seconds_ago: float = 0, **columns: Any) -> None:
+    """Let an instance be moved by Nova from this host to host2, which awaits a confirmation.
+
+    :param columns: of the migration
+    """
+    uuid, now = uuid_of(number), world.clock.utcnow()
+    instances = world.path / "instances"
+    if (instances / uuid).exists():
+        (instances / uuid).rename(instances / f"{uuid}_resize")
+    world.hypervisor.states[uuid] = power_state.SHUTDOWN
+    world.update(number, host="host2", node="node2", vm_state="resized", updated_at=now)
+    values = {
+        "instance_uuid": uuid,
+        "status": "finished",
+        "migration_type": "migration",
+        "source_compute": "host1",
+        "dest_compute": "host2",
+        "updated_at": now - datetime.timedelta(seconds=seconds_ago),
+        "deleted": 0,
+        **columns,
+    }
+    with world.engine.begin() as connection:
+        connection.execute(sa.insert(models.migrations).values(values))
+
+
 def add_with_disk(world: World, number: int, **columns: Any) -> str:
     """Insert an instance as ``cepheid instance adopt`` would, whose domain has a disk of 1 MiB."""
     uuid = world.add(number, vcpus=1, memory_mb=128, root_gb=0, ephemeral_gb=0, **columns)

@@ -66,6 +66,10 @@ class Runner:
         """The runs that go on now."""
         return [active.run for active in list(self._active.values())]
 
+    def known_requests(self, request_ids: Iterable[str]) -> set[str]:
+        """Return those requests whose runs are on record here."""
+        return set(self.journal.tasks_of_requests(request_ids))
+
     def ended_requests(self, request_ids: Iterable[str]) -> set[str]:
         """Return those requests whose runs are on record and go on no more, here or elsewhere."""
         ended = set()

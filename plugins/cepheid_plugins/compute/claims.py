@@ -112,6 +112,12 @@ class Claims:
         ended = self._agent.runner.ended_requests(requests.values())
         return {uuid: request for uuid, request in requests.items() if request in ended}
 
+    def going_on(self, requests: Collection[str]) -> set[str]:
+        """Return those requests that runs of this host have made and go on with."""
+        return self._agent.runner.known_requests(requests) - self._agent.runner.ended_requests(
+            requests
+        )
+
     def record(self, operation: Operation, claimed: Sequence[Instance], outcome: Outcome) -> None:
         """Write what became of the instances; with it they are idle again.
 

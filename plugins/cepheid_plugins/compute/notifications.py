@@ -38,13 +38,17 @@ class Notifications:
 
     def started(self, operation: Operation, instances: Iterable[Instance], request: str) -> None:
         """Tell that an operation begins, of each instance that is claimed for it."""
-        self._send(f"{operation.notification}.start", instances, request)
+        self.tell(f"{operation.notification}.start", instances, request)
 
     def ended(self, operation: Operation, instances: Iterable[Instance], request: str) -> None:
         """Tell that an operation succeeded."""
-        self._send(f"{operation.notification}.end", instances, request)
+        self.tell(f"{operation.notification}.end", instances, request)
 
-    def _send(self, event: str, instances: Iterable[Instance], request: str) -> None:
+    def tell(self, event: str, instances: Iterable[Instance], request: str) -> None:
+        """Tell that something happened to instances.
+
+        :param event: what, without ``compute.instance.``
+        """
         uuids = [row.uuid for row in instances]
         if not uuids or not self._are_wanted():
             return

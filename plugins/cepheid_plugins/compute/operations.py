@@ -59,6 +59,15 @@ class Operations:
         """Return the instances whose operation of that kind ended half-way."""
         return set(self._claims.interrupted(operation, instances))
 
+    def free_for(self, operation: Operation, instances: Sequence[Instance]) -> list[Instance]:
+        """Return the instances that nobody works on.
+
+        Those among them whose operation of that kind was ours and ended half-way are carried on
+        with.
+        """
+        interrupted = self.interrupted(operation, instances)
+        return [row for row in instances if row.task_state is None or row.uuid in interrupted]
+
     def set_to_error(
         self, instances: Sequence[Instance], reason: str, task_state: str | None = None
     ) -> Results:

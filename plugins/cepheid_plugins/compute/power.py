@@ -11,7 +11,7 @@ from cepheid_plugins.compute.claims import Outcome, Results
 from cepheid_plugins.compute.kinds import FORCE_STOP, REBOOT, START, STOP
 from cepheid_plugins.compute.operations import Operations
 from cepheid_plugins.database.records import Instance
-from cepheid_plugins.hypervisor.driver import HypervisorError
+from cepheid_plugins.hypervisor.driver import HypervisorError, HypervisorUnavailable
 
 
 class PowerOperations(Operations):
@@ -40,26 +40,38 @@ class PowerOperations(Operations):
         return self._operate(START, instances, request_id, self._start)
 
     def hard_reboot(
-        self, instances: Sequence[Instance], request_id: str, over: Collection[str] = ()
+        self,
+        instances: Sequence[Instance],
+        request_id: str,
+        over: Collection[str] = (),
+        to_be_tried_again: Collection[str] = (),
     ) -> Results:
         """Power guests off at once and start them again.
 
-        One that does not come back is set to error.
+        One that does not come back is set to error. Where the hypervisor does not answer, all
+        keep their states.
 
         :param over: task_states of an earlier reboot that are no obstacle
+        :param to_be_tried_again: uuids of those that keep their states instead
         """
-        return self._operate(REBOOT, instances, request_id, self._reboot, over=over)
+
+        def act(claimed: Sequence[Instance], outcome: Outcome) -> None:
+            self._each(claimed, outcome, self._reboot_one)
+            self._look_whether_running(claimed, outcome)
+            for row in claimed:
+                if row.uuid not in outcome.failures:
+                    continue
+                is_answer = not isinstance(outcome.failures[row.uuid], HypervisorUnavailable)
+                if row.uuid in to_be_tried_again or not is_answer:
+                    outcome.values[row.uuid] = {"task_state": row.task_state}
+                else:
+                    outcome.values[row.uuid] = {"vm_state": vm_states.ERROR}
+
+        return self._operate(REBOOT, instances, request_id, act, over=over)
 
     def _start(self, claimed: Sequence[Instance], outcome: Outcome) -> None:
         self._each(claimed, outcome, self._start_one)
         self._look_whether_running(claimed, outcome)
-
-    def _reboot(self, claimed: Sequence[Instance], outcome: Outcome) -> None:
-        self._each(claimed, outcome, self._reboot_one)
-        self._look_whether_running(claimed, outcome)
-        for row in claimed:
-            if row.uuid in outcome.failures:
-                outcome.values[row.uuid] = {"vm_state": vm_states.ERROR}
 
     def _start_one(self, row: Instance) -> Mapping[str, Any]:
         if self._hypervisor.power_state(row.uuid) != power_state.RUNNING:

@@ -15,7 +15,11 @@ from cepheid_plugins.compute.claims import Outcome, Results
 from cepheid_plugins.compute.kinds import RESCUE, UNRESCUE
 from cepheid_plugins.compute.operations import Operations
 from cepheid_plugins.database.records import Instance
-from cepheid_plugins.hypervisor.driver import DomainNotFound, HypervisorError
+from cepheid_plugins.hypervisor.driver import (
+    DomainNotFound,
+    HypervisorError,
+    HypervisorUnavailable,
+)
 from cepheid_plugins.storage import qemu_img
 from cepheid_plugins.storage.instances_path import InstancesPath, StorageError
 
@@ -56,13 +60,15 @@ class RescueOperations(Operations):
     def unrescue(self, instances: Sequence[Instance], request_id: str) -> Results:
         """Power guests off and boot them as they were before their rescue.
 
-        One with which that fails is set to error, as in Nova.
+        One with which that fails is set to error, as in Nova, unless the hypervisor does not
+        answer: then it stays rescued.
         """
 
         def act(claimed: Sequence[Instance], outcome: Outcome) -> None:
             self._each(claimed, outcome, self._unrescue_one)
-            for uuid in outcome.failures:
-                outcome.values[uuid] = {"vm_state": vm_states.ERROR}
+            for uuid, failure in outcome.failures.items():
+                if not isinstance(failure, HypervisorUnavailable):
+                    outcome.values[uuid] = {"vm_state": vm_states.ERROR}
 
         return self._operate(UNRESCUE, instances, request_id, act)
 

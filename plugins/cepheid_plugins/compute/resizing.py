@@ -8,6 +8,7 @@ migration's row: whoever is down finds it there when it is back.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -115,6 +116,40 @@ class ResizeOperations(Operations):
         finished = self._database.migrations_of(list(by_uuid), "finished")
         results.update(self.confirm(finished, by_uuid, request_id))
         return results
+
+    def handed_over(
+        self, migrations: Sequence[Migration], stale_before: datetime.datetime
+    ) -> list[Migration]:
+        """Return those of the migrations being confirmed with which this host has to carry on.
+
+        They are another agent's or an interrupted run's of this one. What Nova's API has asked its
+        own service for is among them when it has not been done before `stale_before`.
+
+        :param migrations: being confirmed, with this host as their source
+        """
+        uuids = [row.instance_uuid or "" for row in migrations]
+        requests = self._database.unfinished_actions(uuids, CONFIRM.event, self._agent.host)
+        going_on = self._claims.going_on(requests.values())
+        return [
+            row
+            for row in migrations
+            if (
+                requests[row.instance_uuid] not in going_on
+                if row.instance_uuid in requests
+                else row.updated_at is not None and row.updated_at <= stale_before
+            )
+        ]
+
+    def give_up(self, migrations: Sequence[Migration]) -> set[int]:
+        """Set migrations to error whose resize cannot be confirmed any more.
+
+        :return: the ids of those that had not moved on
+        """
+        written: set[int] = set()
+        for status in sorted({row.status or "" for row in migrations}):
+            ids = [row.id for row in migrations if row.status == status]
+            written |= self._database.set_migration_status(ids, status, "error")
+        return written
 
     def carry_on_confirming(
         self, migrations: Sequence[Migration], instances: Mapping[str, Instance]

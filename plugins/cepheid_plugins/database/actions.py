@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
@@ -119,6 +120,24 @@ def end(connection: sa.Connection, ends: Sequence[ActionEnd], now: datetime.date
             for action_id, end in known
         ],
     )
+
+
+def failures_in_a_row(connection: sa.Connection, uuids: Sequence[str], event: str) -> Counter[str]:
+    """Return how often such an event has failed, since one succeeded or a user asked."""
+    query = (
+        sa.select(_actions.c.instance_uuid, _actions.c.user_id, _events.c.result)
+        .join(_events, _events.c.action_id == _actions.c.id)
+        .where(_actions.c.instance_uuid.in_(uuids), _events.c.event == event)
+        .order_by(_events.c.id.desc())
+    )
+    failures: Counter[str] = Counter()
+    ended = set()
+    for row in connection.execute(query):
+        if row.user_id is not None or row.result != "Error":
+            ended.add(row.instance_uuid)
+        elif row.instance_uuid not in ended:
+            failures[row.instance_uuid] += 1
+    return failures
 
 
 def add_faults(connection: sa.Connection, faults: Sequence[Fault], now: datetime.datetime) -> None:

@@ -110,6 +110,10 @@ class Database:
         """Return one key's system metadata, by uuid, of the instances that have it."""
         return self._read(instances.system_metadata, uuids, key)
 
+    def system_metadata_on_host(self, host: str, key: str) -> dict[str, str]:
+        """Return the same, for the live instances of a host."""
+        return self._read(instances.system_metadata_on_host, host, key)
+
     def update_instances(self, host: str, updates: Sequence[InstanceUpdate]) -> set[str]:
         """Write the updates whose instances are still as expected; return their uuids."""
         return self._write(instances.update, host, updates, self._now())
@@ -189,6 +193,10 @@ class Database:
     def unfinished_actions(self, uuids: Sequence[str], event: str, host: str) -> dict[str, str]:
         """Return the request of each instance whose newest such event has not ended."""
         return self._read(actions.unfinished, uuids, event, host)
+
+    def failures_in_a_row(self, uuids: Sequence[str], event: str) -> Counter[str]:
+        """Return how often such an event has failed, since one succeeded or a user asked."""
+        return self._read(actions.failures_in_a_row, uuids, event)
 
     def end_actions(self, ends: Sequence[ActionEnd]) -> None:
         """Record how actions ended."""

@@ -78,6 +78,22 @@ def system_metadata(connection: sa.Connection, uuids: Sequence[str], key: str) -
     return found
 
 
+def system_metadata_on_host(connection: sa.Connection, host: str, key: str) -> dict[str, str]:
+    """Return the same, for the live instances of a host."""
+    table = models.instance_system_metadata
+    query = (
+        sa.select(table.c.instance_uuid, table.c.value)
+        .join(_instances, _instances.c.uuid == table.c.instance_uuid)
+        .where(
+            _instances.c.host == host,
+            _instances.c.deleted == 0,
+            table.c.key == key,
+            table.c.deleted == 0,
+        )
+    )
+    return {row.instance_uuid: row.value or "" for row in connection.execute(query)}
+
+
 def facts(connection: sa.Connection, uuids: Sequence[str]) -> dict[str, InstanceFacts]:
     """Return all that is on record of instances, on any host, deleted ones too."""
     found: dict[str, InstanceFacts] = {}

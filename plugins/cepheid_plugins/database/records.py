@@ -106,6 +106,7 @@ class Migration:
     created_at: datetime.datetime | None
     updated_at: datetime.datetime | None
     deleted: int | None
+    cross_cell_move: bool | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,6 @@ Source: Nova's _check_instance_build_time.
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from oslo_config import cfg
@@ -17,7 +15,8 @@ import cepheid
 from cepheid.periodic_task import periodic_task
 from cepheid.run import Change, RunContext
 from cepheid_plugins.compute import vm_states
-from cepheid_plugins.database.records import Instance, InstanceUpdate
+from cepheid_plugins.compute.ages import older_than
+from cepheid_plugins.database.records import InstanceUpdate
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
@@ -50,13 +49,10 @@ class CheckInstanceBuildTime(cepheid.Task):
             return
         building = self.database.instances_in_vm_state(self.agent.host, vm_states.BUILDING)
         context.count("instances", len(building))
-        for row in building:
-            if row.created_at is None:
-                context.skip(row.uuid, "its created_at is NULL, so its age is not known")
-        stuck = {
-            row.uuid: row
-            for row in overdue_builds(building, self.agent.clock.utcnow(), timeout_seconds)
-        }
+        ages = older_than(timeout_seconds, building, "created_at", self.agent.clock.utcnow())
+        for row in ages.unknown:
+            context.skip(row.uuid, "its created_at is NULL, so its age is not known")
+        stuck = {row.uuid: row for row in ages.old}
         context.change_many(
             "vm_state",
             [
@@ -82,14 +78,3 @@ class CheckInstanceBuildTime(cepheid.Task):
                 ],
             ),
         )
-
-
-def overdue_builds(
-    building: Iterable[Instance], now: datetime.datetime, timeout_seconds: int
-) -> list[Instance]:
-    """Return the instances created strictly more than `timeout_seconds` before `now`.
-
-    Those without a creation time are left out.
-    """
-    limit = datetime.timedelta(seconds=timeout_seconds)
-    return [row for row in building if row.created_at is not None and now - row.created_at > limit]

@@ -121,3 +121,12 @@ def test_an_instance_that_cannot_be_rescued_does_not_keep_the_others_waiting(wor
     assert "has no domain" in str(results[UUID])
     assert results[uuid_of(2)] is None
     assert (world.row(1).vm_state, world.row(2).vm_state) == ("active", "rescued")
+
+
+def test_a_hypervisor_that_goes_away_leaves_it_rescued(world, operations):
+    rescue(world, operations)
+    world.hypervisor.available = False
+    results = operations.unrescue(rows(world, 1), "req-2")
+    assert "does not answer" in str(results[UUID])
+    assert (world.row(1).vm_state, world.row(1).task_state) == ("rescued", None)
+    assert "unrescue.xml" in files(world)

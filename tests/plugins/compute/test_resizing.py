@@ -4,15 +4,13 @@
 import json
 
 import pytest
-import sqlalchemy as sa
 
 from cepheid_plugins.compute.operations import NotPossible
 from cepheid_plugins.compute.resizing import ResizeOperations, Size
 from cepheid_plugins.database import models
 from cepheid_plugins.hypervisor.driver import HypervisorUnavailable
 from cepheid_plugins.storage import qemu_img
-from tests.fakes import FakeHypervisor
-from tests.worlds import World, disk_world, uuid_of
+from tests.worlds import disk_world, move, other_host, uuid_of
 
 RUNNING, SHUTDOWN = 1, 4
 UUID = uuid_of(1)
@@ -151,36 +149,13 @@ def test_files_that_cannot_be_removed_make_it_an_error_as_in_nova(world, operati
 
 
 @pytest.fixture
-def destination(world, tmp_path):
-    """The agent that the instance has moved to, with the same inventory."""
+def moved(world, tmp_path):
+    """The agent that the instance has moved to from host1, with the same inventory."""
     (tmp_path / "host2").mkdir()
-    settings = f"host = host2\n[database]\nconnection = {world.database.url}\n"
-    hypervisor = FakeHypervisor([(UUID, "guest-1", RUNNING)])
-    destination = World(tmp_path / "host2", hypervisor, settings=settings, clock=world.clock)
+    move(world, 1)
+    destination = other_host(world, tmp_path / "host2", {1: RUNNING})
     yield destination
     destination.close()
-
-
-@pytest.fixture
-def moved(world, destination):
-    """An instance moved from host1, where its domain is off and its files are aside."""
-    instances = world.path / "instances"
-    (instances / UUID).rename(instances / f"{UUID}_resize")
-    world.hypervisor.states[UUID] = SHUTDOWN
-    world.update(1, host="host2", node="node2", vm_state="resized")
-    with world.engine.begin() as connection:
-        connection.execute(
-            sa.insert(models.migrations).values(
-                instance_uuid=UUID,
-                status="finished",
-                migration_type="migration",
-                source_compute="host1",
-                dest_compute="host2",
-                updated_at=world.clock.utcnow(),
-                deleted=0,
-            )
-        )
-    return destination
 
 
 def carry_on(world):

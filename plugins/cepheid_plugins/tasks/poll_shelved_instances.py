@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Offload instances that have been shelved for long enough.
+
+Reads instances and their system metadata. Removes domains and files; writes instances as an offload
+does.
+Source: Nova's _poll_shelved_instances.
+"""
+
+from __future__ import annotations
+
+import datetime
+from typing import TYPE_CHECKING
+
+import cepheid
+from cepheid.periodic_task import periodic_task
+from cepheid.run import Change, RunContext
+from cepheid_plugins.compute import opts, vm_states
+from cepheid_plugins.compute.kinds import OFFLOAD
+from cepheid_plugins.compute.shelving import SHELVED_AT, ShelvingOperations
+
+if TYPE_CHECKING:
+    from cepheid.agent import Agent
+
+
+class PollShelvedInstances(cepheid.Task):
+    """Offload instances that have been shelved for long enough."""
+
+    options = [opts.SHELVED_OFFLOAD_TIME]
+    shared_options = opts.list_opts()
+    drivers = ("database", "hypervisor")
+    nova_spacing = "shelved_poll_interval"
+    max_changes = 20
+    time_limit = 1800
+
+    def __init__(self, agent: Agent) -> None:
+        super().__init__(agent)
+        self.database = agent.driver("database")
+        self.hypervisor = agent.driver("hypervisor")
+        self.operations = ShelvingOperations(agent)
+
+    @periodic_task(spacing=3600)
+    def poll_shelved_instances(self, context: RunContext) -> None:
+        age_seconds = self.conf.shelved_offload_time
+        if age_seconds <= 0:
+            return
+        shelved = self.database.instances_in_vm_state(self.agent.host, vm_states.SHELVED)
+        context.count("instances", len(shelved))
+        free = {row.uuid: row for row in self.operations.free_for(OFFLOAD, shelved)}
+        context.count("busy", len(shelved) - len(free))
+        if not free:
+            return
+        now = self.agent.clock.utcnow()
+        texts = self.database.system_metadata_on_host(self.agent.host, SHELVED_AT)
+        since = {}
+        for uuid in free:
+            try:
+                since[uuid] = shelved_at(texts.get(uuid))
+            except ValueError as err:
+                context.skip(uuid, str(err))
+        limit = datetime.timedelta(seconds=age_seconds)
+        due = [uuid for uuid, then in since.items() if now - then > limit]
+        if due:
+            # Where the hypervisor does not answer, the pass ends before anything is claimed.
+            self.hypervisor.domains()
+        context.change_many(
+            "offload",
+            [
+                Change(
+                    uuid,
+                    vm_states.SHELVED,
+                    vm_states.SHELVED_OFFLOADED,
+                    f"{free[uuid].display_name}: shelved at {since[uuid]:%Y-%m-%d %H:%M:%S}, more "
+                    f"than {age_seconds} s ago",
+                )
+                for uuid in due
+            ],
+            lambda changes: self.operations.offload(
+                [free[change.target] for change in changes], context.request_id
+            ),
+        )
+
+
+def shelved_at(text: str | None) -> datetime.datetime:
+    """Return when an instance was shelved: naive UTC, as the time is written.
+
+    :param text: ISO 8601, with a fraction of a second or, as Python writes none that is 0, without
+    :raises ValueError: there is none, or it is no time
+    """
+    if not text:
+        raise ValueError("its system metadata has no shelved_at, so its age is not known")
+    try:
+        then = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"its shelved_at is no time: {text!r}") from None
+    if then.tzinfo is not None:
+        then = then.astimezone(datetime.UTC).replace(tzinfo=None)
+    return then

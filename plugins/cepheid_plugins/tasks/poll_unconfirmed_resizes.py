@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Confirm resizes that nobody has confirmed or reverted for too long.
+
+Reads migrations and their instances. On the destination: writes migrations.status. On the source:
+removes what the resize has left there, and records it as confirmed.
+Source: Nova's _poll_unconfirmed_resizes.
+"""
+
+from __future__ import annotations
+
+import datetime
+import enum
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from oslo_config import cfg
+
+import cepheid
+from cepheid.periodic_task import periodic_task
+from cepheid.run import Change, RunContext
+from cepheid_plugins.compute import opts, task_states, vm_states
+from cepheid_plugins.compute.resizing import ResizeOperations
+from cepheid_plugins.database.records import Instance, Migration
+
+if TYPE_CHECKING:
+    from cepheid.agent import Agent
+
+
+class Verdict(enum.Enum):
+    """What is done about a finished migration."""
+
+    CONFIRM = "confirm"
+    ERROR = "error"
+    LEAVE = "leave"
+    #: A row cannot be judged; somebody has to look at it.
+    SKIP = "skip"
+
+
+class Decision(NamedTuple):
+    """A verdict, and why."""
+
+    verdict: Verdict
+    reason: str
+
+
+class PollUnconfirmedResizes(cepheid.Task):
+    """Confirm resizes that nobody has confirmed or reverted for too long."""
+
+    options = [
+        cfg.IntOpt(
+            "resize_confirm_window",
+            default=0,
+            min=0,
+            deprecated_opts=[cfg.DeprecatedOpt("resize_confirm_window", group="DEFAULT")],
+            help="Seconds after its end at which a resize is confirmed. 0 means never. Set it on "
+            "all hosts alike: the source of a resize does its part in this task as well.",
+        ),
+        cfg.IntOpt(
+            "confirming_timeout",
+            default=3600,
+            min=60,
+            help="Seconds after which a confirmation that Nova's API has asked for, and that the "
+            "source's nova-compute has not carried out, is carried out by this task.",
+        ),
+    ]
+    shared_options = opts.list_opts()
+    drivers = ("database", "hypervisor")
+    time_limit = 600
+
+    def __init__(self, agent: Agent) -> None:
+        super().__init__(agent)
+        self.database = agent.driver("database")
+        self.operations = ResizeOperations(agent)
+
+    @periodic_task
+    def poll_unconfirmed_resizes(self, context: RunContext) -> None:
+        if self.conf.resize_confirm_window == 0:
+            return
+        self._poll_source(context)
+        self._poll_destination(context)
+
+    def _poll_source(self, context: RunContext) -> None:
+        """Carry on with confirmations whose part on this host, the source, is left to do."""
+        confirming = self.database.confirming_migrations(self.agent.host)
+        context.count("confirming", len(confirming))
+        if not confirming:
+            return
+        stale_before = self.agent.clock.utcnow() - datetime.timedelta(
+            seconds=self.conf.confirming_timeout
+        )
+        mine = self.operations.handed_over(confirming, stale_before)
+        instances = self._instances(mine)
+        gone = {
+            row.id: Decision(Verdict.ERROR, "its instance is gone")
+            for row in mine
+            if row.instance_uuid not in instances
+        }
+        self._give_up(context, [row for row in mine if row.id in gone], gone)
+        left = {row.instance_uuid or "": row for row in mine if row.id not in gone}
+        context.change_many(
+            "confirm_resize",
+            [
+                Change(
+                    uuid,
+                    "confirming",
+                    "confirmed",
+                    f"{instances[uuid].display_name}: moved to {row.dest_compute}",
+                )
+                for uuid, row in left.items()
+            ],
+            lambda changes: self.operations.carry_on_confirming(
+                [left[change.target] for change in changes], instances
+            ),
+        )
+
+    def _poll_destination(self, context: RunContext) -> None:
+        """Confirm, or give up, the resizes to this host that have waited for too long."""
+        window_seconds = self.conf.resize_confirm_window
+        before = self.agent.clock.utcnow() - datetime.timedelta(seconds=window_seconds)
+        waiting = self.database.finished_migrations(self.agent.host, before)
+        context.count("migrations", len(waiting))
+        if not waiting:
+            return
+        instances = self._instances(waiting)
+        decisions = {row.id: decide(row, instances.get(row.instance_uuid or "")) for row in waiting}
+        for row in waiting:
+            if decisions[row.id].verdict is Verdict.SKIP:
+                context.skip(f"migration {row.id}", decisions[row.id].reason)
+        self._give_up(
+            context,
+            [row for row in waiting if decisions[row.id].verdict is Verdict.ERROR],
+            decisions,
+        )
+        due = {
+            row.instance_uuid or "": row
+            for row in waiting
+            if decisions[row.id].verdict is Verdict.CONFIRM
+        }
+        context.change_many(
+            "confirm_resize",
+            [
+                Change(
+                    uuid,
+                    "finished",
+                    "confirmed" if row.source_compute == self.agent.host else "confirming",
+                    f"{instances[uuid].display_name}: resized at "
+                    f"{row.updated_at:%Y-%m-%d %H:%M:%S}, {window_seconds} s ago or more",
+                )
+                for uuid, row in due.items()
+            ],
+            lambda changes: self.operations.confirm(
+                [due[change.target] for change in changes], instances, context.request_id
+            ),
+        )
+
+    def _instances(self, migrations: Sequence[Migration]) -> dict[str, Instance]:
+        """Return the live instances of migrations, by uuid."""
+        uuids = sorted({row.instance_uuid for row in migrations if row.instance_uuid})
+        return {row.uuid: row for row in self.database.instances_by_uuid(uuids) if not row.deleted}
+
+    def _give_up(
+        self,
+        context: RunContext,
+        migrations: Sequence[Migration],
+        decisions: Mapping[int, Decision],
+    ) -> None:
+        by_target = {f"migration {row.id}": row for row in migrations}
+        context.change_many(
+            "migration_status",
+            [
+                Change(
+                    target, row.status, "error", f"{row.instance_uuid}: {decisions[row.id].reason}"
+                )
+                for target, row in by_target.items()
+            ],
+            lambda changes: self._set_to_error([by_target[change.target] for change in changes]),
+        )
+
+    def _set_to_error(self, migrations: Sequence[Migration]) -> set[str]:
+        return {f"migration {number}" for number in self.operations.give_up(migrations)}
+
+
+def decide(migration: Migration, instance: Instance | None) -> Decision:
+    """Tell what is done about a finished migration that has waited for long enough.
+
+    :param instance: None if it is gone
+    """
+    if migration.cross_cell_move:
+        return Decision(Verdict.SKIP, "it leads from another cell; confirm it through Nova's API")
+    if instance is None:
+        return Decision(Verdict.ERROR, "its instance is gone")
+    if instance.vm_state == vm_states.ERROR:
+        return Decision(Verdict.ERROR, "its instance is in error")
+    if instance.task_state in (task_states.DELETING, task_states.SOFT_DELETING):
+        return Decision(Verdict.LEAVE, "its instance is being deleted")
+    if instance.task_state == task_states.RESIZE_FINISH:
+        return Decision(Verdict.LEAVE, "its resize is about to end")
+    if instance.task_state in (task_states.RESIZE_REVERTING, task_states.RESIZE_CONFIRMING):
+        return Decision(Verdict.LEAVE, "somebody reverts or confirms it")
+    if instance.vm_state == vm_states.RESIZED and instance.task_state is None:
+        return Decision(Verdict.CONFIRM, "nobody has confirmed or reverted it")
+    if instance.updated_at is None:
+        return Decision(Verdict.SKIP, "its instance's updated_at is NULL")
+    if migration.updated_at is not None and instance.updated_at < migration.updated_at:
+        # A resize ends with its migration's row, then its instance's: this one was read too early.
+        return Decision(Verdict.LEAVE, "its instance's row is older than it")
+    state = f"{instance.vm_state}, {instance.task_state or 'idle'}"
+    return Decision(Verdict.ERROR, f"its instance is {state}")

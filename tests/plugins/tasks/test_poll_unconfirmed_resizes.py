@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: Apache-2.0
+"""poll_unconfirmed_resizes: the cases of the behaviour reference, on one host and between two."""
+
+import dataclasses
+import datetime
+
+import pytest
+
+from cepheid.run import Run
+from cepheid_plugins.compute.resizing import ResizeOperations, Size
+from cepheid_plugins.database import models
+from cepheid_plugins.database.records import Instance, Migration
+from cepheid_plugins.tasks.poll_unconfirmed_resizes import (
+    PollUnconfirmedResizes,
+    Verdict,
+    decide,
+)
+from tests.worlds import disk_world, fake_world, move, other_host, uuid_of
+
+RUNNING, SHUTDOWN = 1, 4
+NOON = datetime.datetime(2026, 11, 23, 12, 0)
+WINDOW_SECONDS = 60
+
+
+@pytest.fixture
+def source(tmp_path):
+    """host1, where the instances came from."""
+    (tmp_path / "host1").mkdir()
+    world = disk_world(tmp_path / "host1", [1, 2, 3])
+    yield world
+    world.close()
+
+
+@pytest.fixture
+def destination(source, tmp_path):
+    """host2, where they are."""
+    (tmp_path / "host2").mkdir()
+    world = other_host(source, tmp_path / "host2", dict.fromkeys((1, 2, 3), RUNNING))
+    yield world
+    world.close()
+
+
+def poll(world, dry_run=None, window_seconds=WINDOW_SECONDS):
+    """Run one pass of the host's agent."""
+    task = world.agent.build(PollUnconfirmedResizes)
+    world.agent.set(task.name, resize_confirm_window=window_seconds)
+    world.database.statements.clear()
+    return world.agent.run(task, dry_run=dry_run)
+
+
+def statuses(world):
+    return [row.status for row in world.rows(models.migrations)]
+
+
+def entries(world):
+    return sorted(path.name for path in (world.path / "instances").iterdir())
+
+
+# The decision.
+
+
+def migration(**columns):
+    fields = dict.fromkeys(field.name for field in dataclasses.fields(Migration))
+    return Migration(**{**fields, "status": "finished", "updated_at": NOON, **columns})
+
+
+def instance(vm_state, task_state, **columns):
+    fields = dict.fromkeys(field.name for field in dataclasses.fields(Instance))
+    states = {"vm_state": vm_state, "task_state": task_state, "updated_at": NOON}
+    return Instance(**{**fields, **states, **columns})
+
+
+@pytest.mark.parametrize(
+    ("vm_state", "task_state", "verdict"),
+    [
+        ("resized", None, Verdict.CONFIRM),
+        ("error", None, Verdict.ERROR),
+        # Before any task_state.
+        ("error", "deleting", Verdict.ERROR),
+        ("error", "resize_finish", Verdict.ERROR),
+        ("resized", "deleting", Verdict.LEAVE),
+        ("resized", "soft-deleting", Verdict.LEAVE),
+        ("active", "resize_finish", Verdict.LEAVE),
+        ("active", "rebooting", Verdict.ERROR),
+        ("resized", "rebooting", Verdict.ERROR),
+        # Confirmed by hand already.
+        ("active", None, Verdict.ERROR),
+        ("stopped", None, Verdict.ERROR),
+    ],
+)
+def test_decides_by_the_first_rule_that_matches(vm_state, task_state, verdict):
+    assert decide(migration(), instance(vm_state, task_state)).verdict is verdict
+
+
+def test_decides_that_a_migration_without_its_instance_is_an_error():
+    assert decide(migration(), None).verdict is Verdict.ERROR
+
+
+def test_d19_a_revert_in_flight_leaves_the_migration_healthy():
+    assert decide(migration(), instance("resized", "resize_reverting")).verdict is Verdict.LEAVE
+
+
+def test_d19_a_row_that_was_read_too_early_leaves_the_migration_healthy():
+    before = NOON - datetime.timedelta(seconds=1)
+    stale = instance("active", "resize_migrated", updated_at=before)
+    assert decide(migration(), stale).verdict is Verdict.LEAVE
+    assert decide(migration(), instance("active", "resize_migrated")).verdict is Verdict.ERROR
+
+
+def test_d21_an_updated_at_that_is_null_is_one_bad_row():
+    assert decide(migration(), instance("active", None, updated_at=None)).verdict is Verdict.SKIP
+
+
+def test_a_move_between_cells_is_left_to_nova():
+    assert decide(migration(cross_cell_move=True), None).verdict is Verdict.SKIP
+
+
+# On the destination.
+
+
+def test_asks_nothing_when_the_window_is_zero(source, destination):
+    move(source, 1, seconds_ago=3600)
+    assert poll(destination, window_seconds=0).outcome == "ok"
+    assert destination.statements() == 0
+    assert statuses(source) == ["finished"]
+
+
+def test_a_resize_is_confirmed_when_it_has_waited_for_the_window(source, destination):
+    move(source, 1, seconds_ago=WINDOW_SECONDS)
+    move(source, 2, seconds_ago=WINDOW_SECONDS - 1)
+    assert poll(destination).counters == {"migrations": 1, "done": 1}
+    # The rest is the source's, which is asked by the migration's row.
+    assert statuses(source) == ["confirming", "finished"]
+    assert entries(source) == [f"{uuid_of(1)}_resize", f"{uuid_of(2)}_resize", uuid_of(3)]
+    assert poll(source).counters == {"confirming": 1, "done": 1}
+    assert statuses(source) == ["confirmed", "finished"]
+    assert entries(source) == [f"{uuid_of(2)}_resize", uuid_of(3)]
+    assert uuid_of(1) not in source.hypervisor.states
+    assert destination.hypervisor.states[uuid_of(1)] == RUNNING
+    assert (source.row(1).vm_state, source.row(1).task_state) == ("active", None)
+    (action,) = source.rows(models.instance_actions)
+    assert (action.action, action.message) == ("confirmResize", None)
+
+
+@pytest.mark.parametrize(("state", "vm_state"), [(SHUTDOWN, "stopped"), (RUNNING, "active")])
+def test_the_instance_is_then_what_its_guest_was(source, destination, state, vm_state):
+    move(source, 1, seconds_ago=3600)
+    source.update(1, power_state=state)
+    poll(destination)
+    poll(source)
+    assert source.row(1).vm_state == vm_state
+
+
+def test_a_resize_on_one_host_is_confirmed_in_one_pass(source):
+    rows = source.database.instances_by_uuid([uuid_of(1)])
+    ResizeOperations(source.agent).resize(rows, "req-resize", Size(2, 256))
+    source.clock.sleep(3600)
+    assert poll(source).counters == {"migrations": 1, "done": 1}
+    assert statuses(source) == ["confirmed"]
+    assert f"{uuid_of(1)}_resize" not in entries(source)
+    assert source.row(1).vm_state == "active"
+
+
+def test_what_cannot_be_confirmed_any_more_is_an_error_and_the_others_go_on(source, destination):
+    for number in (1, 2, 3):
+        move(source, number, seconds_ago=3600)
+    source.update(1, deleted=1)
+    source.update(2, vm_state="error")
+    run = poll(destination)
+    assert run.counters == {"migrations": 3, "done": 3}
+    assert statuses(source) == ["error", "error", "confirming"]
+    # Only the migrations' rows: no fault, no action, no other state.
+    assert source.rows(models.instance_faults) == []
+    assert len(source.rows(models.instance_actions)) == 1
+    assert source.row(2).task_state is None
+
+
+def test_deleted_migrations_of_deleted_instances_are_seen(source, destination):
+    move(source, 1, seconds_ago=3600, deleted=1)
+    source.update(1, deleted=1)
+    poll(destination)
+    assert statuses(source) == ["error"]
+
+
+def test_one_that_is_reverted_meanwhile_is_left_alone(source, destination, monkeypatch):
+    move(source, 1, seconds_ago=3600)
+    move(source, 2, seconds_ago=3600)
+    read = destination.database.instances_by_uuid
+
+    def read_then_revert(uuids):
+        rows = read(uuids)
+        source.update(1, task_state="resize_reverting")
+        return rows
+
+    monkeypatch.setattr(destination.database, "instances_by_uuid", read_then_revert)
+    run = poll(destination)
+    assert run.counters == {"migrations": 2, "done": 1, "raced": 1}
+    assert statuses(source) == ["finished", "confirming"]
+
+
+def test_leaves_the_migrations_of_other_hosts(source, destination):
+    move(source, 1, seconds_ago=3600, dest_compute="host3")
+    assert poll(destination).counters == {}
+    assert statuses(source) == ["finished"]
+
+
+# On the source.
+
+
+def test_nothing_is_lost_when_either_is_down_for_an_hour(source, destination):
+    move(source, 1, seconds_ago=3600)
+    poll(destination)
+    source.clock.sleep(3600)
+    assert poll(source).counters == {"confirming": 1, "done": 1}
+    assert statuses(source) == ["confirmed"]
+    assert poll(source).counters == poll(destination).counters == {}
+
+
+def test_d8_a_confirmation_that_nova_left_behind_is_carried_on_with(source):
+    """Nova's API has written the status, and its message to the source was lost."""
+    move(source, 1, seconds_ago=3599, status="confirming")
+    assert poll(source).counters == {"confirming": 1}
+    assert statuses(source) == ["confirming"]
+    source.clock.sleep(1)
+    assert poll(source).counters == {"confirming": 1, "done": 1}
+    assert statuses(source) == ["confirmed"]
+    assert source.row(1).vm_state == "active"
+
+
+def test_a_confirmation_that_a_run_of_this_host_goes_on_with_is_left_to_it(source):
+    rows = source.database.instances_by_uuid([uuid_of(1)])
+    operations = ResizeOperations(source.agent)
+    operations.resize(rows, "req-resize", Size(2, 256))
+    passes = []
+
+    def confirm(context):
+        original = operations._clean_source
+
+        def poll_meanwhile(row):
+            passes.append(poll(source).counters)
+            return original(row)
+
+        operations._clean_source = poll_meanwhile
+        operations.confirm_instances(
+            source.database.instances_by_uuid([uuid_of(1)]), context.request_id
+        )
+
+    run = Run("instance_confirm-resize", "test", "operator", False, source.clock.utcnow())
+    source.agent.runner.execute(run, confirm)
+    assert passes == [{"confirming": 1}]
+    assert statuses(source) == ["confirmed"]
+
+
+def test_a_confirmation_whose_instance_is_gone_is_an_error(source, destination):
+    move(source, 1, seconds_ago=3600)
+    poll(destination)
+    source.update(1, deleted=1)
+    poll(source)
+    assert statuses(source) == ["error"]
+
+
+def test_one_that_fails_does_not_keep_the_others_waiting(source, destination):
+    move(source, 1, seconds_ago=3600)
+    move(source, 2, seconds_ago=3600)
+    poll(destination)
+    source.hypervisor.states[uuid_of(1)] = RUNNING
+    run = poll(source)
+    assert run.counters == {"confirming": 2, "done": 1, "failed": 1}
+    assert statuses(source) == ["error", "confirmed"]
+    assert source.row(1).vm_state == "error"
+    assert source.hypervisor.states[uuid_of(1)] == RUNNING
+
+
+def test_a_hypervisor_that_does_not_answer_leaves_it_for_a_later_pass(source, destination):
+    move(source, 1, seconds_ago=3600)
+    poll(destination)
+    source.hypervisor.available = False
+    assert poll(source).counters == {"confirming": 1, "failed": 1}
+    assert statuses(source) == ["confirming"]
+    assert source.row(1).vm_state == "resized"
+    source.hypervisor.available = True
+    poll(source)
+    assert statuses(source) == ["confirmed"]
+
+
+# Every task's.
+
+
+@pytest.mark.parametrize("count", [10, 1000])
+def test_a_steady_pass_costs_two_statements(tmp_path, count):
+    world = fake_world(tmp_path, {})
+    world.add_many(range(count), vm_state="resized")
+    for number in range(count):
+        move(world, number, dest_compute="host1")
+    world.update(1, host="host1")
+    assert poll(world).counters == {}
+    assert world.statements() == 2
+    assert world.hypervisor.calls.total() == 0
+    world.close()
+
+
+def test_the_dry_run_plans_and_changes_nothing(source, destination):
+    move(source, 1, seconds_ago=3600)
+    move(source, 2, seconds_ago=3600)
+    source.update(2, vm_state="error")
+    run = poll(destination, dry_run=True)
+    assert {(c.kind, c.before, c.after, c.outcome) for c in run.changes} == {
+        ("confirm_resize", "finished", "confirming", "planned"),
+        ("migration_status", "finished", "error", "planned"),
+    }
+    assert statuses(source) == ["finished", "finished"]
+    poll(destination)
+    assert [c.outcome for c in poll(source, dry_run=True).changes] == ["planned"]
+    assert statuses(source) == ["confirming", "error"]
+    assert f"{uuid_of(1)}_resize" in entries(source)
+
+
+def test_a_database_that_does_not_answer_ends_the_pass(source):
+    (source.path / "cepheid.sqlite").rename(source.path / "elsewhere")
+    run = poll(source)
+    assert (run.outcome, run.changes) == ("failed", [])
+
+
+def test_nova_conf_sets_the_window(tmp_path):
+    world = fake_world(tmp_path, {}, settings="resize_confirm_window = 7\n")
+    assert world.agent.build(PollUnconfirmedResizes).conf.resize_confirm_window == 7
+    world.close()

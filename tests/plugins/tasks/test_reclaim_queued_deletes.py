@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""reclaim_queued_deletes: the cases of the behaviour reference, with real disks."""
+
+import datetime
+import logging
+
+import pytest
+
+from cepheid.run import Run
+from cepheid_plugins.compute.deletion import DeletionOperations
+from cepheid_plugins.database import models
+from cepheid_plugins.tasks.reclaim_queued_deletes import ReclaimQueuedDeletes
+from tests.worlds import disk_world, fake_world, uuid_of
+
+RUNNING, PAUSED, SHUTDOWN = 1, 3, 4
+
+
+@pytest.fixture
+def world(tmp_path):
+    world = disk_world(tmp_path, [1, 2, 3])
+    yield world
+    world.close()
+
+
+@pytest.fixture
+def task(world):
+    return make(world)
+
+
+def make(world, reclaim_instance_interval=3600):
+    task = world.agent.build(ReclaimQueuedDeletes)
+    world.agent.set(task.name, reclaim_instance_interval=reclaim_instance_interval)
+    return task
+
+
+def soft_delete(world, *numbers, minutes_ago=65, **columns):
+    """Soft-delete instances as their owner did so long ago."""
+    deleted_at = world.clock.utcnow() - datetime.timedelta(minutes=minutes_ago)
+    for number in numbers:
+        world.hypervisor.states[uuid_of(number)] = SHUTDOWN
+        values = {"vm_state": "soft-delete", "power_state": SHUTDOWN, "deleted_at": deleted_at}
+        world.update(number, **{**values, **columns})
+
+
+def left(world):
+    """Return the numbers of the instances that still have their disk."""
+    return [n for n in (1, 2, 3) if (world.path / "instances" / uuid_of(n) / "disk").exists()]
+
+
+@pytest.mark.parametrize("seconds", [0, -5])
+def test_asks_nothing_when_nothing_is_reclaimed(world, seconds):
+    soft_delete(world, 1)
+    assert world.agent.run(make(world, seconds)).outcome == "ok"
+    assert world.statements() == 0
+    assert left(world) == [1, 2, 3]
+
+
+def test_only_what_was_soft_deleted_long_ago_is_deleted(world, task):
+    soft_delete(world, 2, minutes_ago=0)
+    soft_delete(world, 3)
+    run = world.agent.run(task)
+    assert run.counters == {"instances": 2, "done": 1}
+    assert left(world) == [1, 2]
+
+
+def test_one_that_is_being_restored_is_left_alone_without_a_word(world, task):
+    soft_delete(world, 1, deleted_at=None, task_state="restoring")
+    assert world.agent.run(task).counters == {"instances": 1}
+    assert left(world) == [1, 2, 3]
+
+
+def test_afterwards_row_domain_and_files_are_gone(world, task):
+    soft_delete(world, 1)
+    soft_deleted_at = world.row(1).deleted_at
+    world.agent.run(task)
+    row = world.row(1)
+    assert (row.vm_state, row.task_state, row.power_state) == ("deleted", None, 0)
+    assert row.deleted == row.id
+    assert row.terminated_at == row.deleted_at == world.clock.utcnow() > soft_deleted_at
+    assert uuid_of(1) not in world.hypervisor.states
+    assert left(world) == [2, 3]
+    assert all(extra.deleted for extra in world.rows(models.instance_extra)[:1])
+
+
+def test_four_notifications_are_sent_in_order(tmp_path, caplog):
+    world = disk_world(tmp_path, [1], settings="[oslo_messaging_notifications]\ndriver = log\n")
+    task = make(world)
+    soft_delete(world, 1)
+    with caplog.at_level(logging.INFO):
+        world.agent.run(task)
+    sent = [r.name.rpartition("instance.")[2] for r in caplog.records if "notification" in r.name]
+    assert sent == ["delete.start", "shutdown.start", "shutdown.end", "delete.end"]
+    world.close()
+
+
+def test_one_that_fails_stays_soft_deleted_and_the_next_one_is_deleted(world, task):
+    soft_delete(world, 1, 2)
+    world.hypervisor.states[uuid_of(1)] = 6  # crashed, and its process does not end
+    world.hypervisor.stubborn.add(uuid_of(1))
+    run = world.agent.run(task)
+    assert run.counters == {"instances": 2, "done": 1, "failed": 1}
+    assert (world.row(1).vm_state, world.row(1).task_state) == ("soft-delete", None)
+    assert left(world) == [1, 3]
+    world.hypervisor.stubborn.clear()
+    world.agent.run(task)
+    assert left(world) == [3]
+
+
+def test_d3_one_that_is_restored_meanwhile_is_not_touched(world, task, monkeypatch):
+    soft_delete(world, 1)
+    look = world.hypervisor.domains
+
+    def restore_then_look():
+        rows = world.database.instances_by_uuid([uuid_of(1)])
+        monkeypatch.setattr(world.hypervisor, "domains", look)
+        domains = look()
+        DeletionOperations(world.agent).restore(rows, "req-restore")
+        return domains
+
+    monkeypatch.setattr(world.hypervisor, "domains", restore_then_look)
+    run = world.agent.run(task)
+    assert run.counters == {"instances": 1, "raced": 1}
+    assert (world.row(1).vm_state, world.row(1).deleted) == ("active", 0)
+    assert world.hypervisor.states[uuid_of(1)] == RUNNING
+    assert left(world) == [1, 2, 3]
+
+
+def test_d5_a_deletion_that_was_cut_short_is_carried_on_with(world, task, monkeypatch):
+    soft_delete(world, 1)
+    rows = world.database.instances_by_uuid([uuid_of(1)])
+    operations = DeletionOperations(world.agent)
+
+    def die(*arguments):
+        raise SystemExit("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(operations._claims, "record", die)
+        run = Run("reclaim_queued_deletes", "test", "timer", False, world.clock.utcnow())
+        with pytest.raises(SystemExit):
+            world.agent.runner.execute(
+                run, lambda context: operations.delete(rows, context.request_id)
+            )
+    # The files are gone, the row is alive: a periodic task has to see it again.
+    assert (left(world), world.row(1).task_state, world.row(1).deleted) == ([2, 3], "deleting", 0)
+    assert world.agent.run(task).counters == {"instances": 1, "done": 1}
+    assert world.row(1).deleted == world.row(1).id
+
+
+def test_a_deletion_that_somebody_else_makes_is_left_alone(world, task):
+    soft_delete(world, 1, task_state="deleting")
+    assert world.agent.run(task).counters == {"instances": 1, "busy": 1}
+    assert left(world) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("state", [RUNNING, PAUSED, None])
+def test_a_domain_that_runs_is_not_what_the_row_says_and_is_left_alone(world, task, state):
+    soft_delete(world, 1, 2)
+    world.hypervisor.states[uuid_of(1)] = state
+    run = world.agent.run(task)
+    assert run.counters == {"instances": 2, "skipped": 1, "done": 1}
+    assert left(world) == [1, 3]
+
+
+def test_a_deleted_at_that_is_null_is_one_bad_row(world, task):
+    soft_delete(world, 1, deleted_at=None)
+    soft_delete(world, 2)
+    run = world.agent.run(task)
+    assert run.counters == {"instances": 2, "skipped": 1, "done": 1}
+    assert left(world) == [1, 3]
+
+
+def test_leaves_the_rows_of_other_hosts_and_hidden_ones(world, task):
+    soft_delete(world, 1, host="host2")
+    soft_delete(world, 2, hidden=True)
+    assert world.agent.run(task).counters == {}
+    assert left(world) == [1, 2, 3]
+
+
+def test_a_hypervisor_that_does_not_answer_ends_the_pass_without_a_change(world, task):
+    soft_delete(world, 1)
+    world.hypervisor.available = False
+    run = world.agent.run(task)
+    assert (run.outcome, run.changes) == ("failed", [])
+    assert left(world) == [1, 2, 3]
+
+
+def test_one_pass_deletes_twenty_at_most_unless_told_otherwise(world, task):
+    assert task.conf.max_changes == 20
+    soft_delete(world, 1, 2, 3)
+    world.agent.set(task.name, max_changes=2)
+    run = world.agent.run(task)
+    assert run.counters == {"instances": 3, "done": 2, "refused": 1}
+    assert len(left(world)) == 1
+
+
+@pytest.mark.parametrize("count", [10, 1000])
+def test_a_steady_pass_costs_one_statement(tmp_path, count):
+    world = fake_world(tmp_path, {})
+    task = make(world)
+    world.add_many(range(count), vm_state="soft-delete", deleted_at=world.clock.utcnow())
+    world.agent.run(task)
+    assert world.statements() == 1
+    assert world.hypervisor.calls.total() == 0
+    world.close()
+
+
+def test_the_dry_run_plans_and_changes_nothing(world, task):
+    soft_delete(world, 1)
+    run = world.agent.run(task, dry_run=True)
+    assert [(c.kind, c.target, c.outcome) for c in run.changes] == [
+        ("delete", uuid_of(1), "planned")
+    ]
+    assert left(world) == [1, 2, 3]
+    assert world.row(1).deleted == 0
+
+
+def test_nova_conf_sets_the_age(tmp_path):
+    world = fake_world(tmp_path, {}, settings="reclaim_instance_interval = 7\n")
+    task = world.agent.build(ReclaimQueuedDeletes)
+    # In Nova, too, it is an age; the spacing stays.
+    assert (task.conf.reclaim_instance_interval, task.conf.spacing) == (7, 0)
+    world.close()
