@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# At info it tells which database it looks at, each time that it does.
+logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
 # They would log an error with its traceback; it comes out and is reported once.
 for _name in ("oslo_db.api", "oslo_db.sqlalchemy.exc_filters"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
@@ -75,6 +77,8 @@ class Database:
         #: Statements sent, by their first word.
         self.statements: Counter[str] = Counter()
         self._engine: sa.Engine | None = None
+        #: Whose the tables are, once it was asked.
+        self._owner: str | None = None
         self._lock = threading.Lock()
         # Threads of this process wait for each other here rather than in SQLite.
         self._one_writer = threading.Lock() if self._is_sqlite else contextlib.nullcontext()
@@ -239,8 +243,10 @@ class Database:
 
     def _hanging_on_instances(self) -> tuple[list[sa.TableClause], list[sa.TableClause]]:
         """Return what is soft-deleted, and what is removed, with an instance."""
+        if self._owner is None:
+            self._owner = self.version().owner
         dependants: list[sa.TableClause] = list(models.DEPENDANTS)
-        if self.version().owner != "nova":
+        if self._owner != "nova":
             return dependants, []
         return [*dependants, *models.NOVA_DEPENDANTS], list(models.NOVA_REMOVED)
 

@@ -79,6 +79,9 @@ def test_one_that_fails_has_no_end(make, caplog):
     assert [(n["event_type"], n["payload"]["instance_id"]) for n in sent(caplog)] == [
         ("compute.instance.delete.start", UUID),
         ("compute.instance.delete.start", uuid_of(2)),
+        ("compute.instance.shutdown.start", UUID),
+        ("compute.instance.shutdown.start", uuid_of(2)),
+        ("compute.instance.shutdown.end", uuid_of(2)),
         ("compute.instance.delete.end", uuid_of(2)),
     ]
     # What was deleted is told of as it was.
