@@ -48,6 +48,26 @@ spacing = 3
 [check_instance_build_time]
 spacing = 2
 instance_build_timeout = 600
+
+[poll_rebooting_instances]
+spacing = 2
+reboot_timeout = 600
+
+[poll_rescued_instances]
+spacing = 2
+rescue_timeout = 3600
+
+[poll_unconfirmed_resizes]
+spacing = 2
+resize_confirm_window = 3600
+
+[poll_shelved_instances]
+spacing = 2
+shelved_offload_time = 3600
+
+[reclaim_queued_deletes]
+spacing = 2
+reclaim_instance_interval = 604800
 """
 
 
@@ -59,6 +79,8 @@ class Guest:
     state: int
     later: int
     what_happens: str = ""
+    #: What is left half done, see :data:`TIMED_OUT`.
+    timed_out: str = ""
 
     @property
     def uuid(self) -> str:
@@ -76,27 +98,59 @@ GUESTS = [
     Guest("mail-2", SHUTOFF, SHUTOFF),
     Guest("ci-1", PAUSED, SHUTOFF, "was paused, then destroyed with virsh"),
     Guest("ci-2", PAUSED, PAUSED),
-    *(Guest(f"app-{n}", RUNNING, RUNNING) for n in range(1, 6)),
+    Guest("app-1", RUNNING, SHUTOFF, "went down for a reboot 20 minutes ago", "reboot"),
+    Guest("app-2", RUNNING, RUNNING, "has been in rescue for 3 hours", "rescue"),
+    Guest("app-3", RUNNING, RUNNING, "was resized 2 hours ago; nobody confirmed it", "resize"),
+    Guest("app-4", RUNNING, SHUTOFF, "was shelved 2 hours ago", "shelve"),
+    Guest("app-5", RUNNING, SHUTOFF, "was soft-deleted 8 days ago", "soft-delete"),
 ]
+
+#: What is written of an instance that is left half done; times are in seconds ago.
+TIMED_OUT: dict[str, dict[str, str | int]] = {
+    "reboot": {"task_state": "reboot_started", "updated_at": 1200},
+    "rescue": {"vm_state": "rescued", "launched_at": 3 * 3600},
+    "resize": {"vm_state": "resized", "updated_at": 7200},
+    "shelve": {"vm_state": "shelved", "power_state": 4},
+    "soft-delete": {"vm_state": "soft-delete", "power_state": 4, "deleted_at": 8 * 86400},
+}
 
 #: Builds in the inventory that have no domain: name and age in minutes.
 BUILDS = [("build-1", 95), ("build-2", 31), ("build-3", 2)]
 
 
-def node_xml(states: dict[str, int]) -> str:
-    """Return the test driver's description of a host with these domains."""
+def node_xml(path: Path, states: dict[str, int], rescued: bool) -> str:
+    """Return the test driver's description of a host with these domains.
+
+    :param rescued: whether the one in rescue boots from its rescue disk
+    """
     domains = "".join(
+        domain_xml(path, guest, states[guest.name], rescued and guest.timed_out == "rescue")
+        for guest in GUESTS
+    )
+    return f"<node>{domains}\n</node>\n"
+
+
+def domain_xml(path: Path, guest: Guest, state: int, rescued: bool = False) -> str:
+    """Return a domain; those that are left half done have a disk."""
+    names = ["disk.rescue", "disk"] if rescued else ["disk"] if guest.timed_out else []
+    disks = "".join(
         f"""
+      <disk type='file' device='disk'>
+        <driver name='qemu' type='qcow2'/>
+        <source file='{path}/instances/{guest.uuid}/{name}'/><target dev='vd{letter}' bus='virtio'/>
+      </disk>"""
+        for name, letter in zip(names, "ab", strict=False)
+    )
+    return f"""
   <domain type='test' xmlns:test='http://libvirt.org/schemas/domain/test/1.0'>
     <name>{escape(guest.name)}</name><uuid>{guest.uuid}</uuid>
     <memory unit='MiB'>512</memory><vcpu>1</vcpu>
     <os><type arch='x86_64'>hvm</type></os>
     <on_crash>preserve</on_crash>
-    <test:runstate>{states[guest.name]}</test:runstate>
+    <devices>{disks}
+    </devices>
+    <test:runstate>{state}</test:runstate>
   </domain>"""
-        for guest in GUESTS
-    )
-    return f"<node>{domains}\n</node>\n"
 
 
 class Screen:
@@ -124,6 +178,8 @@ class Demo:
         self.path = path
         self.screen = screen
         self.conf = path / "cepheid.conf"
+        #: By task, the passes with nothing to do that were not shown.
+        self._idle: dict[str, int] = {}
 
     def command(self, *words: str, show: bool = True) -> None:
         """Run a cepheid command, as a person would."""
@@ -138,7 +194,10 @@ class Demo:
     def prepare(self) -> None:
         """Make the host and adopt its domains."""
         self.conf.write_text(SETTINGS.format(path=self.path))
-        self._write_node({guest.name: guest.state for guest in GUESTS})
+        for guest in GUESTS:
+            if guest.timed_out:
+                self._make_disk(f"instances/{guest.uuid}/disk")
+        self._write_node({guest.name: guest.state for guest in GUESTS}, rescued=False)
         self.screen.title(f"A host with {len(GUESTS)} domains is adopted into a new inventory")
         self.command("db", "sync")
         self.command(
@@ -153,10 +212,16 @@ class Demo:
                 self.screen.line(f"  {guest.name:10} {guest.what_happens}")
         for name, minutes in BUILDS:
             self.screen.line(f"  {name:10} has been building for {minutes} minutes")
-        self._write_node({guest.name: guest.later for guest in GUESTS})
+        self._write_node({guest.name: guest.later for guest in GUESTS}, rescued=True)
+        for guest in GUESTS:
+            self._leave_files_half_done(guest)
+        self.screen.line("\nTheir files")
+        self._show_files()
         with sqlite3.connect(self.path / "cepheid.sqlite") as connection:
             for name, minutes in BUILDS:
                 _insert_build(connection, name, minutes)
+            for guest in GUESTS:
+                _leave_half_done(connection, guest)
         connection.close()
 
     def run(self, seconds: float) -> None:
@@ -195,32 +260,26 @@ class Demo:
             agent.wait(30)
 
     def end(self) -> None:
-        """Show what is on record."""
+        """Show what is on record, in the inventory and on the disks."""
         self.screen.title("What is on record, and what the inventory says now")
-        for name in ("sync_power_states", "check_instance_build_time"):
-            self.command(
-                "task",
-                "history",
-                name,
-                "--changed",
-                "-c",
-                "Run",
-                "-c",
-                "Started",
-                "-c",
-                "Change",
-                "-c",
-                "Before",
-                "-c",
-                "After",
-                "-c",
-                "Result",
-                "-c",
-                "Reason",
-                "--limit",
-                "200",
-            )
+        columns = ("Run", "Started", "Change", "Before", "After", "Result", "Reason")
+        chosen = [word for column in columns for word in ("-c", column)]
+        self.command("task", "history", "sync_power_states", "--changed", *chosen)
         self.command("instance", "list")
+        self.screen.line("\nTheir files now")
+        self._show_files()
+
+    def _show_files(self) -> None:
+        names = {guest.uuid: guest.name for guest in GUESTS}
+        lines = []
+        for folder in ("instances", "shelved"):
+            for directory in (self.path / folder).iterdir():
+                instance, _, suffix = directory.name.partition("_")
+                files = ", ".join(sorted(file.name for file in directory.iterdir()))
+                label = f"{names[instance]}_{suffix}" if suffix else names[instance]
+                lines.append(f"  {folder + '/' + label:24} {files}")
+        for line in sorted(lines):
+            self.screen.line(line)
 
     def _watch(self, agent: subprocess.Popen[bytes], seconds: float) -> None:
         names = {guest.uuid: guest.name for guest in GUESTS}
@@ -239,14 +298,20 @@ class Demo:
                     last = run["id"]
                     self._show(run, journal.changes([last]) if journal else [], names)
             time.sleep(0.1)
+        self.screen.line(f"  and {sum(self._idle.values())} more passes with nothing to do", "2")
         if journal is not None:
             journal.close()
 
     def _show(self, run: dict, changes: list[dict], names: dict[str, str]) -> None:
-        seen = run["counters"].get("instances", 0)
-        what = f"{len(changes)} changes" if changes else "nothing to do"
+        if not changes and run["task"] in self._idle:
+            self._idle[run["task"]] += 1
+            return
+        if not changes:
+            self._idle[run["task"]] = 0
+        seen = sum(run["counters"].get(name, 0) for name in ("instances", "migrations"))
+        what = f"{_count(len(changes), 'change')}" if changes else "nothing to do"
         self.screen.line(
-            f"  {run['started_at'][11:19]}  {run['task']:27} {seen:3} instances   {what:14} "
+            f"  {run['started_at'][11:19]}  {run['task']:27} {seen:3} looked at   {what:14} "
             f"{1000 * run['duration_seconds']:7.1f} ms  {run['outcome']}",
             "36" if changes else "2",
         )
@@ -255,12 +320,34 @@ class Demo:
             what = f"{change['before']} → {change['after']}"
             reason = change["reason"].partition(": ")[2]
             self.screen.line(
-                f"            {name:10} {change['kind']:12} {what:22} {reason}"
+                f"            {name:10} {change['kind']:14} {what:27} {reason}"
                 + ("" if change["outcome"] == "done" else f"  [{change['outcome']}]")
             )
 
-    def _write_node(self, states: dict[str, int]) -> None:
-        (self.path / "node.xml").write_text(node_xml(states))
+    def _write_node(self, states: dict[str, int], rescued: bool) -> None:
+        (self.path / "node.xml").write_text(node_xml(self.path, states, rescued))
+
+    def _make_disk(self, name: str) -> None:
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, "16M"], check=True)
+
+    def _leave_files_half_done(self, guest: Guest) -> None:
+        """Put the files there that Nova, or cepheid's own commands, would have left."""
+        directory = self.path / "instances" / guest.uuid
+        if guest.timed_out == "rescue":
+            self._make_disk(f"instances/{guest.uuid}/disk.rescue")
+            (directory / "unrescue.xml").write_text(domain_xml(self.path, guest, RUNNING))
+        elif guest.timed_out == "resize":
+            self._make_disk(f"instances/{guest.uuid}_resize/disk")
+        elif guest.timed_out == "shelve":
+            self._make_disk(f"shelved/{guest.uuid}/vda.qcow2")
+            saved = self.path / "shelved" / guest.uuid / "domain.xml"
+            saved.write_text(domain_xml(self.path, guest, SHUTOFF))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _cepheid() -> list[str]:
@@ -271,15 +358,46 @@ def _build_uuid(name: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{name}.demo"))
 
 
+def _ago(seconds: float) -> str:
+    """Return a time as SQLAlchemy writes it to SQLite."""
+    then = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+    then -= datetime.timedelta(seconds=seconds)
+    return then.isoformat(sep=" ", timespec="microseconds")
+
+
 def _insert_build(connection: sqlite3.Connection, name: str, minutes: int) -> None:
-    now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
-    created_at = now - datetime.timedelta(minutes=minutes)
     connection.execute(
         "INSERT INTO instances (uuid, display_name, host, vm_state, task_state, power_state,"
         " created_at, deleted, hidden, memory_mb, vcpus)"
         " VALUES (?, ?, 'demo-host', 'building', 'spawning', 0, ?, 0, 0, 512, 1)",
-        (_build_uuid(name), name, created_at.isoformat(sep=" ", timespec="microseconds")),
+        (_build_uuid(name), name, _ago(60 * minutes)),
     )
+
+
+def _leave_half_done(connection: sqlite3.Connection, guest: Guest) -> None:
+    for column, value in TIMED_OUT.get(guest.timed_out, {}).items():
+        written = _ago(float(value)) if column.endswith("_at") else value
+        connection.execute(
+            f"UPDATE instances SET {column} = ? WHERE uuid = ?", (written, guest.uuid)
+        )
+    if guest.timed_out == "resize":
+        connection.execute(
+            "INSERT INTO migrations (uuid, instance_uuid, status, migration_type, source_compute,"
+            " dest_compute, created_at, updated_at, deleted, hidden, cross_cell_move)"
+            " VALUES (?, ?, 'finished', 'resize', 'demo-host', 'demo-host', ?, ?, 0, 0, 0)",
+            (str(uuid.uuid4()), guest.uuid, _ago(7200), _ago(7200)),
+        )
+    if guest.timed_out == "shelve":
+        metadata = {
+            "shelved_at": _ago(7200).replace(" ", "T"),
+            "shelved_host": "demo-host",
+            "shelved_image_id": guest.uuid,
+        }
+        connection.executemany(
+            "INSERT INTO instance_system_metadata (instance_uuid, key, value, deleted)"
+            " VALUES (?, ?, ?, 0)",
+            [(guest.uuid, key, value) for key, value in metadata.items()],
+        )
 
 
 def main() -> None:

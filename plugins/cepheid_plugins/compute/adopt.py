@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +40,7 @@ class HostAdopt(base.Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[Any]]:
         with self.agent() as agent:
-            run = adopt(agent, parsed_args.dry_run, getattr(parsed_args, "domains", None))
+            run, rows = adopt(agent, parsed_args.dry_run, getattr(parsed_args, "domains", None))
         if run.error:
             raise errors.AlreadyReported(run.error)
         adopted = [change for change in run.changes if change.outcome in ("done", "planned")]
@@ -61,12 +60,12 @@ class HostAdopt(base.Lister):
         return columns, [
             (
                 change.target,
-                change.after["display_name"],
-                power_state.NAMES[change.after["power_state"]],
-                change.after["vm_state"],
-                change.after["vcpus"],
-                change.after["memory_mb"],
-                change.after["root_gb"],
+                rows[change.target].display_name,
+                power_state.NAMES[rows[change.target].power_state],
+                rows[change.target].vm_state,
+                rows[change.target].vcpus,
+                rows[change.target].memory_mb,
+                rows[change.target].root_gb,
                 f"{change.outcome}: {change.error}" if change.error else change.outcome,
             )
             for change in run.changes
@@ -109,15 +108,24 @@ def operator_run(
     return agent.runner.execute(run, function)
 
 
-def adopt(agent: Agent, dry_run: bool, names: Sequence[str] | None = None) -> Run:
-    """Take the hypervisor's domains into the inventory; return the run with its changes.
+def adopt(
+    agent: Agent, dry_run: bool, names: Sequence[str] | None = None
+) -> tuple[Run, dict[str, NewInstance]]:
+    """Take the hypervisor's domains into the inventory.
 
     :param names: names or uuids of domains; None for all
+    :return: the run with its changes, and the instances by uuid
     """
-    return operator_run(agent, "host_adopt", dry_run, lambda context: _adopt(agent, context, names))
+    rows: dict[str, NewInstance] = {}
+    run = operator_run(
+        agent, "host_adopt", dry_run, lambda context: _adopt(agent, context, names, rows)
+    )
+    return run, rows
 
 
-def _adopt(agent: Agent, context: RunContext, names: Sequence[str] | None) -> None:
+def _adopt(
+    agent: Agent, context: RunContext, names: Sequence[str] | None, new: dict[str, NewInstance]
+) -> None:
     hypervisor, database = agent.driver("hypervisor"), agent.driver("database")
     database.check()
     refuse_on_nova(agent)
@@ -131,7 +139,6 @@ def _adopt(agent: Agent, context: RunContext, names: Sequence[str] | None) -> No
             )
         domains = [d for d in domains if d.name in names or d.uuid in names]
     known = {row.uuid: row for row in database.instances_by_uuid(d.uuid for d in domains)}
-    new: dict[str, NewInstance] = {}
     for domain in domains:
         row = known.get(domain.uuid)
         if row is not None:
@@ -149,7 +156,7 @@ def _adopt(agent: Agent, context: RunContext, names: Sequence[str] | None) -> No
     context.change_many(
         "adopt",
         [
-            Change(uuid, None, dataclasses.asdict(row), "a domain that no row knows")
+            Change(uuid, None, row.vm_state, f"{row.display_name}: a domain that no row knows")
             for uuid, row in new.items()
         ],
         lambda changes: database.create_instances([new[c.target] for c in changes]),
