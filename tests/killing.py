@@ -34,20 +34,31 @@ class Killed(SystemExit):
     """The process is no more."""
 
 
+def raise_killed() -> None:
+    """Unwind, as nearly nobody catches it."""
+    raise Killed
+
+
 class Steps:
     """Counts the steps that change something; from a given one on, none is carried out.
 
-    :param hypervisor: the fake one
+    :param hypervisor: the class of the driver
     :param last: how many steps are carried out; None for all
+    :param die: called in the place of the step after that
     """
 
     def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, hypervisor: Any, last: int | None = None
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        hypervisor: type,
+        last: int | None = None,
+        die: Callable[[], None] = raise_killed,
     ) -> None:
         self.taken: list[str] = []
         self._last = last
+        self._die = die
         for owner, names in (
-            (type(hypervisor), HYPERVISOR),
+            (hypervisor, HYPERVISOR),
             (InstancesPath, FILES),
             (Database, DATABASE),
             (qemu_img, QEMU_IMG),
@@ -65,7 +76,7 @@ class Steps:
         def step(*arguments: Any, **named: Any) -> Any:
             self.taken.append(name)
             if self.killed:
-                raise Killed(name)
+                self._die()
             return function(*arguments, **named)
 
         return step

@@ -26,7 +26,7 @@ GUEST_XML = """
 <domain type='qemu'>
   <name>{name}</name><uuid>{uuid}</uuid>
   <memory unit='MiB'>32</memory><vcpu>1</vcpu>
-  <os><type arch='x86_64' machine='pc'>hvm</type></os>
+  <os><type arch='x86_64' machine='pc'>hvm</type>{firmware}</os>
   <features><acpi/></features>
   <on_crash>preserve</on_crash>
   <devices>
@@ -66,7 +66,7 @@ class Libvirtd:
         try:
             if self.process is None or self.process.poll() is not None:
                 self.start()
-            self._end_guests()
+            self.end_guests()
         finally:
             self.stop()
             shutil.rmtree(self.path, ignore_errors=True)
@@ -110,25 +110,45 @@ class Libvirtd:
         libvirt.registerErrorHandler(lambda context, error: None, None)
         return libvirt.open(self.uri)
 
-    def add_guest(self, name: str, start: bool = True) -> str:
-        """Define a guest with an empty disk, and start it; return its uuid."""
+    def add_guest(
+        self, name: str, start: bool = True, instances_path: Path | None = None, firmware: str = ""
+    ) -> str:
+        """Define a guest with an empty disk, and start it; return its uuid.
+
+        :param instances_path: where it has its disk as Nova's have, in a directory of its own
+        :param firmware: further elements of the domain's ``os``
+        """
         guest_uuid = str(uuid.uuid4())
         disk = self.path / "disks" / f"{name}.qcow2"
-        subprocess.run(
-            ["qemu-img", "create", "-q", "-f", "qcow2", disk, "16M"],
-            check=True,
-            stdin=subprocess.DEVNULL,
-        )
-        if self._user is not None:
-            os.chown(disk, self._user.pw_uid, self._user.pw_gid)
+        if instances_path is not None:
+            disk = instances_path / guest_uuid / "disk"
+            disk.parent.mkdir()
+            self.give_away(disk.parent)
+        self.make_disk(disk)
         connection = self.connect()
         domain = connection.defineXML(
-            GUEST_XML.format(name=f"cepheid-test-{name}", uuid=guest_uuid, disk=disk)
+            GUEST_XML.format(
+                name=f"cepheid-test-{name}", uuid=guest_uuid, disk=disk, firmware=firmware
+            )
         )
         if start:
             domain.create()
         connection.close()
         return guest_uuid
+
+    def make_disk(self, path: Path) -> None:
+        """Make an empty disk of 16 MiB that guests can use."""
+        subprocess.run(
+            ["qemu-img", "create", "-q", "-f", "qcow2", path, "16M"],
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )
+        self.give_away(path)
+
+    def give_away(self, path: Path) -> None:
+        """Let a file or directory belong to whom the guests run as."""
+        if self._user is not None:
+            os.chown(path, self._user.pw_uid, self._user.pw_gid)
 
     def guest_pid(self, guest_uuid: str) -> int:
         """Return the process id of a guest's QEMU."""
@@ -148,12 +168,14 @@ class Libvirtd:
             return False
         return True
 
-    def _end_guests(self) -> None:
+    def end_guests(self) -> None:
         connection = self.connect()
         for domain in connection.listAllDomains():
             if domain.isActive():
                 domain.destroy()
-            domain.undefine()
+            domain.undefineFlags(
+                libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+            )
         connection.close()
 
 

@@ -35,7 +35,7 @@ def guests(libvirtd):
     """Five running guests."""
     uuids = [libvirtd.add_guest(f"guest-{number}") for number in range(5)]
     yield uuids
-    libvirtd._end_guests()
+    libvirtd.end_guests()
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ class TestRealGuests(HypervisorContract):
     def running(self, libvirtd):
         uuid = libvirtd.add_guest("contract")
         yield uuid
-        libvirtd._end_guests()
+        libvirtd.end_guests()
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from cepheid_plugins.compute.rescue import RescueOperations
 from cepheid_plugins.compute.resizing import ResizeOperations, Size
 from cepheid_plugins.compute.shelving import ShelvingOperations
 from cepheid_plugins.database import models
+from tests.fakes import FakeHypervisor
 from tests.killing import Killed, Steps
 from tests.worlds import disk_world, uuid_of
 
@@ -148,7 +149,7 @@ def test_killed_before_any_step_and_repeated_it_ends_in_the_same_state(tmp_path,
     for last in itertools.count():
         world = prepared(tmp_path / "world", line)
         with pytest.MonkeyPatch.context() as patch:
-            steps = Steps(patch, world.hypervisor, last)
+            steps = Steps(patch, FakeHypervisor, last)
             with contextlib.suppress(Killed):
                 run(world, line[-1])
         if not steps.killed:
