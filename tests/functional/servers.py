@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,20 @@ def postgresql() -> Iterator[sa.URL]:
             yield url
         finally:
             _end(process, signal.SIGINT)
+
+
+def new_account(database: sa.URL, name: str, grants: Iterable[str]) -> sa.URL:
+    """Make an account that may do what is granted and no more; return the database's URL for it."""
+    create = {
+        "mysql": f"CREATE USER {name}@'%' IDENTIFIED BY '{name}'",
+        "postgresql": f"CREATE ROLE {name} LOGIN PASSWORD '{name}'",
+    }[database.get_backend_name()]
+    engine = sa.create_engine(database, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        for statement in (create, *grants):
+            connection.execute(sa.text(statement))
+    engine.dispose()
+    return database.set(username=name, password=name)
 
 
 def new_database(server: sa.URL, name: str) -> sa.URL:

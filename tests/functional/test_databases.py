@@ -22,12 +22,13 @@ from cepheid_plugins.database.errors import (
 )
 from cepheid_plugins.database.records import ActionEnd, ActionStart, Fault, InstanceUpdate
 from cepheid_plugins.tasks.sync_power_states import SyncPowerStates
+from tests import operations
 from tests.fake_agent import FakeAgent
 from tests.fakes import FakeHypervisor
 from tests.functional import servers
 from tests.functional.agents import Installation
 from tests.functional.processes import wait_until
-from tests.worlds import node_xml, uuid_of
+from tests.worlds import disk_world, node_xml, uuid_of
 
 pytestmark = pytest.mark.functional
 
@@ -250,12 +251,6 @@ def test_a_server_that_goes_away_costs_the_passes_meanwhile_and_nothing_else(tmp
     agent.close()
 
 
-GRANTING = {
-    "mariadb": ["CREATE USER least@'%' IDENTIFIED BY 'least'"],
-    "postgresql": ["DROP ROLE IF EXISTS least", "CREATE ROLE least LOGIN PASSWORD 'least'"],
-}
-
-
 @pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
 def test_the_printed_grants_are_enough_for_an_agent_and_for_adopting(tmp_path, server, kind):
     url = servers.new_database(server(kind), "cepheid_grants")
@@ -263,15 +258,13 @@ def test_the_printed_grants_are_enough_for_an_agent_and_for_adopting(tmp_path, s
     owner.run("db", "sync")
     assert "has all that is needed" in owner.run("db", "check").stdout
     grants = owner.run("db", "grants", "--user", "least", "--adopt").stdout.splitlines()
-    with sa.create_engine(url, isolation_level="AUTOCOMMIT").connect() as connection:
-        for statement in [*GRANTING[kind], *grants]:
-            connection.execute(sa.text(statement))
+    account = servers.new_account(url, "least", grants)
 
     (tmp_path / "least").mkdir()
     (tmp_path / "node.xml").write_text(node_xml([1, 4, 1]))
     least = Installation(
         tmp_path / "least",
-        settings_for(url.set(username="least", password="least"), f"test:///{tmp_path}/node.xml"),
+        settings_for(account, f"test:///{tmp_path}/node.xml"),
     )
     least.run("db", "check")
     least.run("host", "adopt")
@@ -290,6 +283,24 @@ def test_the_printed_grants_are_enough_for_an_agent_and_for_adopting(tmp_path, s
     results = {row["Result"] for row in least.rows("task", "history", "--changed")}
     assert results == {"done"}
     least.close()
+
+
+@pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
+def test_the_printed_grants_are_enough_for_every_operation(tmp_path, server, kind):
+    url = servers.new_database(server(kind), "cepheid_operations")
+    (tmp_path / "owner").mkdir()
+    owner = Installation(tmp_path / "owner", settings_for(url, "test:///default"))
+    owner.run("db", "sync")
+    grants = owner.run("db", "grants", "--user", "operating", "--adopt").stdout.splitlines()
+    least = servers.new_account(url, "operating", grants)
+    (tmp_path / "least").mkdir()
+    world = disk_world(tmp_path / "least", [operations.NUMBER],
+                       settings=settings_for(least, "test:///default"))  # fmt: skip
+    for name in ("stop", "start", "reboot", "rescue", "unrescue", "resize", "confirm", "shelve",
+                 "offload", "unshelve", "soft-delete", "restore", "delete"):  # fmt: skip
+        assert operations.run(world, name) == {operations.UUID: None}, name
+    assert world.row(operations.NUMBER).deleted
+    world.close()
 
 
 def settings_for(url, uri):

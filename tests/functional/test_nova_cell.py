@@ -4,9 +4,14 @@
 import pytest
 import sqlalchemy as sa
 
-from cepheid_plugins.database import migrate, models
+from cepheid_plugins.database import grants, migrate, models
 from cepheid_plugins.database.driver import Database
 from cepheid_plugins.tasks.check_instance_build_time import CheckInstanceBuildTime
+from cepheid_plugins.tasks.poll_rebooting_instances import PollRebootingInstances
+from cepheid_plugins.tasks.poll_rescued_instances import PollRescuedInstances
+from cepheid_plugins.tasks.poll_shelved_instances import PollShelvedInstances
+from cepheid_plugins.tasks.poll_unconfirmed_resizes import PollUnconfirmedResizes
+from cepheid_plugins.tasks.reclaim_queued_deletes import ReclaimQueuedDeletes
 from cepheid_plugins.tasks.sync_power_states import SyncPowerStates
 from tests.fake_agent import FakeAgent
 from tests.fakes import FakeHypervisor
@@ -34,13 +39,13 @@ INSTANCES = [
         "vm_state": "building",
         "task_state": "spawning",
         "power_state": 0,
-        "created_at": "2026-11-23T10:00:00",
+        "times": {"created_at": "2026-11-23T10:00:00"},
     },
     {
         "display_name": "young",
         "vm_state": "building",
         "power_state": 0,
-        "created_at": "2026-11-23T11:59:50",
+        "times": {"created_at": "2026-11-23T11:59:50"},
     },
     {"display_name": "elsewhere", "vm_state": "active", "power_state": RUNNING, "host": "host2"},
     {"display_name": "gone", "vm_state": "building", "power_state": 0, "destroyed": True},
@@ -57,13 +62,15 @@ GUESTS = {
 }
 
 
-@pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
-def url(request, tmp_path):
+@pytest.fixture(scope="module", params=["sqlite", "mariadb", "postgresql"])
+def cell(request, tmp_path_factory):
+    """A cell database that Nova has made; each test has hosts of its own in it."""
+    path = tmp_path_factory.mktemp("cell")
     if request.param == "sqlite":
-        yield sa.make_url(f"sqlite:///{tmp_path}/cell.sqlite")
+        yield NovaCell(path, sa.make_url(f"sqlite:///{path}/cell.sqlite"))
         return
     with getattr(servers, request.param)() as server:
-        yield servers.new_database(server, "nova_cell")
+        yield NovaCell(path, servers.new_database(server, "nova_cell"))
 
 
 def structure(engine):
@@ -81,19 +88,24 @@ def structure(engine):
     }
 
 
-def test_tasks_on_a_database_that_nova_wrote_leave_what_nova_can_read(tmp_path, url):
-    cell = NovaCell(tmp_path, url)
+def make_agent(path, url, host, hypervisor):
+    """Return the agent of a host, and its database driver."""
+    path.mkdir(exist_ok=True)
+    agent = FakeAgent(path, {"hypervisor": hypervisor}, settings=f"host = {host}\n")
+    agent.conf.register_opts(Database.options, group="database")
+    agent.set("database", connection=url.render_as_string(hide_password=False))
+    agent.drivers.use("database", Database(agent))
+    return agent, agent.driver("database")
+
+
+def test_tasks_on_a_database_that_nova_wrote_leave_what_nova_can_read(tmp_path, cell):
     uuids = cell.write(INSTANCES)
-    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    engine = sa.create_engine(cell.url, poolclass=sa.NullPool)
 
     hypervisor = FakeHypervisor([(uuids[name], name, state) for name, state in GUESTS.items()])
     hypervisor.stubborn.add(uuids["stubborn"])
     hypervisor.deaf.add(uuids["stubborn"])
-    agent = FakeAgent(tmp_path, {"hypervisor": hypervisor})
-    agent.conf.register_opts(Database.options, group="database")
-    agent.set("database", connection=url.render_as_string(hide_password=False))
-    database = Database(agent)
-    agent.drivers.use("database", database)
+    agent, database = make_agent(tmp_path, cell.url, "host1", hypervisor)
 
     # The models are Nova's tables, and syncing touches none of them.
     before = structure(engine)
@@ -115,7 +127,7 @@ def test_tasks_on_a_database_that_nova_wrote_leave_what_nova_can_read(tmp_path, 
     assert run.outcome == "partial"
     database.close()
 
-    rows = cell.read()
+    rows = {name: row for name, row in cell.read().items() if name in uuids}
     state = {
         name: (row["vm_state"], row["task_state"], row["power_state"]) for name, row in rows.items()
     }
@@ -145,3 +157,213 @@ def test_tasks_on_a_database_that_nova_wrote_leave_what_nova_can_read(tmp_path, 
     untouched = ("web", "paused", "rebooting", "stuck", "young", "elsewhere", "gone")
     assert not any(rows[name]["actions"] or rows[name]["faults"] for name in untouched)
     agent.close()
+
+
+# The time-outs: host3 is where instances came from, host4 where they are.
+
+HOUR_AGO = "2026-11-23T11:00:00"
+MOVED = {
+    "status": "finished",
+    "migration_type": "migration",
+    "source_compute": "host3",
+    "dest_compute": "host4",
+    "source_node": "node3",
+    "dest_node": "node4",
+    "dest_compute_id": 4,
+}
+TIMED_OUT = [
+    {
+        "display_name": "moved",
+        "host": "host4",
+        "vm_state": "resized",
+        "power_state": RUNNING,
+        "migration": MOVED,
+        "system_metadata": {"old_vm_state": "active"},
+        "times": {"updated_at": HOUR_AGO},
+    },
+    {
+        "display_name": "resized-here",
+        "host": "host3",
+        "vm_state": "resized",
+        "power_state": SHUTDOWN,
+        "migration": {**MOVED, "migration_type": "resize", "dest_compute": "host3"},
+        "times": {"updated_at": HOUR_AGO},
+    },
+    {
+        "display_name": "moved-and-broken",
+        "host": "host4",
+        "vm_state": "error",
+        "power_state": RUNNING,
+        "migration": MOVED,
+        "times": {"updated_at": HOUR_AGO},
+    },
+    {
+        "display_name": "rescued",
+        "host": "host3",
+        "vm_state": "rescued",
+        "power_state": RUNNING,
+        "times": {"launched_at": HOUR_AGO},
+    },
+    {
+        "display_name": "rescued-for-good",
+        "host": "host3",
+        "vm_state": "rescued",
+        "power_state": RUNNING,
+        "times": {"launched_at": HOUR_AGO},
+    },
+    {
+        "display_name": "shelved",
+        "host": "host3",
+        "vm_state": "shelved",
+        "power_state": SHUTDOWN,
+        "system_metadata": {"shelved_at": HOUR_AGO, "shelved_image_id": "an-image"},
+    },
+    {
+        "display_name": "soft-deleted",
+        "host": "host3",
+        "vm_state": "soft-delete",
+        "power_state": SHUTDOWN,
+        "volume": "a-volume",
+        "system_metadata": {"image_os_distro": "debian"},
+        "times": {"deleted_at": HOUR_AGO},
+    },
+    {
+        "display_name": "deleted-by-nova",
+        "host": "host3",
+        "vm_state": "deleted",
+        "power_state": 0,
+        "volume": "a-volume",
+        "system_metadata": {"image_os_distro": "debian"},
+        "destroyed": True,
+    },
+    {
+        "display_name": "went-down",
+        "host": "host3",
+        "vm_state": "active",
+        "task_state": "rebooting",
+        "power_state": RUNNING,
+        "times": {"updated_at": HOUR_AGO},
+    },
+]
+
+
+def least_account(url):
+    """Return the database's URL for an account with the printed grants."""
+    kind = url.get_backend_name()
+    if kind == "sqlite":
+        return url
+    printed = grants.statements(kind, url.database, "alembic_version", "least", nova=True)
+    return servers.new_account(url, "least", printed)
+
+
+def hanging_on(engine, uuid):
+    """Return by table what is deleted of the rows that hang on an instance."""
+    inspector, found = sa.inspect(engine), {}
+    with engine.connect() as connection:
+        for name in inspector.get_table_names():
+            columns = {column["name"] for column in inspector.get_columns(name)}
+            owner = "uuid" if name in ("instances", "instance_id_mappings") else "instance_uuid"
+            if owner not in columns or "deleted" not in columns:
+                continue
+            table = sa.Table(name, sa.MetaData(), autoload_with=engine)
+            rows = connection.execute(sa.select(table).where(table.c[owner] == uuid)).mappings()
+            found[name] = sorted(
+                (row["deleted"] == row["id"], row["deleted_at"] is not None) for row in rows
+            )
+    return found
+
+
+def test_time_outs_on_a_database_that_nova_wrote_leave_what_nova_can_read(tmp_path, cell):
+    uuids = cell.write(TIMED_OUT)
+    engine = sa.create_engine(cell.url, poolclass=sa.NullPool)
+    here = {"rescued": RUNNING, "rescued-for-good": RUNNING, "went-down": SHUTDOWN}
+    here |= dict.fromkeys(("moved", "shelved", "soft-deleted", "resized-here"), SHUTDOWN)
+    source = FakeHypervisor([(uuids[name], name, state) for name, state in here.items()])
+    there = {"moved": RUNNING, "moved-and-broken": RUNNING}
+    destination = FakeHypervisor([(uuids[name], name, state) for name, state in there.items()])
+    account = least_account(cell.url)
+    host3, database3 = make_agent(tmp_path / "host3", account, "host3", source)
+    host4, database4 = make_agent(tmp_path / "host4", account, "host4", destination)
+    files = tmp_path / "host3" / "instances"
+    for name in ("moved_resize", "resized-here", "resized-here_resize", "rescued",
+                 "rescued-for-good", "shelved", "soft-deleted"):  # fmt: skip
+        instance, _, suffix = name.partition("_")
+        directory = files / (uuids[instance] + (suffix and f"_{suffix}"))
+        directory.mkdir(parents=True)
+        (directory / "disk").write_bytes(b"disk")
+    source.define_rescue(uuids["rescued-for-good"], "/nowhere/disk.rescue")
+    before = source.definition(uuids["rescued"])
+    (files / uuids["rescued"] / "unrescue.xml").write_text(before)
+    source.define_rescue(uuids["rescued"], "/nowhere/disk.rescue")
+
+    for agent in (host4, host3):
+        for factory, options in (
+            (PollUnconfirmedResizes, {"resize_confirm_window": 60}),
+            (PollRescuedInstances, {"rescue_timeout": 60}),
+            (PollShelvedInstances, {"shelved_offload_time": 60}),
+            (PollRebootingInstances, {"reboot_timeout": 60}),
+            (ReclaimQueuedDeletes, {"reclaim_instance_interval": 60}),
+        ):
+            task = agent.build(factory)
+            agent.set(task.name, **options)
+            agent.run(task)
+            assert not agent.journal.runs(task.name, 1)[0]["error"]
+    database3.close()
+    database4.close()
+
+    rows = {name: row for name, row in cell.read().items() if name in uuids}
+    state = {
+        name: (row["vm_state"], row["task_state"], row["power_state"], row["host"])
+        for name, row in rows.items()
+    }
+    assert state == {
+        "moved": ("active", None, RUNNING, "host4"),
+        "resized-here": ("stopped", None, SHUTDOWN, "host3"),
+        "moved-and-broken": ("error", None, RUNNING, "host4"),
+        "rescued": ("active", None, RUNNING, "host3"),
+        "rescued-for-good": ("error", None, RUNNING, "host3"),
+        "shelved": ("shelved_offloaded", None, SHUTDOWN, None),
+        "soft-deleted": ("deleted", None, 0, "host3"),
+        "deleted-by-nova": ("deleted", None, 0, "host3"),
+        "went-down": ("active", None, RUNNING, "host3"),
+    }
+    assert {name: row["migrations"] for name, row in rows.items() if row["migrations"]} == {
+        "moved": ["confirmed"],
+        "resized-here": ["confirmed"],
+        "moved-and-broken": ["error"],
+    }
+    for name in ("moved", "resized-here"):
+        kept = (rows[name]["flavor"], rows[name]["old_flavor"], rows[name]["new_flavor"])
+        assert kept == ("m1.small", None, None)
+        assert "old_vm_state" not in rows[name]["system_metadata"]
+    ended = {
+        name: [(a["action"], a["message"], a["events"][0]["result"]) for a in row["actions"]]
+        for name, row in rows.items()
+    }
+    assert ended == {
+        "moved": [("confirmResize", None, "Success")],
+        "resized-here": [("confirmResize", None, "Success")],
+        "moved-and-broken": [],
+        "rescued": [("unrescue", None, "Success")],
+        "rescued-for-good": [("unrescue", "Error", "Error")],
+        "shelved": [("shelveOffload", None, "Success")],
+        "soft-deleted": [("delete", None, "Success")],
+        "deleted-by-nova": [],
+        "went-down": [("reboot", None, "Success")],
+    }
+    (fault,) = rows["rescued-for-good"]["faults"]
+    assert "unrescue.xml is missing" in fault["message"]
+    assert sum(len(row["faults"]) for row in rows.values()) == 1
+    assert sorted(path.name for path in files.iterdir()) == sorted(
+        uuids[name] for name in ("resized-here", "rescued", "rescued-for-good")
+    )
+    # What is deleted with an instance is what Nova itself deletes with one.
+    assert rows["soft-deleted"]["deleted"]
+    assert rows["soft-deleted"]["volumes"] == []
+    ours, novas = (hanging_on(engine, uuids[n]) for n in ("soft-deleted", "deleted-by-nova"))
+    for actions in ("instance_actions",):
+        assert ours.pop(actions) == [(False, False)]
+        assert novas.pop(actions) == []
+    assert ours == novas
+    host3.close()
+    host4.close()

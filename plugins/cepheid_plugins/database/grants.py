@@ -11,7 +11,7 @@ from cepheid import errors
 #: By table, for the agent with all bundled tasks.
 AGENT: Mapping[str, tuple[str, ...]] = {
     "instances": ("SELECT", "UPDATE"),
-    "instance_system_metadata": ("SELECT", "INSERT", "UPDATE"),
+    "instance_system_metadata": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "instance_actions": ("SELECT", "INSERT", "UPDATE"),
     "instance_actions_events": ("SELECT", "INSERT", "UPDATE"),
     "instance_faults": ("SELECT", "INSERT", "UPDATE"),

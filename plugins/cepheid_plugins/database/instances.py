@@ -301,14 +301,12 @@ def set_system_metadata(
 
 
 def delete_system_metadata(
-    connection: sa.Connection, uuids: Sequence[str], keys: Sequence[str], now: datetime.datetime
+    connection: sa.Connection, uuids: Sequence[str], keys: Sequence[str]
 ) -> None:
-    """Soft-delete keys of instances' system metadata."""
+    """Remove keys of instances' system metadata, for real: Nova would read a soft-deleted one."""
     table = models.instance_system_metadata
     connection.execute(
-        sa.update(table)
-        .where(table.c.instance_uuid.in_(uuids), table.c.key.in_(keys), table.c.deleted == 0)
-        .values(deleted=table.c.id, deleted_at=now)
+        sa.delete(table).where(table.c.instance_uuid.in_(uuids), table.c.key.in_(keys))
     )
 
 

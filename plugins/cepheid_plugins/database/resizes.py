@@ -175,7 +175,7 @@ def complete(
             lambda owner, text: flavors.confirmed(text),
             {"migration_context": None, "updated_at": now},
         )
-        instances.delete_system_metadata(connection, uuids, [OLD_VM_STATE], now)
+        instances.delete_system_metadata(connection, uuids, [OLD_VM_STATE])
     return won
 
 

@@ -19,13 +19,17 @@ from nova.db.main import models
 from nova.network import model as network_model
 
 
-def write(admin):
-    flavor = objects.Flavor(
-        admin, id=1, flavorid="42", name="m1.tiny", memory_mb=512, vcpus=1, root_gb=1,
+def make_flavor(admin, name, memory_mb):
+    return objects.Flavor(
+        admin, id=1, flavorid="42", name=name, memory_mb=memory_mb, vcpus=1, root_gb=1,
         ephemeral_gb=0, swap=0, rxtx_factor=1.0, vcpu_weight=0, disabled=False, is_public=True,
         extra_specs={}, projects=[], description=None, created_at=None, updated_at=None,
         deleted_at=None, deleted=False,
     )  # fmt: skip
+
+
+def write(admin):
+    tiny, small = make_flavor(admin, "m1.tiny", 512), make_flavor(admin, "m1.small", 2048)
     made = {}
     for wanted in json.load(sys.stdin):
         instance = objects.Instance(admin)
@@ -35,41 +39,60 @@ def write(admin):
         instance.memory_mb, instance.vcpus, instance.root_gb, instance.ephemeral_gb = 512, 1, 1, 0
         instance.image_ref = "image"
         instance.launched_at = datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC)
-        instance.flavor, instance.old_flavor, instance.new_flavor = flavor, None, None
+        instance.flavor, instance.old_flavor, instance.new_flavor = tiny, None, None
         instance.system_metadata = wanted.pop("system_metadata", {})
         instance.metadata = {"role": "web"}
         instance.numa_topology = instance.trusted_certs = instance.vcpu_model = None
         instance.device_metadata = instance.resources = None
         instance.keypairs = objects.KeyPairList(objects=[])
         instance.locked = False
-        created_at = wanted.pop("created_at", None)
+        times = wanted.pop("times", {})
+        migration = wanted.pop("migration", None)
+        volume = wanted.pop("volume", None)
         destroyed = wanted.pop("destroyed", False)
+        if migration:
+            instance.flavor, instance.old_flavor, instance.new_flavor = small, tiny, small
         for name, value in wanted.items():
             setattr(instance, name, value)
         instance.create()
         instance.info_cache.network_info = network_model.NetworkInfo([])
         instance.info_cache.save()
-        if created_at:
-            backdate(instance.uuid, created_at)
+        if migration:
+            moved = objects.Migration(admin, instance_uuid=instance.uuid, **migration)
+            moved.old_instance_type_id = moved.new_instance_type_id = 1
+            moved.create()
+        if volume:
+            mapping = objects.BlockDeviceMapping(admin, instance_uuid=instance.uuid)
+            mapping.source_type = mapping.destination_type = "volume"
+            mapping.volume_id, mapping.device_name = volume, "/dev/vdb"
+            mapping.create()
+        if times:
+            set_times(instance.uuid, times)
         if destroyed:
             instance.destroy()
         made[instance.display_name] = instance.uuid
     return made
 
 
-def backdate(uuid, created_at):
+def set_times(uuid, times):
+    values = {name: datetime.datetime.fromisoformat(value) for name, value in times.items()}
     with db_api.get_engine().begin() as connection:
-        connection.execute(
-            models.Instance.__table__.update()
-            .where(models.Instance.uuid == uuid)
-            .values(created_at=datetime.datetime.fromisoformat(created_at))
-        )
+        for table, owner in ((models.Instance, "uuid"), (models.Migration, "instance_uuid")):
+            columns = {name: v for name, v in values.items() if table is models.Instance
+                       or name == "updated_at"}  # fmt: skip
+            if columns:
+                connection.execute(
+                    table.__table__.update()
+                    .where(table.__table__.c[owner] == uuid)
+                    .values(**columns)
+                )
 
 
 def read(admin):
     found = {}
     everything = admin.elevated(read_deleted="yes")
-    for instance in objects.InstanceList.get_by_filters(everything, {}, expected_attrs=["flavor"]):
+    wanted = ["flavor", "system_metadata", "metadata"]
+    for instance in objects.InstanceList.get_by_filters(everything, {}, expected_attrs=wanted):
         actions = objects.InstanceActionList.get_by_instance_uuid(everything, instance.uuid)
         faults = objects.InstanceFaultList.get_by_instance_uuids(everything, [instance.uuid])
         found[instance.display_name] = {
@@ -77,7 +100,24 @@ def read(admin):
             "task_state": instance.task_state,
             "power_state": instance.power_state,
             "deleted": instance.deleted,
+            "host": instance.host,
+            "cleaned": instance.cleaned,
             "flavor": instance.flavor.name,
+            "old_flavor": instance.old_flavor and instance.old_flavor.name,
+            "new_flavor": instance.new_flavor and instance.new_flavor.name,
+            "system_metadata": live_metadata(admin, instance),
+            "migrations": [
+                migration.status
+                for migration in objects.MigrationList.get_by_filters(
+                    everything, {"instance_uuid": instance.uuid}
+                )
+            ],
+            "volumes": [
+                mapping.volume_id
+                for mapping in objects.BlockDeviceMappingList.get_by_instance_uuid(
+                    admin, instance.uuid
+                )
+            ],
             "progress": instance.progress,
             "actions": [
                 {
@@ -96,6 +136,13 @@ def read(admin):
             "faults": [{"code": f.code, "message": f.message, "host": f.host} for f in faults],
         }
     return found
+
+
+def live_metadata(admin, instance):
+    if instance.deleted:
+        return instance.system_metadata
+    wanted = ["system_metadata"]
+    return objects.Instance.get_by_uuid(admin, instance.uuid, wanted).system_metadata
 
 
 def main():
