@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import sqlite3
 import subprocess
 import uuid
 from collections.abc import Iterable
@@ -29,6 +31,24 @@ RUN_STATES = {
     power_state.SHUTDOWN: 5,
     power_state.CRASHED: 6,
 }
+
+
+#: What an SQLite file with all tables holds, once one was made.
+_migrated: list[bytes] = []
+
+
+def _make_tables(database: Database) -> None:
+    """Make the tables; in SQLite by a copy, from the second time on."""
+    path = Path(database.url.database or "")
+    if database.url.get_backend_name() != "sqlite" or path.exists():
+        database.sync()
+        return
+    if not _migrated:
+        database.sync()
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            _migrated.append(connection.serialize())
+        return
+    path.write_bytes(_migrated[0])
 
 
 def uuid_of(number: int) -> str:
@@ -71,7 +91,7 @@ class World:
         self.clock: Any = self.agent.clock
         self.agent.conf.register_opts(Database.options, group="database")
         self.database = Database(self.agent)
-        self.database.sync()
+        _make_tables(self.database)
         self.database.statements.clear()
         self.agent.drivers.use("database", self.database)
         if hypervisor is None:
@@ -169,18 +189,21 @@ def other_host(world: World, path: Path, states: dict[int, int | None]) -> World
 
 
 def move(world: World, number: int, seconds_ago: float = 0, **columns: Any) -> None:
-    """Let an instance be moved by Nova from this host to host2, which awaits a confirmation.
+    """Let Nova move an instance from this host to host2, where it waits for its confirmation.
 
     :param columns: of the migration
     """
-    uuid, now = uuid_of(number), world.clock.utcnow()
     instances = world.path / "instances"
-    if (instances / uuid).exists():
-        (instances / uuid).rename(instances / f"{uuid}_resize")
-    world.hypervisor.states[uuid] = power_state.SHUTDOWN
-    world.update(number, host="host2", node="node2", vm_state="resized", updated_at=now)
+    if (instances / uuid_of(number)).exists():
+        (instances / uuid_of(number)).rename(instances / f"{uuid_of(number)}_resize")
+    world.hypervisor.states[uuid_of(number)] = power_state.SHUTDOWN
+    move_many(world, [number], seconds_ago, **columns)
+
+
+def move_many(world: World, numbers: Iterable[int], seconds_ago: float = 0, **columns: Any) -> None:
+    """Write that instances were moved so."""
+    uuids, now = [uuid_of(number) for number in numbers], world.clock.utcnow()
     values = {
-        "instance_uuid": uuid,
         "status": "finished",
         "migration_type": "migration",
         "source_compute": "host1",
@@ -189,8 +212,13 @@ def move(world: World, number: int, seconds_ago: float = 0, **columns: Any) -> N
         "deleted": 0,
         **columns,
     }
+    moved = {"host": "host2", "node": "node2", "vm_state": "resized", "updated_at": now}
     with world.engine.begin() as connection:
-        connection.execute(sa.insert(models.migrations).values(values))
+        table = models.instances
+        connection.execute(sa.update(table).where(table.c.uuid.in_(uuids)).values(moved))
+        connection.execute(
+            sa.insert(models.migrations), [{"instance_uuid": uuid, **values} for uuid in uuids]
+        )
 
 
 def add_with_disk(world: World, number: int, **columns: Any) -> str:

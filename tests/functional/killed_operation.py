@@ -20,16 +20,15 @@ from cepheid_plugins.hypervisor.libvirt_driver import LibvirtHypervisor
 from tests.functional.processes import PATIENCE_SECONDS
 from tests.killing import Steps
 
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload([__name__])
-
 
 def run(conf: Path, words: list[str], last: int | None = None) -> bool:
     """Run a command; tell whether it was killed.
 
     :param last: how many of its steps are carried out; None for all
     """
-    process = _context.Process(target=_run, args=(conf, words, last))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    process = context.Process(target=_run, args=(conf, words, last))
     process.start()
     process.join(PATIENCE_SECONDS)
     if process.exitcode is None:

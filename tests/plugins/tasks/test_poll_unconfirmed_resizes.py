@@ -15,7 +15,7 @@ from cepheid_plugins.tasks.poll_unconfirmed_resizes import (
     Verdict,
     decide,
 )
-from tests.worlds import disk_world, fake_world, move, other_host, uuid_of
+from tests.worlds import disk_world, fake_world, move, move_many, other_host, uuid_of
 
 RUNNING, SHUTDOWN = 1, 4
 NOON = datetime.datetime(2026, 11, 23, 12, 0)
@@ -290,8 +290,7 @@ def test_a_hypervisor_that_does_not_answer_leaves_it_for_a_later_pass(source, de
 def test_a_steady_pass_costs_two_statements(tmp_path, count):
     world = fake_world(tmp_path, {})
     world.add_many(range(count), vm_state="resized")
-    for number in range(count):
-        move(world, number, dest_compute="host1")
+    move_many(world, range(count), dest_compute="host1")
     world.update(1, host="host1")
     assert poll(world).counters == {}
     assert world.statements() == 2
