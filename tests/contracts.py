@@ -27,6 +27,18 @@ class HypervisorContract:
         assert domains[running].power_state == power_state.RUNNING
         assert hypervisor.calls - before == {"virConnectGetAllDomainStats": 1}
 
+    def test_tells_who_it_is_and_keeps_to_it(self, hypervisor: Hypervisor):
+        assert hypervisor.identity
+        assert hypervisor.identity == hypervisor.identity
+
+    def test_tells_a_domain_of_novas_by_its_metadata(self, hypervisor: Hypervisor, running: str):
+        assert not hypervisor.is_novas(running)
+        text = hypervisor.definition(running)
+        nova = "<nova:instance xmlns:nova='http://openstack.org/xmlns/libvirt/nova/1.1'/>"
+        hypervisor.define(text.replace("<memory", f"<metadata>{nova}</metadata><memory", 1))
+        assert hypervisor.is_novas(running)
+        hypervisor.define(text)
+
     def test_tells_the_power_state_of_one_domain(self, hypervisor: Hypervisor, running: str):
         assert hypervisor.power_state(running) == power_state.RUNNING
 

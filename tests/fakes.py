@@ -41,6 +41,7 @@ class FakeHypervisor(XmlHypervisor):
         self.states = {uuid: state for uuid, _, state in domains}
         self.names = {uuid: name for uuid, name, _ in domains}
         self.calls: Counter[str] = Counter()
+        self.system_uuid = "5e6bb1ee-6d5f-4b1c-8a1c-000000000001"
         #: False: it does not answer.
         self.available = True
         #: Domains left out of the list, though they are there.
@@ -58,6 +59,11 @@ class FakeHypervisor(XmlHypervisor):
     def name(self) -> str:
         self._call("virConnectGetHostname")
         return "node1"
+
+    @property
+    def identity(self) -> str:
+        self._call("virConnectGetCapabilities")
+        return self.system_uuid
 
     def domains(self) -> dict[str, Domain]:
         self._call("virConnectGetAllDomainStats")

@@ -95,7 +95,7 @@ def refuse_on_nova(agent: Agent) -> None:
 
 
 def operator_run(
-    agent: Agent, name: str, dry_run: bool, function: Callable[[RunContext], None]
+    agent: Agent, name: str, dry_run: bool, function: Callable[[RunContext], object]
 ) -> Run:
     """Carry out an operator's command as a run, so that it is on record; return it."""
     run = Run(

@@ -18,6 +18,7 @@ from oslo_db import api as oslo_db_api
 from cepheid import concurrency
 from cepheid_plugins.database import (
     actions,
+    compute_nodes,
     engine,
     errors,
     instances,
@@ -105,6 +106,18 @@ class Database:
     def instances_by_uuid(self, uuids: Iterable[str]) -> list[Instance]:
         """Return the instances with these uuids, on any host, deleted ones too."""
         return self._read(instances.by_uuids, list(uuids))
+
+    def deleted_instances(self, uuids: Iterable[str]) -> list[Instance]:
+        """Return the instances with these uuids that are deleted for good, whatever their host."""
+        return self._read(instances.deleted, uuids)
+
+    def set_cleaned(self, uuids: Sequence[str]) -> set[str]:
+        """Record of deleted instances that nothing is left of them; return their uuids."""
+        return self._write(instances.set_cleaned, uuids)
+
+    def knows_host(self, host: str) -> bool:
+        """Tell whether a compute node of this host is on record."""
+        return self._read(compute_nodes.is_known, host)
 
     def find_instances(self, name: str) -> list[Instance]:
         """Return the live instances of this name, or whose uuid begins so."""

@@ -23,6 +23,9 @@ from cepheid_plugins.database.records import (
 #: Rows that one statement names at most.
 BATCH = 500
 
+#: Uuids that a query for some of all domains names at most, so that a host's are one query.
+READ_BATCH = 10_000
+
 _instances = models.instances
 _COLUMNS = [_instances.c[field.name] for field in dataclasses.fields(Instance)]
 
@@ -48,8 +51,19 @@ def in_task_states(
 def by_uuids(connection: sa.Connection, uuids: Iterable[str]) -> list[Instance]:
     """Return the instances with these uuids, on any host, deleted ones too."""
     found: list[Instance] = []
-    for batch in _batches(list(uuids)):
+    for batch in _batches(list(uuids), READ_BATCH):
         query = sa.select(*_COLUMNS).where(_instances.c.uuid.in_(batch))
+        found += _records(connection, query)
+    return found
+
+
+def deleted(connection: sa.Connection, uuids: Iterable[str]) -> list[Instance]:
+    """Return the instances with these uuids that are deleted for good, whatever their host."""
+    found: list[Instance] = []
+    for batch in _batches(list(uuids), READ_BATCH):
+        query = sa.select(*_COLUMNS).where(
+            _instances.c.uuid.in_(batch), _instances.c.deleted == _instances.c.id
+        )
         found += _records(connection, query)
     return found
 
@@ -233,6 +247,15 @@ def _update_alike(
     return as_expected
 
 
+def set_cleaned(connection: sa.Connection, uuids: Sequence[str]) -> set[str]:
+    """Record of deleted instances that nothing is left of them; return their uuids."""
+    conditions = [_instances.c.uuid.in_(uuids), _instances.c.deleted == _instances.c.id]
+    found = set(connection.scalars(sa.select(_instances.c.uuid).where(*conditions)))
+    if found:
+        connection.execute(sa.update(_instances).where(*conditions).values(cleaned=1))
+    return found
+
+
 def destroy(
     connection: sa.Connection,
     host: str,
@@ -341,6 +364,6 @@ def _records(connection: sa.Connection, query: sa.Select[Any]) -> list[Instance]
     return [Instance(*row) for row in connection.execute(query)]
 
 
-def _batches(items: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(items), BATCH):
-        yield items[start : start + BATCH]
+def _batches(items: Sequence[str], size: int = BATCH) -> Iterator[Sequence[str]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

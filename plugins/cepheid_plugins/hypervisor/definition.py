@@ -16,6 +16,9 @@ from cepheid_plugins.hypervisor.driver import BadDefinition, DiskFile, Hyperviso
 #: What the files of a rescue are called. Source: Nova's libvirt driver.
 RESCUE_SUFFIX = ".rescue"
 
+#: The beginning of what Nova's metadata elements are called. Source: Nova's libvirt driver.
+NOVA_NAMESPACE = "{http://openstack.org/xmlns/libvirt/nova/"
+
 
 def check(text: str, uuid: str) -> None:
     """See that a definition is that of the domain `uuid`.
@@ -55,6 +58,15 @@ def is_rescue(text: str) -> bool:
     ]
     kernel = [root.findtext(f"./os/{name}") for name in ("kernel", "initrd")]
     return any(name and name.strip().endswith(RESCUE_SUFFIX) for name in sources + kernel)
+
+
+def is_novas(text: str) -> bool:
+    """Tell whether a definition carries Nova's metadata.
+
+    :raises BadDefinition: it cannot be read
+    """
+    elements = _parse(text).iterfind("./metadata/*")
+    return any(str(element.tag).startswith(NOVA_NAMESPACE) for element in elements)
 
 
 def with_rescue_disk(text: str, path: str) -> str:
@@ -120,6 +132,9 @@ class XmlHypervisor(Hypervisor):
 
     def is_rescue(self, uuid: str) -> bool:
         return is_rescue(self.definition(uuid))
+
+    def is_novas(self, uuid: str) -> bool:
+        return is_novas(self.definition(uuid))
 
     def define_rescue(self, uuid: str, path: str) -> None:
         self.define(with_rescue_disk(self.definition(uuid), path))

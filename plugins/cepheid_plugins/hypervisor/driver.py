@@ -84,6 +84,11 @@ class Hypervisor(abc.ABC):
     def name(self) -> str:
         """The hypervisor's own host name."""
 
+    @property
+    @abc.abstractmethod
+    def identity(self) -> str:
+        """What tells this hypervisor from all others, whatever its name."""
+
     @abc.abstractmethod
     def domains(self) -> dict[str, Domain]:
         """Return all domains, running or not, by UUID, in one call: all, or an error."""
@@ -139,6 +144,10 @@ class Hypervisor(abc.ABC):
     @abc.abstractmethod
     def is_rescue(self, uuid: str) -> bool:
         """Tell whether the definition boots from the files of a rescue."""
+
+    @abc.abstractmethod
+    def is_novas(self, uuid: str) -> bool:
+        """Tell whether the definition carries Nova's metadata."""
 
     @abc.abstractmethod
     def define_rescue(self, uuid: str, path: str) -> None:

@@ -78,6 +78,7 @@ class LibvirtHypervisor(XmlHypervisor):
         self._connection: Any = None
         self._connection_pid: int | None = None
         self._name = ""
+        self._identity = ""
         self.calls: Counter[str] = Counter()
 
     @property
@@ -87,6 +88,16 @@ class LibvirtHypervisor(XmlHypervisor):
                 "virConnectGetHostname", lambda conn: conn.getHostname()
             )
         return self._name
+
+    @property
+    def identity(self) -> str:
+        if not self._identity:
+            text = self._on_connection(
+                "virConnectGetCapabilities", lambda conn: conn.getCapabilities()
+            )
+            # Not every driver of libvirt has one.
+            self._identity = ElementTree.fromstring(text).findtext("./host/uuid") or self.name
+        return self._identity
 
     def domains(self) -> dict[str, driver.Domain]:
         stats = self._on_connection(

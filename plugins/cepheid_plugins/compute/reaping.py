@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Removing what is left here of instances that are deleted for good."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from cepheid import errors
+from cepheid_plugins.compute.claims import Results
+from cepheid_plugins.compute.operations import Operations
+from cepheid_plugins.database.records import Instance
+
+
+class ReapingOperations(Operations):
+    """Power off, reap.
+
+    The instances have no row to claim; each is read once more right before it is acted on. Their
+    volumes are left to the service they came from: which of them were theirs when they were
+    deleted is not certain.
+    """
+
+    def power_off_deleted(self, instances: Sequence[Instance]) -> Results:
+        """Power the guests of deleted instances off at once."""
+        return self._each_deleted(instances, self._hypervisor.power_off)
+
+    def reap(self, instances: Sequence[Instance]) -> Results:
+        """Remove the domains and files of deleted instances."""
+        results = self._each_deleted(instances, self._reap_one)
+        self._database.set_cleaned([uuid for uuid, result in results.items() if result is None])
+        return results
+
+    def _reap_one(self, uuid: str) -> None:
+        self._destroy_domain(uuid)
+        self._files.remove_instance(uuid)
+
+    def _each_deleted(self, instances: Sequence[Instance], act: Callable[[str], None]) -> Results:
+        results: Results = {}
+        deleted = {row.uuid for row in self._database.deleted_instances(r.uuid for r in instances)}
+        for row in instances:
+            if row.uuid not in deleted:
+                results[row.uuid] = "raced"
+                continue
+            try:
+                act(row.uuid)
+                results[row.uuid] = None
+            except errors.CepheidError as err:
+                results[row.uuid] = err
+        return results

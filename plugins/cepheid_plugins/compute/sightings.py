@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the agent has seen of its host, kept in a file, so that a wrong inventory is noticed.
+
+A database that was restored from an old copy, or that is another cell's, says things that cannot
+be: that an instance was deleted before it was last seen alive, for instance. Whoever destroys asks
+here first.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from cepheid import errors
+
+FILE_NAME = "cepheid-sightings.json"
+
+
+@dataclass
+class Sightings:
+    """What was seen when the agent last looked. Times are naive UTC, as ISO 8601 text."""
+
+    host: str = ""
+    hypervisor: str = ""
+    #: Who was alive on this host at the last look.
+    live: list[str] = field(default_factory=list)
+    #: By uuid of those that are alive or have a domain: when they were last seen alive.
+    last_alive: dict[str, str] = field(default_factory=dict)
+    #: By uuid: since when a domain is known to be a left-over.
+    suspects: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing was seen yet."""
+        return not self.host
+
+    def doubts(self, host: str, hypervisor: str, live: Collection[str], rows: Collection[str],
+               is_known: bool) -> str:  # fmt: skip
+        """Return why the inventory is not to be trusted with destruction; nothing if it is.
+
+        :param live: the instances that are alive on this host now
+        :param rows: those of the ones that were alive of which there is any row now
+        :param is_known: whether the inventory has a record of this host itself
+        """
+        if self.is_new:
+            if live or is_known:
+                return ""
+            return "the inventory knows neither this host nor an instance on it"
+        if self.host != host:
+            return f"this host was {self.host} and is {host} now"
+        if self.hypervisor != hypervisor:
+            return f"the hypervisor was {self.hypervisor} and is {hypervisor} now"
+        vanished = set(self.live) - set(rows) - set(live)
+        if vanished and not live:
+            return f"all {len(self.live)} instances of this host vanished from the inventory"
+        return ""
+
+    def was_alive_after(self, uuid: str, then: datetime.datetime) -> str:
+        """Return when an instance was seen alive, if that was after `then`; nothing if not."""
+        seen = self.last_alive.get(uuid, "")
+        return seen if seen and datetime.datetime.fromisoformat(seen) > then else ""
+
+    def look(
+        self,
+        host: str,
+        hypervisor: str,
+        live: Collection[str],
+        alive: Collection[str],
+        domains: Collection[str],
+        now: datetime.datetime,
+    ) -> None:
+        """Enter what is seen now.
+
+        :param live: the instances that are alive on this host
+        :param alive: those that are alive on whatever host, and have a domain here
+        """
+        self.host, self.hypervisor = host, hypervisor
+        self.live = sorted(live)
+        kept = {uuid: seen for uuid, seen in self.last_alive.items() if uuid in domains}
+        seen_now = dict.fromkeys(sorted({*live, *alive}), now.isoformat())
+        self.last_alive = {**kept, **seen_now}
+
+    def suspect(self, uuids: Iterable[str], now: datetime.datetime) -> set[str]:
+        """Enter the domains that are left-overs now; return those that were so before."""
+        known = self.suspects
+        self.suspects = {uuid: known.get(uuid, now.isoformat()) for uuid in uuids}
+        return known.keys() & self.suspects.keys()
+
+
+class SightingsFile:
+    """Where they are kept.
+
+    :param state_path: ``[DEFAULT] state_path``
+    """
+
+    def __init__(self, state_path: str) -> None:
+        self.path = Path(state_path) / FILE_NAME
+
+    def read(self) -> Sightings:
+        """Return what was seen; nothing where there is no file.
+
+        :raises CepheidError: the file cannot be read
+        """
+        try:
+            found = json.loads(self.path.read_text())
+            sightings = Sightings(**found)
+            _check(sightings.last_alive)
+            _check(sightings.suspects)
+        except FileNotFoundError:
+            return Sightings()
+        except (OSError, ValueError, TypeError, AttributeError) as err:
+            raise errors.CepheidError(
+                f"{self.path} cannot be read ({err}), so nothing is destroyed. Look whether the "
+                "inventory is right, then run 'cepheid host confirm'."
+            ) from err
+        return sightings
+
+    def write(self, sightings: Sightings) -> None:
+        """Keep what was seen, all of it or nothing.
+
+        :raises CepheidError: the file cannot be written
+        """
+        partial = self.path.with_suffix(".part")
+        try:
+            with partial.open("w") as stream:
+                json.dump(asdict(sightings), stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            partial.replace(self.path)
+        except OSError as err:
+            raise errors.CepheidError(f"{self.path} cannot be written: {err}.") from err
+
+
+def _check(times: Mapping[str, str]) -> None:
+    for text in times.values():
+        datetime.datetime.fromisoformat(text)

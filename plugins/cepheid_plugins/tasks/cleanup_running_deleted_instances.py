@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Report, power off or remove domains whose instances are deleted.
+
+Reads instances, all domains in one call, and what the agent has seen of its host. Removes domains
+and files; writes instances.cleaned.
+Source: Nova's _cleanup_running_deleted_instances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from oslo_config import cfg
+
+import cepheid
+from cepheid.periodic_task import periodic_task
+from cepheid.run import Change, RunContext
+from cepheid_plugins.compute import opts, power_state
+from cepheid_plugins.compute.ages import older_than
+from cepheid_plugins.compute.reaping import ReapingOperations
+from cepheid_plugins.compute.sightings import Sightings, SightingsFile
+from cepheid_plugins.database.records import Instance
+from cepheid_plugins.hypervisor.driver import Domain, DomainNotFound
+
+if TYPE_CHECKING:
+    from cepheid.agent import Agent
+
+
+class CleanupRunningDeletedInstances(cepheid.Task):
+    """Report, power off or remove domains whose instances are deleted."""
+
+    options = [
+        cfg.StrOpt(
+            "running_deleted_instance_action",
+            default="log",
+            choices=[
+                ("noop", "nothing, and nothing is read"),
+                ("log", "say which they are"),
+                ("shutdown", "power them off at once"),
+                ("reap", "remove them with their files"),
+            ],
+            deprecated_opts=[cfg.DeprecatedOpt("running_deleted_instance_action", group="DEFAULT")],
+            help="What to do about domains whose instances are deleted.",
+        ),
+        cfg.IntOpt(
+            "running_deleted_instance_timeout",
+            default=0,
+            min=0,
+            deprecated_opts=[
+                cfg.DeprecatedOpt("running_deleted_instance_timeout", group="DEFAULT")
+            ],
+            help="Seconds after the deletion of its instance at which a domain counts as left "
+            "over.",
+        ),
+    ]
+    shared_options = opts.list_opts()
+    drivers = ("database", "hypervisor")
+    nova_spacing = "running_deleted_instance_poll_interval"
+    max_changes = 5
+    time_limit = 900
+
+    def __init__(self, agent: Agent) -> None:
+        super().__init__(agent)
+        self.database = agent.driver("database")
+        self.hypervisor = agent.driver("hypervisor")
+        self.operations = ReapingOperations(agent)
+        self.file = SightingsFile(agent.conf.state_path)
+
+    @periodic_task(spacing=1800, run_immediately=True)
+    def cleanup_running_deleted_instances(self, context: RunContext) -> None:
+        if self.conf.running_deleted_instance_action == "noop":
+            return
+        # The domains before their rows: whose row is deleted then had a domain all the same.
+        live = {row.uuid for row in self.database.instances_on_host(self.agent.host)}
+        domains = self.hypervisor.domains()
+        rows = self.database.instances_by_uuid(domains) if domains else []
+        deleted = [row for row in rows if row.deleted == row.id]
+        context.count("domains", len(domains))
+        sightings = self.file.read()
+        doubts = self._doubts(sightings, live)
+        left_over = self._left_over(context, sightings, deleted, domains)
+        now = self.agent.clock.utcnow()
+        if doubts:
+            confirmed: set[str] = set()
+        else:
+            confirmed = sightings.suspect((row.uuid for row in left_over), now)
+            alive = {row.uuid for row in rows if row.deleted == 0}
+            sightings.look(
+                self.agent.host, self.hypervisor.identity, live, alive, set(domains), now
+            )
+            if not context.dry_run:
+                self.file.write(sightings)
+        context.count("left_over", len(left_over))
+        self._act(context, left_over, confirmed, doubts)
+
+    def _doubts(self, sightings: Sightings, live: set[str]) -> str:
+        """Return why the inventory is not to be trusted with destruction; nothing if it is."""
+        rows: set[str] = set()
+        is_known = False
+        if not live:
+            rows = {row.uuid for row in self.database.instances_by_uuid(sightings.live)}
+            is_known = self.database.knows_host(self.agent.host)
+        return sightings.doubts(self.agent.host, self.hypervisor.identity, live, rows, is_known)
+
+    def _left_over(
+        self,
+        context: RunContext,
+        sightings: Sightings,
+        deleted: Sequence[Instance],
+        domains: Mapping[str, Domain],
+    ) -> list[Instance]:
+        """Return the deleted instances whose domains are left over, for all that is known."""
+        ages = older_than(
+            self.conf.running_deleted_instance_timeout,
+            deleted,
+            "deleted_at",
+            self.agent.clock.utcnow(),
+        )
+        for row in ages.unknown:
+            context.skip(row.uuid, "it is deleted, and its deleted_at is NULL")
+        found = []
+        for row in ages.old:
+            assert row.deleted_at is not None
+            seen = sightings.was_alive_after(row.uuid, row.deleted_at)
+            if seen:
+                context.skip(
+                    row.uuid,
+                    f"the inventory says that it was deleted at {row.deleted_at}, and it was "
+                    f"alive at {seen}. Was the database restored from an old copy?",
+                )
+            elif not self._is_ours(row, domains[row.uuid]):
+                context.skip(
+                    row.uuid,
+                    f"the domain {domains[row.uuid].name} has the uuid of a deleted instance, and "
+                    "neither its name nor Nova's metadata: somebody else made it",
+                )
+            else:
+                found.append(row)
+        return found
+
+    def _is_ours(self, row: Instance, domain: Domain) -> bool:
+        """Tell whether a domain is the one that the inventory means, not only by its uuid."""
+        if domain.name == row.display_name:
+            return True
+        try:
+            return bool(self.hypervisor.is_novas(row.uuid))
+        except DomainNotFound:
+            return False
+
+    def _act(
+        self, context: RunContext, left_over: Sequence[Instance], confirmed: set[str], doubts: str
+    ) -> None:
+        action = self.conf.running_deleted_instance_action
+        if doubts:
+            context.skip(
+                "host",
+                f"{doubts}, so nothing is destroyed. Is it the right database? If it is, run "
+                "'cepheid host confirm'",
+            )
+        for row in left_over:
+            context.notice(
+                row.uuid,
+                f"{row.display_name} ({row.uuid}) was deleted at {row.deleted_at} and still has a "
+                f"domain (action {action})",
+            )
+        if action == "log":
+            return
+        sure = {row.uuid: row for row in left_over if row.uuid in confirmed}
+        # What is left over for the first time may be a mistake that the next pass does not find.
+        context.count("first_seen", len(left_over) - len(sure) if not doubts else 0)
+        if action == "shutdown":
+            self._power_off(context, sure)
+        else:
+            context.change_many(
+                "reap",
+                _changes(sure.values(), "deleted, with a domain", None),
+                lambda changes: self.operations.reap([sure[c.target] for c in changes]),
+            )
+
+    def _power_off(self, context: RunContext, sure: Mapping[str, Instance]) -> None:
+        domains = self.hypervisor.domains() if sure else {}
+        running = {
+            uuid: row
+            for uuid, row in sure.items()
+            if uuid in domains and domains[uuid].power_state not in power_state.OFF
+        }
+        context.change_many(
+            "power_off",
+            _changes(running.values(), "deleted, with a running domain", "shut down"),
+            lambda changes: self.operations.power_off_deleted([running[c.target] for c in changes]),
+        )
+
+
+def _changes(rows: Iterable[Instance], before: str, after: str | None) -> list[Change]:
+    return [
+        Change(row.uuid, before, after, f"{row.display_name}: deleted at {row.deleted_at}")
+        for row in rows
+    ]

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the agent remembers of its host, and when it doubts the inventory."""
+
+import datetime
+import json
+
+import pytest
+
+from cepheid.errors import CepheidError
+from cepheid_plugins.compute.sightings import FILE_NAME, Sightings, SightingsFile
+
+NOON = datetime.datetime(2026, 11, 23, 12, 0)
+HOUR = datetime.timedelta(hours=1)
+
+
+def seen(*live, domains=()):
+    sightings = Sightings()
+    sightings.look("host1", "hypervisor-1", live, (), {*live, *domains}, NOON)
+    return sightings
+
+
+@pytest.mark.parametrize(
+    ("sightings", "now", "doubt"),
+    [
+        # At the first look: an instance here, or a record of the host itself.
+        (Sightings(), {"live": {"a"}}, ""),
+        (Sightings(), {"is_known": True}, ""),
+        (Sightings(), {}, "knows neither this host nor an instance on it"),
+        (seen("a"), {"live": {"a"}}, ""),
+        (seen("a"), {"live": {"a"}, "host": "host2"}, "this host was host1 and is host2 now"),
+        (seen("a"), {"live": {"a"}, "hypervisor": "other"}, "the hypervisor was hypervisor-1"),
+        (seen("a", "b"), {"is_known": True}, "all 2 instances of this host vanished"),
+        # They were deleted or have moved: their rows say so.
+        (seen("a", "b"), {"rows": {"a", "b"}}, ""),
+        (seen("a", "b"), {"live": {"c"}}, ""),
+        (seen(), {}, ""),
+    ],
+)
+def test_doubts_an_inventory_that_is_not_the_one_it_was(sightings, now, doubt):
+    facts = {"host": "host1", "hypervisor": "hypervisor-1", "live": set(), "rows": set(),
+             "is_known": False, **now}  # fmt: skip
+    found = sightings.doubts(**facts)
+    assert doubt in found
+    assert bool(doubt) == bool(found)
+
+
+def test_knows_who_was_alive_when_and_forgets_whose_domain_is_gone():
+    sightings = seen("a", "b")
+    assert sightings.was_alive_after("a", NOON - HOUR)
+    assert not sightings.was_alive_after("a", NOON)
+    assert not sightings.was_alive_after("nobody", NOON - HOUR)
+    # "d" is another host's, and has a domain here: it is on its way.
+    sightings.look("host1", "hypervisor-1", {"c"}, {"c", "d"}, {"a", "c", "d"}, NOON + HOUR)
+    assert set(sightings.last_alive) == {"a", "c", "d"}
+    assert sightings.live == ["c"]
+    assert not sightings.was_alive_after("a", NOON)
+
+
+def test_confirms_a_suspicion_at_the_second_look_without_a_break():
+    sightings = seen()
+    assert sightings.suspect(["a"], NOON) == set()
+    assert sightings.suspect(["a", "b"], NOON + HOUR) == {"a"}
+    assert sightings.suspect(["b"], NOON + HOUR) == {"b"}
+    assert sightings.suspect(["a"], NOON + HOUR) == set()
+
+
+def test_what_was_seen_outlives_the_agent(tmp_path):
+    file = SightingsFile(str(tmp_path))
+    assert file.read().is_new
+    sightings = seen("a", domains=["b"])
+    sightings.suspect(["b"], NOON)
+    file.write(sightings)
+    assert file.read() == sightings
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", '{"unknown": 1}', '{"last_alive": {"a": "yesterday"}}', '{"suspects": []}'],
+)
+def test_a_file_that_cannot_be_read_stops_all_destruction(tmp_path, text):
+    (tmp_path / FILE_NAME).write_text(text)
+    with pytest.raises(CepheidError, match=r"nothing is destroyed.*cepheid host confirm"):
+        SightingsFile(str(tmp_path)).read()
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(CepheidError, match="cannot be written"):
+        SightingsFile(str(tmp_path / "missing")).write(seen())
+
+
+def test_the_file_is_written_whole_or_not_at_all(tmp_path):
+    file = SightingsFile(str(tmp_path))
+    file.write(seen("a"))
+    assert json.loads(file.path.read_text())["live"] == ["a"]
+    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]

@@ -1,0 +1,413 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cleanup_running_deleted_instances: the reference's cases, and the worlds that would fool it."""
+
+import datetime
+
+import pytest
+import sqlalchemy as sa
+
+from cepheid_plugins.compute import opts
+from cepheid_plugins.compute.sightings import FILE_NAME, Sightings, SightingsFile
+from cepheid_plugins.database import models
+from cepheid_plugins.tasks.cleanup_running_deleted_instances import (
+    CleanupRunningDeletedInstances,
+)
+from tests.worlds import World, add_with_disk, disk_world, fake_world, uuid_of
+
+RUNNING, SHUTDOWN = 1, 4
+NOVA = (
+    "<metadata><nova:instance xmlns:nova='http://openstack.org/xmlns/libvirt/nova/1.1'/></metadata>"
+)
+
+
+@pytest.fixture
+def world(tmp_path):
+    """Instance 1 is alive; 2 and 3 are deleted, and their domains and files are still here."""
+    world = disk_world(tmp_path, [1, 2, 3])
+    delete(world, 2, 3)
+    yield world
+    world.close()
+
+
+@pytest.fixture
+def task(world):
+    return make(world)
+
+
+def make(world, action="reap", **options):
+    task = world.agent.build(CleanupRunningDeletedInstances)
+    world.agent.set(task.name, running_deleted_instance_action=action, **options)
+    return task
+
+
+def delete(world, *numbers, minutes_ago=120, **columns):
+    """Delete instances in the inventory, and there only."""
+    deleted_at = world.clock.utcnow() - datetime.timedelta(minutes=minutes_ago)
+    for number in numbers:
+        row_id = world.row(number).id
+        values = {"vm_state": "deleted", "deleted": row_id, "deleted_at": deleted_at, **columns}
+        world.update(number, **values)
+
+
+def undelete(world, number):
+    world.update(number, vm_state="active", deleted=0, deleted_at=None)
+
+
+def left(world):
+    """Return the numbers of the instances of which there is anything here."""
+    there = {path.name for path in (world.path / "instances").iterdir()}
+    there |= set(world.hypervisor.states)
+    return [number for number in range(1, 9) if uuid_of(number) in there]
+
+
+def passes(world, task, count=2):
+    runs = []
+    for _ in range(count):
+        runs.append(world.agent.run(task))
+        world.clock.sleep(1800)
+    return runs
+
+
+# The actions.
+
+
+def test_noop_reads_nothing(world):
+    assert world.agent.run(make(world, "noop")).outcome == "ok"
+    assert world.statements() == 0
+    assert world.hypervisor.calls.total() == 0
+
+
+def test_log_is_the_default_and_names_them_once(tmp_path, caplog):
+    world = disk_world(tmp_path, [1, 2])
+    delete(world, 2)
+    task = world.agent.build(CleanupRunningDeletedInstances)
+    runs = passes(world, task, 3)
+    assert [run.changes for run in runs] == [[], [], []]
+    assert caplog.text.count("still has a domain (action log)") == 1
+    assert left(world) == [1, 2]
+    world.close()
+
+
+def test_d1_shutdown_powers_off_and_keeps_everything(world):
+    task = make(world, "shutdown")
+    first, second, third = passes(world, task, 3)
+    assert first.counters == {"domains": 3, "left_over": 2, "first_seen": 2}
+    assert second.counters == {"domains": 3, "left_over": 2, "done": 2}
+    assert third.changes == []
+    assert world.hypervisor.states == {
+        uuid_of(1): RUNNING, uuid_of(2): SHUTDOWN, uuid_of(3): SHUTDOWN
+    }  # fmt: skip
+    assert left(world) == [1, 2, 3]
+
+
+def test_reap_removes_domain_and_files_at_the_second_look(world, task):
+    world.hypervisor.states[uuid_of(3)] = SHUTDOWN
+    first, second = passes(world, task)
+    assert (first.changes, first.counters["first_seen"]) == ([], 2)
+    assert second.counters == {"domains": 3, "left_over": 2, "done": 2}
+    assert left(world) == [1]
+    assert [world.row(number).cleaned for number in (2, 3)] == [1, 1]
+    # The rows stay as they are, but for that.
+    assert world.row(2).vm_state == "deleted"
+    assert world.agent.run(task).counters == {"domains": 1}
+
+
+def test_one_that_fails_does_not_keep_the_others_waiting(world, task):
+    world.hypervisor.stubborn.add(uuid_of(2))
+    _, second = passes(world, task)
+    assert second.counters == {"domains": 3, "left_over": 2, "done": 1, "failed": 1}
+    assert left(world) == [1, 2]
+    assert world.row(2).cleaned != 1
+    world.hypervisor.stubborn.clear()
+    world.agent.run(task)
+    assert left(world) == [1]
+
+
+def test_the_deletion_must_be_older_than_the_timeout(tmp_path):
+    world = disk_world(tmp_path, [1, 2, 3])
+    delete(world, 2, minutes_ago=0)
+    delete(world, 3, minutes_ago=120)
+    task = make(world, running_deleted_instance_timeout=3600)
+    for _ in range(2):
+        world.agent.run(task)
+    assert left(world) == [1, 2]
+    world.close()
+
+
+def test_one_deleted_on_another_host_is_removed_here_too(world, task):
+    world.update(2, host="host2")
+    passes(world, task)
+    assert left(world) == [1]
+
+
+def test_a_pass_removes_five_at_most_unless_told_otherwise(world, task):
+    assert task.conf.max_changes == 5
+    world.agent.set(task.name, max_changes=1)
+    _, second = passes(world, task)
+    assert (second.outcome, second.counters["refused"]) == ("limited", 1)
+    assert len(left(world)) == 2
+
+
+def test_d2_volumes_are_left_to_their_service(world, task):
+    with world.engine.begin() as connection:
+        connection.execute(
+            sa.insert(models.block_device_mapping).values(
+                instance_uuid=uuid_of(2), volume_id="kept", destination_type="volume",
+                delete_on_termination=True, deleted=1,
+            )
+        )  # fmt: skip
+    before = world.rows(models.block_device_mapping)
+    passes(world, task)
+    assert world.rows(models.block_device_mapping) == before
+
+
+# What is never touched.
+
+
+def test_a_domain_that_no_row_knows_is_never_touched(world, task):
+    world.hypervisor.states[uuid_of(8)] = RUNNING
+    world.hypervisor.names[uuid_of(8)] = "foreign"
+    passes(world, task, 3)
+    assert left(world) == [1, 8]
+
+
+@pytest.mark.parametrize("state", ["soft-delete", "active", "error", "building", "deleted"])
+def test_a_row_that_is_alive_is_never_touched_whatever_its_state(world, task, state):
+    world.update(2, vm_state=state, deleted=0, deleted_at=None)
+    passes(world, task, 3)
+    assert left(world) == [1, 2]
+
+
+def test_d23_a_domain_that_somebody_else_made_is_not_ours_by_its_uuid_alone(world, task):
+    world.hypervisor.names[uuid_of(2)] = "a-backup-under-test"
+    runs = passes(world, task)
+    assert runs[1].counters["skipped"] == 1
+    assert left(world) == [1, 2]
+
+
+def test_a_domain_with_novas_metadata_is_ours_whatever_its_name(world, task):
+    world.hypervisor.names[uuid_of(2)] = "instance-00000002"
+    text = world.hypervisor.definition(uuid_of(2))
+    world.hypervisor.definitions[uuid_of(2)] = text.replace("<memory", f"{NOVA}<memory", 1)
+    passes(world, task)
+    assert left(world) == [1]
+
+
+def test_one_that_is_undeleted_meanwhile_is_not_touched(world, task, monkeypatch):
+    world.agent.run(task)
+    asked = world.database.instances_by_uuid
+
+    def ask_then_undelete(uuids):
+        rows = asked(uuids)
+        undelete(world, 2)
+        return rows
+
+    monkeypatch.setattr(world.database, "instances_by_uuid", ask_then_undelete)
+    run = world.agent.run(task)
+    assert run.counters["raced"] == 1
+    assert left(world) == [1, 2]
+
+
+def test_d21_a_deleted_at_that_is_null_is_one_bad_row(world, task):
+    world.update(2, deleted_at=None)
+    runs = passes(world, task)
+    assert runs[1].counters == {"domains": 3, "skipped": 1, "left_over": 1, "done": 1}
+    assert left(world) == [1, 2]
+
+
+# The worlds in which a naive version destroys good guests.
+
+
+def test_an_empty_database_destroys_nothing_until_the_operator_confirms(world, task):
+    undelete(world, 2)
+    undelete(world, 3)
+    world.agent.run(task)
+    with world.engine.begin() as connection:
+        connection.execute(sa.delete(models.instances))
+    run = world.agent.run(task)
+    assert run.outcome == "partial"
+    passes(world, task, 3)
+    assert left(world) == [1, 2, 3]
+
+
+def test_an_inventory_that_vanished_destroys_not_even_what_it_says_is_deleted(world, task):
+    passes(world, task, 1)
+    with world.engine.begin() as connection:
+        connection.execute(sa.delete(models.instances).where(models.instances.c.deleted == 0))
+    for run in passes(world, task, 3):
+        assert run.changes == []
+    assert left(world) == [1, 2, 3]
+    SightingsFile(str(world.path)).write(confirmed(world))
+    passes(world, task)
+    assert left(world) == [1]
+
+
+def confirmed(world):
+    """Return what 'cepheid host confirm' writes."""
+    sightings = Sightings()
+    live = {row.uuid for row in world.database.instances_on_host("host1")}
+    domains = set(world.hypervisor.states)
+    now = world.clock.utcnow()
+    sightings.look("host1", world.hypervisor.identity, live, live, domains, now)
+    return sightings
+
+
+def test_an_emptied_host_is_no_vanished_inventory(world, task):
+    world.agent.run(task)
+    delete(world, 1, minutes_ago=0)
+    world.clock.sleep(1800)
+    passes(world, task)
+    assert left(world) == []
+
+
+def test_a_database_restored_from_an_old_copy_does_not_kill_who_was_seen_alive_since(world, task):
+    """Instance 2 was deleted by mistake and brought back; the copy is from in between."""
+    undelete(world, 2)
+    passes(world, task, 2)
+    delete(world, 2, minutes_ago=300)
+    runs = passes(world, task, 3)
+    assert [run.counters["skipped"] for run in runs] == [1, 1, 1]
+    assert left(world) == [1, 2]
+
+
+def test_a_renamed_host_destroys_nothing_until_the_operator_confirms(world, task):
+    world.agent.run(task)
+    world.agent.close()
+    renamed = World(world.path, world.hypervisor, settings="host = host9\n", clock=world.clock)
+    renamed.agent.conf.register_opts(opts.OPTIONS, group="compute")
+    for run in passes(renamed, make(renamed), 3):
+        assert (run.outcome, run.changes) == ("partial", [])
+    assert left(renamed) == [1, 2, 3]
+    renamed.close()
+
+
+def test_another_hypervisor_under_the_same_name_destroys_nothing(world, task):
+    world.agent.run(task)
+    world.hypervisor.system_uuid = "another machine"
+    for run in passes(world, task, 3):
+        assert run.changes == []
+    assert left(world) == [1, 2, 3]
+
+
+def test_a_replica_that_lags_for_one_pass_destroys_nothing(world, task, monkeypatch):
+    """Instance 2 was undeleted, and one read answers from before that."""
+    undelete(world, 2)
+    undelete(world, 3)
+    world.agent.run(task)
+    asked = world.database.instances_by_uuid
+    with monkeypatch.context() as patch:
+        world.clock.sleep(1800)
+        delete(world, 2, 3, minutes_ago=1)  # after all that was seen
+        rows = asked([uuid_of(2), uuid_of(3)])
+        undelete(world, 2)
+        undelete(world, 3)
+        patch.setattr(world.database, "instances_by_uuid", lambda uuids: rows)
+        assert world.agent.run(task).counters["first_seen"] == 2
+    passes(world, task, 2)
+    assert left(world) == [1, 2, 3]
+
+
+def test_the_database_of_another_cell_destroys_nothing(tmp_path):
+    """There the instances of this host are deleted: they have moved to this cell."""
+    world = disk_world(tmp_path, [2, 3])
+    delete(world, 2, 3)
+    task = make(world)
+    for run in passes(world, task, 3):
+        assert (run.outcome, run.changes) == ("partial", [])
+    assert left(world) == [2, 3]
+    # Whereas a cell that knows the host is its own, even without instances there.
+    with world.engine.begin() as connection:
+        values = dict.fromkeys(
+            ("vcpus", "memory_mb", "local_gb", "vcpus_used", "memory_mb_used", "local_gb_used",
+             "hypervisor_version"), 0,
+        )  # fmt: skip
+        connection.execute(
+            sa.insert(models.compute_nodes).values(
+                host="host1", hypervisor_hostname="node1", hypervisor_type="QEMU", cpu_info="{}",
+                deleted=0, **values,
+            )
+        )  # fmt: skip
+    passes(world, task)
+    assert left(world) == []
+    world.close()
+
+
+def test_half_a_migration_destroys_neither_side(world, task):
+    """The row names the other host still, or already; the domain is on both."""
+    add_with_disk(world, 4, host="host2", task_state="migrating")
+    world.hypervisor.states[uuid_of(4)] = 3
+    world.hypervisor.names[uuid_of(4)] = "guest-4"
+    passes(world, task, 3)
+    assert left(world) == [1, 4]
+
+
+# Faults, cost, dry run.
+
+
+def test_a_hypervisor_that_does_not_answer_ends_the_pass(world, task):
+    world.agent.run(task)
+    world.hypervisor.available = False
+    run = world.agent.run(task)
+    assert (run.outcome, run.changes) == ("failed", [])
+    assert left(world) == [1, 2, 3]
+
+
+def test_a_file_of_sightings_that_cannot_be_read_ends_the_pass(world, task):
+    world.agent.run(task)
+    (world.path / FILE_NAME).write_text("{")
+    run = world.agent.run(task)
+    assert (run.outcome, run.changes) == ("failed", [])
+    assert "cepheid host confirm" in run.error
+    assert left(world) == [1, 2, 3]
+
+
+def test_files_that_cannot_be_removed_are_tried_again(world, task):
+    directory = world.path / "instances" / uuid_of(2)
+    (directory / "disk").rename(world.path / "precious")
+    directory.rmdir()
+    directory.symlink_to(world.path)
+    _, second = passes(world, task)
+    assert second.counters["failed"] == 1
+    assert (world.path / "precious").exists()
+    assert world.row(2).cleaned != 1
+
+
+@pytest.mark.parametrize("count", [10, 1000])
+def test_a_steady_pass_costs_two_statements_and_one_call(tmp_path, count):
+    world = fake_world(tmp_path, dict.fromkeys(range(count), RUNNING))
+    world.add_many(range(count))
+    task = make(world)
+    world.agent.run(task)
+    world.database.statements.clear()
+    world.hypervisor.calls.clear()
+    assert world.agent.run(task).counters == {"domains": count}
+    assert world.statements() == 2
+    assert world.hypervisor.calls["virConnectGetAllDomainStats"] == 1
+    world.close()
+
+
+def test_the_dry_run_plans_and_changes_nothing(world, task):
+    world.agent.run(task)
+    before = (world.path / FILE_NAME).read_bytes()
+    run = world.agent.run(task, dry_run=True)
+    assert {(c.kind, c.outcome) for c in run.changes} == {("reap", "planned")}
+    assert left(world) == [1, 2, 3]
+    assert (world.path / FILE_NAME).read_bytes() == before
+
+
+def test_d18_the_help_says_what_a_spacing_of_0_does(task):
+    (spacing,) = [o for o in task.all_options() if o.name == "spacing"]
+    assert spacing.default == 1800
+    assert "0 means 60; a negative number switches the task off" in spacing.help
+
+
+def test_nova_conf_sets_action_timeout_and_spacing(tmp_path):
+    settings = (
+        "running_deleted_instance_action = reap\nrunning_deleted_instance_timeout = 7\n"
+        "running_deleted_instance_poll_interval = 120\n"
+    )
+    world = fake_world(tmp_path, {}, settings=settings)
+    conf = world.agent.build(CleanupRunningDeletedInstances).conf
+    assert conf.running_deleted_instance_action == "reap"
+    assert (conf.running_deleted_instance_timeout, conf.spacing) == (7, 120)
+    world.close()
