@@ -65,6 +65,10 @@ resize_confirm_window = 3600
 spacing = 2
 shelved_offload_time = 3600
 
+[cleanup_running_deleted_instances]
+spacing = 2
+running_deleted_instance_action = reap
+
 [reclaim_queued_deletes]
 spacing = 2
 reclaim_instance_interval = 604800
@@ -97,7 +101,7 @@ GUESTS = [
     Guest("mail-1", SHUTOFF, RUNNING, "was started with virsh, though stopped by its owner"),
     Guest("mail-2", SHUTOFF, SHUTOFF),
     Guest("ci-1", PAUSED, SHUTOFF, "was paused, then destroyed with virsh"),
-    Guest("ci-2", PAUSED, PAUSED),
+    Guest("ci-2", PAUSED, PAUSED, "was deleted, and its domain left behind", "left over"),
     Guest("app-1", RUNNING, SHUTOFF, "went down for a reboot 20 minutes ago", "reboot"),
     Guest("app-2", RUNNING, RUNNING, "has been in rescue for 3 hours", "rescue"),
     Guest("app-3", RUNNING, RUNNING, "was resized 2 hours ago; nobody confirmed it", "resize"),
@@ -112,6 +116,7 @@ TIMED_OUT: dict[str, dict[str, str | int]] = {
     "resize": {"vm_state": "resized", "updated_at": 7200},
     "shelve": {"vm_state": "shelved", "power_state": 4},
     "soft-delete": {"vm_state": "soft-delete", "power_state": 4, "deleted_at": 8 * 86400},
+    "left over": {"vm_state": "deleted", "power_state": 0, "deleted_at": 86400},
 }
 
 #: Builds in the inventory that have no domain: name and age in minutes.
@@ -308,7 +313,7 @@ class Demo:
             return
         if not changes:
             self._idle[run["task"]] = 0
-        seen = sum(run["counters"].get(name, 0) for name in ("instances", "migrations"))
+        seen = sum(run["counters"].get(name, 0) for name in ("instances", "migrations", "domains"))
         what = f"{_count(len(changes), 'change')}" if changes else "nothing to do"
         self.screen.line(
             f"  {run['started_at'][11:19]}  {run['task']:27} {seen:3} looked at   {what:14} "
@@ -380,6 +385,8 @@ def _leave_half_done(connection: sqlite3.Connection, guest: Guest) -> None:
         connection.execute(
             f"UPDATE instances SET {column} = ? WHERE uuid = ?", (written, guest.uuid)
         )
+    if guest.timed_out == "left over":
+        connection.execute("UPDATE instances SET deleted = id WHERE uuid = ?", (guest.uuid,))
     if guest.timed_out == "resize":
         connection.execute(
             "INSERT INTO migrations (uuid, instance_uuid, status, migration_type, source_compute,"

@@ -1,19 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """The proof on real Nova: its cell database, written and read with its own objects."""
 
+import datetime
+
 import pytest
 import sqlalchemy as sa
 
 from cepheid_plugins.database import grants, migrate, models
 from cepheid_plugins.database.driver import Database
 from cepheid_plugins.tasks.check_instance_build_time import CheckInstanceBuildTime
+from cepheid_plugins.tasks.cleanup_running_deleted_instances import (
+    CleanupRunningDeletedInstances,
+)
 from cepheid_plugins.tasks.poll_rebooting_instances import PollRebootingInstances
 from cepheid_plugins.tasks.poll_rescued_instances import PollRescuedInstances
 from cepheid_plugins.tasks.poll_shelved_instances import PollShelvedInstances
 from cepheid_plugins.tasks.poll_unconfirmed_resizes import PollUnconfirmedResizes
 from cepheid_plugins.tasks.reclaim_queued_deletes import ReclaimQueuedDeletes
 from cepheid_plugins.tasks.sync_power_states import SyncPowerStates
-from tests.fake_agent import FakeAgent
+from tests.fake_agent import FakeAgent, FakeClock
 from tests.fakes import FakeHypervisor
 from tests.functional import servers
 from tests.functional.nova_cell import NovaCell
@@ -88,10 +93,10 @@ def structure(engine):
     }
 
 
-def make_agent(path, url, host, hypervisor):
+def make_agent(path, url, host, hypervisor, clock=None):
     """Return the agent of a host, and its database driver."""
     path.mkdir(exist_ok=True)
-    agent = FakeAgent(path, {"hypervisor": hypervisor}, settings=f"host = {host}\n")
+    agent = FakeAgent(path, {"hypervisor": hypervisor}, settings=f"host = {host}\n", clock=clock)
     agent.conf.register_opts(Database.options, group="database")
     agent.set("database", connection=url.render_as_string(hide_password=False))
     agent.drivers.use("database", Database(agent))
@@ -237,6 +242,13 @@ TIMED_OUT = [
         "destroyed": True,
     },
     {
+        "display_name": "left-over",
+        "host": "host3",
+        "vm_state": "deleted",
+        "power_state": 0,
+        "destroyed": True,
+    },
+    {
         "display_name": "went-down",
         "host": "host3",
         "vm_state": "active",
@@ -282,8 +294,12 @@ def test_time_outs_on_a_database_that_nova_wrote_leave_what_nova_can_read(tmp_pa
     there = {"moved": RUNNING, "moved-and-broken": RUNNING}
     destination = FakeHypervisor([(uuids[name], name, state) for name, state in there.items()])
     account = least_account(cell.url)
-    host3, database3 = make_agent(tmp_path / "host3", account, "host3", source)
-    host4, database4 = make_agent(tmp_path / "host4", account, "host4", destination)
+    # What Nova deletes is deleted at the real time; it is long ago then.
+    later = datetime.datetime(2126, 11, 23)
+    host3, database3 = make_agent(tmp_path / "host3", account, "host3", source, FakeClock(later))
+    host4, database4 = make_agent(
+        tmp_path / "host4", account, "host4", destination, FakeClock(later)
+    )
     files = tmp_path / "host3" / "instances"
     for name in ("moved_resize", "resized-here", "resized-here_resize", "rescued",
                  "rescued-for-good", "shelved", "soft-deleted"):  # fmt: skip
@@ -292,6 +308,13 @@ def test_time_outs_on_a_database_that_nova_wrote_leave_what_nova_can_read(tmp_pa
         directory.mkdir(parents=True)
         (directory / "disk").write_bytes(b"disk")
     source.define_rescue(uuids["rescued-for-good"], "/nowhere/disk.rescue")
+    novas = (
+        "<metadata><n:instance xmlns:n='http://openstack.org/xmlns/libvirt/nova/1.1'/></metadata>"
+    )
+    source.states[uuids["left-over"]] = RUNNING
+    source.names[uuids["left-over"]] = "instance-0000002a"
+    text = source.definition(uuids["left-over"])
+    source.definitions[uuids["left-over"]] = text.replace("<memory", f"{novas}<memory", 1)
     before = source.definition(uuids["rescued"])
     (files / uuids["rescued"] / "unrescue.xml").write_text(before)
     source.define_rescue(uuids["rescued"], "/nowhere/disk.rescue")
@@ -303,9 +326,12 @@ def test_time_outs_on_a_database_that_nova_wrote_leave_what_nova_can_read(tmp_pa
             (PollShelvedInstances, {"shelved_offload_time": 60}),
             (PollRebootingInstances, {"reboot_timeout": 60}),
             (ReclaimQueuedDeletes, {"reclaim_instance_interval": 60}),
+            (CleanupRunningDeletedInstances, {"running_deleted_instance_action": "reap"}),
         ):
             task = agent.build(factory)
             agent.set(task.name, **options)
+            agent.run(task)
+            agent.clock.sleep(60)
             agent.run(task)
             assert not agent.journal.runs(task.name, 1)[0]["error"]
     database3.close()
@@ -325,6 +351,7 @@ def test_time_outs_on_a_database_that_nova_wrote_leave_what_nova_can_read(tmp_pa
         "shelved": ("shelved_offloaded", None, SHUTDOWN, None),
         "soft-deleted": ("deleted", None, 0, "host3"),
         "deleted-by-nova": ("deleted", None, 0, "host3"),
+        "left-over": ("deleted", None, 0, "host3"),
         "went-down": ("active", None, RUNNING, "host3"),
     }
     assert {name: row["migrations"] for name, row in rows.items() if row["migrations"]} == {
@@ -349,6 +376,7 @@ def test_time_outs_on_a_database_that_nova_wrote_leave_what_nova_can_read(tmp_pa
         "shelved": [("shelveOffload", None, "Success")],
         "soft-deleted": [("delete", None, "Success")],
         "deleted-by-nova": [],
+        "left-over": [],
         "went-down": [("reboot", None, "Success")],
     }
     (fault,) = rows["rescued-for-good"]["faults"]
@@ -357,6 +385,8 @@ def test_time_outs_on_a_database_that_nova_wrote_leave_what_nova_can_read(tmp_pa
     assert sorted(path.name for path in files.iterdir()) == sorted(
         uuids[name] for name in ("resized-here", "rescued", "rescued-for-good")
     )
+    assert uuids["left-over"] not in source.states
+    assert rows["left-over"]["cleaned"]
     # What is deleted with an instance is what Nova itself deletes with one.
     assert rows["soft-deleted"]["deleted"]
     assert rows["soft-deleted"]["volumes"] == []

@@ -27,6 +27,9 @@ resize_confirm_window = 600
 [poll_shelved_instances]
 spacing = 1
 shelved_offload_time = 600
+[cleanup_running_deleted_instances]
+spacing = 1
+running_deleted_instance_action = reap
 [reclaim_queued_deletes]
 spacing = 1
 reclaim_instance_interval = 600
@@ -46,7 +49,7 @@ def hour_ago():
 
 
 def test_what_was_left_undone_is_brought_to_its_end(host):
-    names = ("rebooting", "rescued", "resized", "shelved", "deleted", "bystander")
+    names = ("rebooting", "rescued", "resized", "shelved", "deleted", "left-over", "bystander")
     uuids = {name: host.add(name) for name in names}
     definition = host.domain(uuids["rescued"]).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
     host.run("rescue", uuids["rescued"], "--image", str(host.image))
@@ -68,6 +71,13 @@ def test_what_was_left_undone_is_brought_to_its_end(host):
     )
     host.execute("UPDATE instances SET deleted_at = ? WHERE uuid = ?", then, uuids["deleted"])
 
+    host.execute(
+        "UPDATE instances SET deleted = id, vm_state = 'deleted', deleted_at = ? WHERE uuid = ?",
+        then,
+        uuids["left-over"],
+    )
+    foreign = host.libvirtd.add_guest("foreign")
+
     host.installation.start_agent()
     wait_until(
         lambda: (
@@ -76,14 +86,16 @@ def test_what_was_left_undone_is_brought_to_its_end(host):
                 **dict.fromkeys(names, ("active", None, RUNNING)),
                 "shelved": ("shelved_offloaded", None, SHUTDOWN),
                 "deleted": None,
+                "left-over": None,
             }
+            and uuids["left-over"] not in host.domains()
         ),
         host.installation.read_log,
     )
     assert host.installation.stop_agent() == 0
 
     here = {"rebooting", "rescued", "resized", "bystander"}
-    assert host.domains() == {uuids[name] for name in here}
+    assert host.domains() == {foreign, *(uuids[name] for name in here)}
     for name in sorted(here):
         assert host.domain(uuids[name]).isActive()
         assert boot_disk(host.domain(uuids[name])) == str(host.disk(uuids[name]))
@@ -95,7 +107,7 @@ def test_what_was_left_undone_is_brought_to_its_end(host):
     assert host.domain(uuids["resized"]).maxMemory() == 48 * 1024
     assert host.execute("SELECT status FROM migrations") == [("confirmed",)]
     assert host.files(uuids["shelved"]) == ["shelved//domain.xml", "shelved//vda.qcow2"]
-    assert host.files(uuids["deleted"]) == []
+    assert host.files(uuids["deleted"]) == host.files(uuids["left-over"]) == []
     log = host.installation.read_log()
     assert "Traceback" not in log
     done = [
@@ -111,5 +123,6 @@ def test_what_was_left_undone_is_brought_to_its_end(host):
             "poll_unconfirmed_resizes",
             "poll_shelved_instances",
             "reclaim_queued_deletes",
+            "cleanup_running_deleted_instances",
         )
     }

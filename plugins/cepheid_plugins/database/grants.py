@@ -21,6 +21,7 @@ AGENT: Mapping[str, tuple[str, ...]] = {
     "block_device_mapping": ("SELECT", "UPDATE"),
     "migrations": ("SELECT", "INSERT", "UPDATE"),
     "bw_usage_cache": ("SELECT",),
+    "compute_nodes": ("SELECT",),
 }
 
 #: By table, what deleting an instance of Nova's needs besides.
