@@ -18,6 +18,7 @@ from oslo_db import api as oslo_db_api
 from cepheid import concurrency
 from cepheid_plugins.database import (
     actions,
+    compute_nodes,
     engine,
     errors,
     instances,
@@ -29,13 +30,16 @@ from cepheid_plugins.database import (
 from cepheid_plugins.database.records import (
     ActionEnd,
     ActionStart,
+    ComputeNode,
     Confirmed,
     Fault,
     Instance,
     InstanceFacts,
     InstanceUpdate,
     Migration,
+    Move,
     NewInstance,
+    Occupant,
     Resized,
     Volume,
 )
@@ -172,6 +176,28 @@ class Database:
     def complete_confirmations(self, rows: Sequence[Confirmed]) -> set[str]:
         """Record resizes as confirmed; return the uuids of the instances that were written."""
         return self._write(resizes.complete, rows, self._now())
+
+    # What a host has, and what takes room on it.
+
+    def compute_nodes(self, host: str) -> list[ComputeNode]:
+        """Return the live records of a host: one, but for what is left of another name."""
+        return self._read(compute_nodes.on_host, host)
+
+    def use_of_host(self, host: str) -> tuple[list[ComputeNode], list[Occupant], list[Move]]:
+        """Return the records of a host, its live instances, and its migrations under way."""
+        return self._read(compute_nodes.use_of_host, host)
+
+    def is_novas(self) -> bool:
+        """Tell whether the database is a cell of Nova's, which makes its hosts' records itself."""
+        return self.version().owner == "nova"
+
+    def create_compute_node(self, host: str, values: Mapping[str, Any]) -> None:
+        """Make the record of a host."""
+        self._write(compute_nodes.create, host, values, self._now())
+
+    def update_compute_node(self, before: ComputeNode, values: Mapping[str, Any]) -> bool:
+        """Write to a record that still is as it was read; tell whether it was."""
+        return self._write(compute_nodes.update, before, values, self._now())
 
     # Actions and faults.
 
