@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import datetime
 import json
 from typing import Any
 
@@ -25,9 +26,13 @@ class HostShow(base.ShowOne):
                     "update_available_resource' makes one."
                 )
         # Beside Nova, one that is not up to date may be left of another name of the hypervisor.
-        newest = max(records, key=lambda row: (row.updated_at is not None, row.updated_at, row.id))
+        newest = max(records, key=_age)
         fields = _fields(newest)
         return list(fields), list(fields.values())
+
+
+def _age(record: ComputeNode) -> tuple[datetime.datetime, int]:
+    return record.updated_at or datetime.datetime.min, record.id
 
 
 def _fields(record: ComputeNode) -> dict[str, Any]:
