@@ -131,3 +131,24 @@ class HypervisorContract:
         assert details.name
         assert details.vcpus >= 1
         assert details.memory_mib >= 32
+
+    def test_describes_its_host(self, hypervisor: Hypervisor):
+        host = hypervisor.host_resources()
+        assert host.hypervisor_hostname == hypervisor.name
+        assert host.hypervisor_type.isupper()
+        assert host.hypervisor_version > 0
+        assert host.cpus
+        assert host.memory_mib > 0
+        assert set(host.cpu_info) == {"arch", "model", "vendor", "topology", "features"}
+        assert host.cpu_info["arch"] in {arch for arch, _, _ in host.supported_instances}
+        assert host == hypervisor.host_resources()
+
+    def test_tells_the_capacities_of_all_disks_in_one_call(
+        self, hypervisor: Hypervisor, running: str
+    ):
+        hypervisor.check()
+        before = hypervisor.calls.copy()
+        capacities = hypervisor.disk_capacities()
+        assert hypervisor.calls - before == {"virConnectGetAllDomainStats": 1}
+        files = [disk.path for disk in hypervisor.disk_files(running)]
+        assert [disk.path for disk in capacities if disk.uuid == running] == files

@@ -14,9 +14,11 @@ from defusedxml import ElementTree
 from cepheid_plugins.compute import power_state
 from cepheid_plugins.hypervisor.definition import XmlHypervisor
 from cepheid_plugins.hypervisor.driver import (
+    DiskCapacity,
     Domain,
     DomainDetails,
     DomainNotFound,
+    HostResources,
     HypervisorError,
     HypervisorUnavailable,
 )
@@ -29,6 +31,24 @@ def definition_of(uuid: str, name: str) -> str:
         "<memory unit='MiB'>128</memory><vcpu>1</vcpu><os><type>hvm</type></os>"
         "<devices/></domain>"
     )
+
+
+#: What a fake's host has.
+RESOURCES = HostResources(
+    hypervisor_hostname="node1",
+    hypervisor_type="FAKE",
+    hypervisor_version=7002000,
+    cpus=frozenset(range(4)),
+    memory_mib=512,
+    cpu_info={
+        "arch": "x86_64",
+        "model": "Nehalem",
+        "vendor": "Intel",
+        "topology": {"cells": 1, "sockets": 1, "cores": 4, "threads": 1},
+        "features": ["aes", "vmx"],
+    },
+    supported_instances=(("x86_64", "qemu", "hvm"),),
+)
 
 
 class FakeHypervisor(XmlHypervisor):
@@ -52,6 +72,9 @@ class FakeHypervisor(XmlHypervisor):
         self.stubborn: set[str] = set()
         #: Definitions by uuid; without one a domain has :func:`definition_of`.
         self.definitions: dict[str, str] = {}
+        self.resources = RESOURCES
+        #: Its domains' disks.
+        self.capacities: list[DiskCapacity] = []
         #: Every call that changes something: (call, uuid).
         self.acts: list[tuple[str, str]] = []
 
@@ -135,6 +158,14 @@ class FakeHypervisor(XmlHypervisor):
         self._act("virDomainUndefineFlags", uuid, (power_state.NOSTATE, power_state.SHUTDOWN))
         del self.states[uuid]
         self.definitions.pop(uuid, None)
+
+    def host_resources(self) -> HostResources:
+        self._call("virConnectGetCapabilities")
+        return self.resources
+
+    def disk_capacities(self) -> list[DiskCapacity]:
+        self._call("virConnectGetAllDomainStats")
+        return self.capacities
 
     def check(self) -> None:
         self._call("virConnectOpen")

@@ -177,7 +177,6 @@ def test_what_destroys_asks_first_and_takes_silence_for_no(adopted):
 
 
 def test_an_instance_is_soft_deleted_restored_and_deleted(adopted):
-    (adopted.path / "instances").mkdir()
     adopted.rows("instance", "soft-delete", "guest-0")
     assert "soft-delete" in {r["VM state"] for r in adopted.rows("instance", "list")}
     adopted.rows("instance", "restore", "guest-0")

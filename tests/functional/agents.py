@@ -27,6 +27,7 @@ class Installation:
             f"[DEFAULT]\nstate_path = {path}\nhost = host1\nperiodic_fuzzy_delay = 0\n"
             f"log_file = {self.log}\n{settings}"
         )
+        (path / "instances").mkdir(exist_ok=True)
         self.agent: subprocess.Popen[bytes] | None = None
         #: The environment of what is run; None for the tests' own.
         self.environment: dict[str, str] | None = None

@@ -275,7 +275,7 @@ def test_the_printed_grants_are_enough_for_an_agent_and_for_adopting(tmp_path, s
     wait_until(
         lambda: (
             {row["Change"] for row in least.rows("task", "history", "--changed")}
-            >= {"stop", "force_stop", "power_state"}
+            >= {"stop", "force_stop", "power_state", "compute_node"}
         ),
         least.read_log,
     )

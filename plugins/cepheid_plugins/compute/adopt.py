@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cepheid import errors
 from cepheid.cli import base
 from cepheid.run import Change, Run, RunContext
-from cepheid_plugins.compute import power_state, vm_states
+from cepheid_plugins.compute import opts, power_state, vm_states
 from cepheid_plugins.database.records import NewInstance
 from cepheid_plugins.hypervisor.driver import DomainDetails
 
@@ -40,6 +41,7 @@ class HostAdopt(base.Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[Any]]:
         with self.agent() as agent:
+            agent.conf.register_opts(opts.OPTIONS, group="compute")
             run, rows = adopt(agent, parsed_args.dry_run, getattr(parsed_args, "domains", None))
         if run.error:
             raise errors.AlreadyReported(run.error)
@@ -129,6 +131,9 @@ def _adopt(
     hypervisor, database = agent.driver("hypervisor"), agent.driver("database")
     database.check()
     refuse_on_nova(agent)
+    if not context.dry_run:
+        # Tasks take it for storage that is not mounted if it is missing.
+        os.makedirs(agent.conf.compute.instances_path, mode=0o755, exist_ok=True)
     domains = hypervisor.details()
     if names is not None:
         unknown = set(names) - {name for d in domains for name in (d.name, d.uuid)}

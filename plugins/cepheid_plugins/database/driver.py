@@ -30,13 +30,16 @@ from cepheid_plugins.database import (
 from cepheid_plugins.database.records import (
     ActionEnd,
     ActionStart,
+    ComputeNode,
     Confirmed,
     Fault,
     Instance,
     InstanceFacts,
     InstanceUpdate,
     Migration,
+    Move,
     NewInstance,
+    Occupant,
     Resized,
     Volume,
 )
@@ -115,10 +118,6 @@ class Database:
         """Record of deleted instances that nothing is left of them; return their uuids."""
         return self._write(instances.set_cleaned, uuids)
 
-    def knows_host(self, host: str) -> bool:
-        """Tell whether a compute node of this host is on record."""
-        return self._read(compute_nodes.is_known, host)
-
     def find_instances(self, name: str) -> list[Instance]:
         """Return the live instances of this name, or whose uuid begins so."""
         return self._read(instances.by_name, name)
@@ -194,6 +193,30 @@ class Database:
         """Record resizes as confirmed; return the uuids of the instances that were written."""
         return self._write(resizes.complete, rows, self._now())
 
+    # What a host has, and what takes room on it.
+
+    def compute_nodes(self, host: str) -> list[ComputeNode]:
+        """Return the live records of a host: one, but for what is left of another name."""
+        return self._read(compute_nodes.on_host, host)
+
+    def use_of_host(self, host: str) -> tuple[list[ComputeNode], list[Occupant], list[Move]]:
+        """Return the records of a host, its live instances, and its migrations under way."""
+        return self._read(compute_nodes.use_of_host, host)
+
+    def is_novas(self) -> bool:
+        """Tell whether the tables are Nova's; they stay what they were when it was first asked."""
+        if self._owner is None:
+            self._owner = self.version().owner
+        return self._owner == "nova"
+
+    def create_compute_node(self, host: str, values: Mapping[str, Any]) -> None:
+        """Make the record of a host."""
+        self._write(compute_nodes.create, host, values, self._now())
+
+    def update_compute_node(self, before: ComputeNode, values: Mapping[str, Any]) -> bool:
+        """Write to a record that still is as it was read; tell whether it was."""
+        return self._write(compute_nodes.update, before, values, self._now())
+
     # Actions and faults.
 
     def begin(
@@ -256,10 +279,8 @@ class Database:
 
     def _hanging_on_instances(self) -> tuple[list[sa.TableClause], list[sa.TableClause]]:
         """Return what is soft-deleted, and what is removed, with an instance."""
-        if self._owner is None:
-            self._owner = self.version().owner
         dependants: list[sa.TableClause] = list(models.DEPENDANTS)
-        if self._owner != "nova":
+        if not self.is_novas():
             return dependants, []
         return [*dependants, *models.NOVA_DEPENDANTS], list(models.NOVA_REMOVED)
 

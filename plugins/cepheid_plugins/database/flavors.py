@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from cepheid_plugins.database.records import NewInstance
+from cepheid_plugins.database.records import NewInstance, Sizes
 
 
 def of_new(row: NewInstance) -> str:
@@ -49,6 +49,23 @@ def present(text: str | None) -> dict[str, Any]:
     return {} if flavors is None else dict(flavors["cur"]["nova_object.data"])
 
 
+def sizes(text: str | None) -> dict[str, Sizes | None]:
+    """Return what the flavors ``cur``, ``old`` and ``new`` take; None for one that is not there."""
+    flavors = _parsed(text) or {}
+    return {name: _sizes(flavors.get(name)) for name in ("cur", "old", "new")}
+
+
+def context_migration_id(text: str | None) -> int | None:
+    """Return which migration a migration context is about; None where that cannot be read.
+
+    Source: Nova's object MigrationContext 1.2, in its envelope.
+    """
+    try:
+        return int(json.loads(text or "")["nova_object.data"]["migration_id"])
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
 def resized(text: str | None, sizes: Mapping[str, int]) -> str | None:
     """Return the flavors of an instance that waits for the confirmation of its resize.
 
@@ -78,3 +95,17 @@ def _parsed(text: str | None) -> dict[str, Any] | None:
     except (ValueError, TypeError, KeyError):
         return None
     return dict(flavors)
+
+
+def _sizes(flavor: Any) -> Sizes | None:
+    try:
+        data = flavor["nova_object.data"]
+        return Sizes(
+            vcpus=int(data["vcpus"]),
+            memory_mb=int(data["memory_mb"]),
+            root_gb=int(data["root_gb"]),
+            ephemeral_gb=int(data.get("ephemeral_gb") or 0),
+            swap_mb=int(data.get("swap") or 0),
+        )
+    except (ValueError, TypeError, KeyError):
+        return None

@@ -19,9 +19,9 @@ AGENT: Mapping[str, tuple[str, ...]] = {
     "instance_extra": ("SELECT", "UPDATE"),
     "instance_metadata": ("SELECT", "UPDATE"),
     "block_device_mapping": ("SELECT", "UPDATE"),
+    "compute_nodes": ("SELECT", "INSERT", "UPDATE"),
     "migrations": ("SELECT", "INSERT", "UPDATE"),
     "bw_usage_cache": ("SELECT",),
-    "compute_nodes": ("SELECT",),
 }
 
 #: By table, what deleting an instance of Nova's needs besides.

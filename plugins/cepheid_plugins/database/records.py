@@ -180,3 +180,85 @@ class Fault:
     message: str
     details: str = ""
     code: int = field(default=500)
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What a flavor takes of a host."""
+
+    vcpus: int
+    memory_mb: int
+    root_gb: int
+    ephemeral_gb: int
+    swap_mb: int
+
+
+@dataclass(frozen=True, slots=True)
+class Occupant:
+    """An instance, as far as it takes room on a host.
+
+    :param root_on_volume: its root disk is a volume, so that it takes no room on the host
+    :param context_migration_id: the migration that its migration context is about
+    :param present: None where neither its flavor nor its row says what it takes
+    :param old: its flavor before a resize that has not been confirmed
+    :param new: its flavor after it
+    """
+
+    uuid: str
+    host: str | None
+    node: str | None
+    vm_state: str | None
+    task_state: str | None
+    os_type: str | None
+    project_id: str | None
+    instance_type_id: int | None
+    root_on_volume: bool
+    context_migration_id: int | None
+    present: Sizes | None
+    old: Sizes | None
+    new: Sizes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A migration that has not ended, and its instance."""
+
+    id: int
+    status: str | None
+    migration_type: str | None
+    source_compute: str | None
+    dest_compute: str | None
+    old_instance_type_id: int | None
+    created_at: datetime.datetime | None
+    updated_at: datetime.datetime | None
+    instance: Occupant
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeNode:
+    """A row of ``compute_nodes``, as far as Cepheid writes it. JSON is kept as text."""
+
+    id: int
+    updated_at: datetime.datetime | None
+    host: str | None
+    hypervisor_hostname: str | None
+    hypervisor_type: str
+    hypervisor_version: int
+    host_ip: str | None
+    vcpus: int
+    vcpus_used: int
+    memory_mb: int
+    memory_mb_used: int
+    free_ram_mb: int | None
+    local_gb: int
+    local_gb_used: int
+    free_disk_gb: int | None
+    disk_available_least: int | None
+    cpu_allocation_ratio: float | None
+    ram_allocation_ratio: float | None
+    disk_allocation_ratio: float | None
+    running_vms: int | None
+    current_workload: int | None
+    cpu_info: str
+    supported_instances: str | None
+    stats: str | None

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import abc
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from cepheid import errors
 
@@ -67,6 +69,34 @@ class DomainDetails:
     disks: tuple[Disk, ...]
     #: The sum of the virtual sizes of its disks; 0 where the hypervisor cannot tell.
     disk_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class HostResources:
+    """What a host has, whatever its domains use of it."""
+
+    hypervisor_hostname: str
+    #: libvirt's name of the driver, such as ``QEMU``.
+    hypervisor_type: str
+    #: 7002000 is 7.2.0.
+    hypervisor_version: int
+    #: The numbers of the CPUs that are online.
+    cpus: frozenset[int]
+    memory_mib: int
+    #: ``arch``, ``model``, ``vendor``, ``topology`` and ``features``, as Nova records them.
+    cpu_info: Mapping[str, Any]
+    #: What domains it can have, each (architecture, domain type, operating system type).
+    supported_instances: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DiskCapacity:
+    """How large the guest sees a disk of a domain."""
+
+    uuid: str
+    #: The file or block device behind it.
+    path: str
+    capacity_bytes: int
 
 
 class Hypervisor(abc.ABC):
@@ -165,6 +195,21 @@ class Hypervisor(abc.ABC):
         """Define the domain `uuid` by a text that was kept.
 
         :raises BadDefinition: it is another domain's, or no definition
+        """
+
+    @abc.abstractmethod
+    def host_resources(self) -> HostResources:
+        """Describe the host, in a fixed number of calls.
+
+        :raises BadDefinition: the hypervisor's description of it cannot be read
+        """
+
+    @abc.abstractmethod
+    def disk_capacities(self) -> list[DiskCapacity]:
+        """Return the disks of all domains, running or not, in one call.
+
+        Those on the network are left out, and those whose size the hypervisor cannot tell. No
+        domain that is busy is waited for.
         """
 
     @abc.abstractmethod

@@ -20,7 +20,7 @@ from defusedxml import ElementTree
 
 from cepheid import concurrency, errors
 from cepheid_plugins.compute import power_state
-from cepheid_plugins.hypervisor import driver, opts
+from cepheid_plugins.hypervisor import capabilities, driver, opts
 from cepheid_plugins.hypervisor.definition import XmlHypervisor
 
 if TYPE_CHECKING:
@@ -176,6 +176,39 @@ class LibvirtHypervisor(XmlHypervisor):
             self._undefine(domain)
         except driver.DomainNotFound:
             return
+
+    def host_resources(self) -> driver.HostResources:
+        def ask(name: str, call: Callable[[Any], Any]) -> Any:
+            return self._on_connection(name, call)
+
+        _, memory_mib, *_ = ask("virNodeGetInfo", lambda conn: conn.getInfo())
+        _, online, _ = ask("virNodeGetCPUMap", lambda conn: conn.getCPUMap())
+        text = ask("virConnectGetCapabilities", lambda conn: conn.getCapabilities())
+        host = capabilities.parse(text)
+        return driver.HostResources(
+            hypervisor_hostname=self.name,
+            hypervisor_type=ask("virConnectGetType", lambda conn: conn.getType()),
+            hypervisor_version=ask("virConnectGetVersion", lambda conn: conn.getVersion()),
+            cpus=frozenset(number for number, is_online in enumerate(online) if is_online),
+            memory_mib=memory_mib,
+            cpu_info=capabilities.cpu_info(host),
+            supported_instances=capabilities.supported_instances(host),
+        )
+
+    def disk_capacities(self) -> list[driver.DiskCapacity]:
+        flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+        stats = self._on_connection(
+            "virConnectGetAllDomainStats",
+            lambda conn: conn.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_BLOCK, flags),
+        )
+        found = []
+        for domain, values in stats:
+            for number in range(values.get("block.count", 0)):
+                path = values.get(f"block.{number}.path", "")
+                capacity = values.get(f"block.{number}.capacity")
+                if os.path.isabs(path) and capacity is not None:
+                    found.append(driver.DiskCapacity(domain.UUIDString(), path, capacity))
+        return found
 
     def check(self) -> None:
         self._connect()

@@ -100,7 +100,7 @@ class CleanupRunningDeletedInstances(cepheid.Task):
         is_known = False
         if not live:
             rows = {row.uuid for row in self.database.instances_by_uuid(sightings.live)}
-            is_known = self.database.knows_host(self.agent.host)
+            is_known = bool(self.database.compute_nodes(self.agent.host))
         return sightings.doubts(self.agent.host, self.hypervisor.identity, live, rows, is_known)
 
     def _left_over(
