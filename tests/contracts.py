@@ -39,6 +39,20 @@ class HypervisorContract:
         assert hypervisor.is_novas(running)
         hypervisor.define(text)
 
+    def test_tells_the_interfaces_of_a_domain_by_mac(self, hypervisor: Hypervisor, running: str):
+        text = hypervisor.definition(running)
+        interface = (
+            "<interface type='user'><mac address='52:54:00:C0:FF:EE'/></interface></devices>"
+        )
+        text = text.replace("<devices/>", "<devices></devices>")
+        hypervisor.define(text.replace("</devices>", interface))
+        hypervisor.power_off(running)
+        hypervisor.start(running)
+        (found,) = hypervisor.interfaces(running)
+        assert (found.mac, found.type) == ("52:54:00:c0:ff:ee", "user")
+        with pytest.raises(DomainNotFound):
+            hypervisor.interfaces(str(uuid.uuid4()))
+
     def test_tells_the_power_state_of_one_domain(self, hypervisor: Hypervisor, running: str):
         assert hypervisor.power_state(running) == power_state.RUNNING
 

@@ -7,11 +7,12 @@ The contract tests run on them and on the real drivers alike.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from defusedxml import ElementTree
 
 from cepheid_plugins.compute import power_state
+from cepheid_plugins.hypervisor import definition
 from cepheid_plugins.hypervisor.definition import XmlHypervisor
 from cepheid_plugins.hypervisor.driver import (
     DiskCapacity,
@@ -21,7 +22,9 @@ from cepheid_plugins.hypervisor.driver import (
     HostResources,
     HypervisorError,
     HypervisorUnavailable,
+    Interface,
 )
+from cepheid_plugins.network.driver import LookUp, Network, Vif
 
 
 def definition_of(uuid: str, name: str) -> str:
@@ -75,6 +78,8 @@ class FakeHypervisor(XmlHypervisor):
         self.resources = RESOURCES
         #: Its domains' disks.
         self.capacities: list[DiskCapacity] = []
+        #: Addresses with their prefixes, by MAC.
+        self.addresses: dict[str, tuple[str, ...]] = {}
         #: Every call that changes something: (call, uuid).
         self.acts: list[tuple[str, str]] = []
 
@@ -110,6 +115,11 @@ class FakeHypervisor(XmlHypervisor):
             vcpus, memory_mib = int(root.findtext("vcpu")), int(root.findtext("memory"))
             found.append(DomainDetails(uuid, self.names[uuid], state, vcpus, memory_mib, (), 0))
         return found
+
+    def interfaces(self, uuid: str) -> list[Interface]:
+        text = self.definition(uuid)
+        self._call("virDomainInterfaceAddresses")
+        return definition.interfaces(text, self.addresses)
 
     def shutdown(self, uuid: str) -> None:
         self._act("virDomainShutdown", uuid, (power_state.RUNNING, power_state.PAUSED))
@@ -189,3 +199,33 @@ class FakeHypervisor(XmlHypervisor):
         if allowed is not None and self.states[uuid] not in allowed:
             raise HypervisorError(f"{uuid}: the domain is in no state for {name}")
         self.acts.append((name, uuid))
+
+
+class FakeNetwork(Network):
+    """Networks in memory."""
+
+    is_of_cloud = True
+
+    def __init__(self) -> None:
+        self.calls = 0
+        #: By instance: its interfaces; one without any has none.
+        self.vifs: dict[str, list[Vif]] = {}
+        #: By instance: its ports that are bound elsewhere, and why.
+        self.misbound: dict[str, dict[str, str]] = {}
+        #: By instance: what its look-up fails with.
+        self.failures: dict[str, Exception] = {}
+        #: Who was looked up, and whose ports were bound, in order.
+        self.looked_up: list[str] = []
+        self.bound: list[str] = []
+
+    def look_up(self, uuid: str, cached: Sequence[Vif], order: Sequence[str]) -> LookUp:
+        self.calls += 1
+        self.looked_up.append(uuid)
+        if uuid in self.failures:
+            raise self.failures[uuid]
+        return LookUp(self.vifs.get(uuid, []), self.misbound.get(uuid, {}))
+
+    def rebind(self, uuid: str) -> None:
+        self.calls += 1
+        self.bound.append(uuid)
+        self.misbound.pop(uuid, None)

@@ -22,6 +22,7 @@ NAMESPACES = (
     "cepheid.cli",
     "cepheid.database",
     "cepheid.hypervisor",
+    "cepheid.network",
     "cepheid.notifications",
     "cepheid.observers",
     "cepheid.tasks",
@@ -32,8 +33,10 @@ NAMESPACES = (
 HEAVY = (
     "alembic",
     "defusedxml",
+    "keystoneauth1",
     "libvirt",
     "lxml",
+    "openstack",
     "oslo_db",
     "oslo_messaging",
     "pymysql",

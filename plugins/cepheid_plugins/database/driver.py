@@ -21,6 +21,7 @@ from cepheid_plugins.database import (
     compute_nodes,
     engine,
     errors,
+    info_caches,
     instances,
     migrate,
     models,
@@ -33,6 +34,7 @@ from cepheid_plugins.database.records import (
     ComputeNode,
     Confirmed,
     Fault,
+    InfoCache,
     Instance,
     InstanceFacts,
     InstanceUpdate,
@@ -157,6 +159,20 @@ class Database:
         """
         dependants, removed = self._hanging_on_instances()
         return self._write(instances.destroy, host, updates, dependants, removed, self._now())
+
+    # Networks.
+
+    def info_caches(self, uuids: Sequence[str]) -> dict[str, InfoCache]:
+        """Return what is cached of instances' networks, by uuid."""
+        return self._read(info_caches.of_instances, uuids)
+
+    def update_info_cache(self, host: str, before: InfoCache, vifs: Sequence[Any]) -> bool:
+        """Write what is cached of an instance's network, if it is as it was; tell whether."""
+        return self._write(info_caches.update, host, before, vifs, self._now())
+
+    def interface_order(self, uuid: str) -> list[str]:
+        """Return the ids of an instance's interfaces in the guest's order, as far as Nova's."""
+        return self._read(info_caches.order, uuid) if self.is_novas() else []
 
     # Resizes.
 

@@ -402,13 +402,15 @@ DEPENDANTS = (
 )
 
 
-def _of_nova(name: str, owner: str) -> sa.TableClause:
-    return sa.table(name, *(sa.column(column) for column in (owner, "id", "deleted", "deleted_at")))
+def _of_nova(name: str, owner: str, *others: str) -> sa.TableClause:
+    columns = (owner, "id", "deleted", "deleted_at", *others)
+    return sa.table(name, *(sa.column(column) for column in columns))
 
 
 #: What Nova has besides in its cell database, of which a delete is all that is needed.
+virtual_interfaces = _of_nova("virtual_interfaces", "instance_uuid", "uuid")
 NOVA_DEPENDANTS = (
-    _of_nova("virtual_interfaces", "instance_uuid"),
+    virtual_interfaces,
     _of_nova("security_group_instance_association", "instance_uuid"),
     _of_nova("instance_id_mappings", "uuid"),
 )

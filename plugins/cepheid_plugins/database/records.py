@@ -136,6 +136,15 @@ class Confirmed:
 
 
 @dataclass(frozen=True, slots=True)
+class InfoCache:
+    """A row of ``instance_info_caches``."""
+
+    id: int
+    instance_uuid: str
+    network_info: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Volume:
     """A volume of an instance: a row of ``block_device_mapping``, without its secrets."""
 

@@ -7,11 +7,12 @@ Source: libvirt's domain XML format.
 from __future__ import annotations
 
 import uuid as uuids
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lxml import etree
 
-from cepheid_plugins.hypervisor.driver import BadDefinition, DiskFile, Hypervisor
+from cepheid_plugins.hypervisor.driver import BadDefinition, DiskFile, Hypervisor, Interface
 
 #: What the files of a rescue are called. Source: Nova's libvirt driver.
 RESCUE_SUFFIX = ".rescue"
@@ -42,6 +43,32 @@ def disk_files(text: str) -> list[DiskFile]:
         if path:
             image_format = "raw" if driver is None else driver.get("type", "raw")
             found.append(DiskFile(disk.find("target").get("dev"), path, image_format))
+    return found
+
+
+def interfaces(text: str, addresses: Mapping[str, Iterable[str]]) -> list[Interface]:
+    """Return the network interfaces, in the order of the definition.
+
+    :param addresses: by MAC, in lower case
+    :raises BadDefinition: it cannot be read
+    """
+    found = []
+    for element in _parse(text).iterfind("./devices/interface"):
+        mac, source, target = (element.find(name) for name in ("mac", "source", "target"))
+        if mac is None or not mac.get("address"):
+            continue
+        address = mac.get("address").lower()
+        plugged = {} if source is None else source.attrib
+        found.append(
+            Interface(
+                mac=address,
+                type=element.get("type", ""),
+                network=plugged.get("network", ""),
+                bridge=plugged.get("bridge", ""),
+                devname="" if target is None else target.get("dev", ""),
+                addresses=tuple(addresses.get(address, ())),
+            )
+        )
     return found
 
 

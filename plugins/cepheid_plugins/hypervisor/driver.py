@@ -58,6 +58,22 @@ class DiskFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Interface:
+    """A network interface of a domain."""
+
+    mac: str
+    #: ``network``, ``bridge``, ``user``, ... as in the definition.
+    type: str
+    #: The libvirt network or the bridge that it is plugged into; nothing where there is none.
+    network: str
+    bridge: str
+    #: The device on the host; nothing while the domain is off.
+    devname: str
+    #: With the length of the prefix; none where nobody tells.
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DomainDetails:
     """What a domain is made of."""
 
@@ -130,6 +146,11 @@ class Hypervisor(abc.ABC):
     @abc.abstractmethod
     def details(self) -> list[DomainDetails]:
         """Describe all domains; a domain that vanishes meanwhile is left out."""
+
+    @abc.abstractmethod
+    def interfaces(self, uuid: str) -> list[Interface]:
+        """Return the network interfaces of a domain, with the addresses that its guest agent, a
+        lease of libvirt's or the host's ARP table tells; link-local ones are left out."""
 
     @abc.abstractmethod
     def shutdown(self, uuid: str) -> None:

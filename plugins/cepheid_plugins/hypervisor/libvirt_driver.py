@@ -8,6 +8,7 @@ virterror.
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import threading
@@ -20,7 +21,7 @@ from defusedxml import ElementTree
 
 from cepheid import concurrency, errors
 from cepheid_plugins.compute import power_state
-from cepheid_plugins.hypervisor import capabilities, driver, opts
+from cepheid_plugins.hypervisor import capabilities, definition, driver, opts
 from cepheid_plugins.hypervisor.definition import XmlHypervisor
 
 if TYPE_CHECKING:
@@ -60,6 +61,13 @@ UNDEFINE_FLAGS = (
 )
 FEWER_UNDEFINE_FLAGS = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+)
+
+#: Who is asked for addresses, in this order. Source: virDomainInterfaceAddressesSource.
+ADDRESS_SOURCES = (
+    libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT,
+    libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE,
+    libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP,
 )
 
 _event_loop_lock = threading.Lock()
@@ -127,6 +135,20 @@ class LibvirtHypervisor(XmlHypervisor):
             except driver.DomainNotFound:
                 LOG.info("Domain %s vanished while it was described", domain.name())
         return found
+
+    def interfaces(self, uuid: str) -> list[driver.Interface]:
+        domain = self._find(uuid)
+        text = self._on_domain("virDomainGetXMLDesc", domain, lambda: domain.XMLDesc(0))
+        found = definition.interfaces(text, {})
+        if not found or self.power_state(uuid) != power_state.RUNNING:
+            return found
+        addresses: dict[str, tuple[str, ...]] = {}
+        for source in ADDRESS_SOURCES:
+            # The first that knows an interface has the say.
+            addresses = {**self._addresses(domain, source), **addresses}
+            if all(interface.mac in addresses for interface in found):
+                break
+        return definition.interfaces(text, addresses)
 
     def shutdown(self, uuid: str) -> None:
         domain = self._find(uuid)
@@ -222,6 +244,29 @@ class LibvirtHypervisor(XmlHypervisor):
             self._agent.run_native(connection.close, deadline=5, name="virConnectClose")
         except (libvirt.libvirtError, errors.CallTimeout) as err:
             LOG.debug("Closing %s: %s", self._uri, err)
+
+    def _addresses(self, domain: Any, source: int) -> dict[str, tuple[str, ...]]:
+        """Return what one source tells of a running domain's addresses, by MAC."""
+        try:
+            told = self._on_domain(
+                "virDomainInterfaceAddresses", domain, lambda: domain.interfaceAddresses(source)
+            )
+        except (driver.DomainNotFound, driver.HypervisorUnavailable):
+            raise
+        except driver.HypervisorError as err:
+            LOG.debug("No addresses of %s from source %s: %s", domain.name(), source, err)
+            return {}
+        found = {}
+        for interface in told.values():
+            mac = (interface.get("hwaddr") or "").lower()
+            addresses = tuple(
+                f"{one['addr']}/{one['prefix']}"
+                for one in interface.get("addrs") or ()
+                if not ipaddress.ip_address(one["addr"]).is_link_local
+            )
+            if mac and addresses:
+                found[mac] = addresses
+        return found
 
     def _undefine(self, domain: Any) -> None:
         name = "virDomainUndefineFlags"

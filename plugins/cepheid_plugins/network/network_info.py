@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The JSON of instance_info_caches.network_info: a list of interfaces (VIFs).
+
+Source: Nova's network model, which reads it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from cepheid_plugins.network.driver import Vif
+
+
+def ip(address: str, type_: str = "fixed", floating: Iterable[str] = ()) -> dict[str, Any]:
+    """Return an address: ``fixed``, ``floating``, ``gateway`` or ``dns``."""
+    found: dict[str, Any] = {
+        "address": address,
+        "type": type_,
+        "version": ipaddress.ip_address(address).version,
+        "meta": {},
+    }
+    if type_ == "fixed":
+        found["floating_ips"] = [ip(one, "floating") for one in floating]
+    return found
+
+
+def subnet(
+    cidr: str,
+    ips: Sequence[dict[str, Any]],
+    gateway: str | None = None,
+    dns: Iterable[str] = (),
+    routes: Iterable[tuple[str, str]] = (),
+    meta: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return a subnet with an interface's addresses in it.
+
+    :param routes: destination and next hop of each
+    """
+    return {
+        "cidr": cidr,
+        "version": ipaddress.ip_network(cidr).version,
+        "gateway": ip(gateway, "gateway") if gateway else None,
+        "dns": [ip(address, "dns") for address in dns],
+        "ips": list(ips),
+        "routes": [
+            {"cidr": to, "gateway": ip(by, "gateway"), "interface": None, "meta": {}}
+            for to, by in routes
+        ],
+        "meta": meta or {},
+    }
+
+
+def network(
+    id_: str, label: str, bridge: str | None, subnets: Sequence[Any], meta: dict[str, Any]
+) -> dict[str, Any]:
+    """Return a network as an interface sees it."""
+    return {"id": id_, "bridge": bridge, "label": label, "subnets": list(subnets), "meta": meta}
+
+
+def vif(id_: str, mac: str, **fields: Any) -> Vif:
+    """Return an interface."""
+    return {
+        "id": id_,
+        "address": mac,
+        "network": None,
+        "type": None,
+        "details": {},
+        "devname": None,
+        "ovs_interfaceid": None,
+        "qbh_params": None,
+        "qbg_params": None,
+        "active": False,
+        "vnic_type": "normal",
+        "profile": None,
+        "preserve_on_delete": False,
+        "delegate_create": False,
+        "meta": {},
+        **fields,
+    }
+
+
+def fixed_addresses(found: Vif) -> list[str]:
+    """Return the fixed addresses of an interface."""
+    subnets = (found.get("network") or {}).get("subnets") or ()
+    return [one["address"] for each in subnets for one in each.get("ips") or ()]
+
+
+def parsed(text: str | None) -> list[Vif]:
+    """Return the interfaces in a cache; none where it cannot be read."""
+    try:
+        found = json.loads(text or "[]")
+    except ValueError:
+        return []
+    if not isinstance(found, list):
+        return []
+    return [one for one in found if isinstance(one, dict) and one.get("address")]
+
+
+def summary(vifs: Iterable[Vif]) -> list[str]:
+    """Return the interfaces in words for an operator: MAC and addresses of each."""
+    return [" ".join([one["address"], *fixed_addresses(one)]) for one in vifs]

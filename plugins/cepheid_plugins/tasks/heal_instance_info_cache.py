@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bring what is cached of instances' networks into agreement with the networks, in rounds.
+
+Reads instances, instance_info_caches and the network driver. Writes
+instance_info_caches.network_info; binds ports to this host.
+Source: Nova's _heal_instance_info_cache.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from oslo_config import cfg
+
+import cepheid
+from cepheid.periodic_task import periodic_task
+from cepheid.run import Raced, RunContext
+from cepheid_plugins.compute import task_states, vm_states
+from cepheid_plugins.database.records import InfoCache, Instance
+from cepheid_plugins.network import network_info
+from cepheid_plugins.network.driver import LookUp, NetworkError, NetworkUnavailable
+
+if TYPE_CHECKING:
+    from cepheid.agent import Agent
+
+MINUTE_SECONDS = 60
+
+
+class HealInstanceInfoCache(cepheid.Task):
+    """Look up instances' networks in rounds, and correct what is cached of them."""
+
+    options = [
+        cfg.IntOpt(
+            "instances_per_run",
+            default=1,
+            min=1,
+            help="Instances that one run looks up. All of a host are looked up within their "
+            "number, divided by this, times spacing.",
+        ),
+        cfg.IntOpt(
+            "calls_per_minute",
+            default=120,
+            min=1,
+            help="Calls to the network service in a minute after which no further instance is "
+            "looked up. One takes up to five.",
+        ),
+    ]
+    drivers = ("database", "network")
+    nova_spacing = "heal_instance_info_cache_interval"
+    time_limit = 300
+
+    def __init__(self, agent: Agent) -> None:
+        super().__init__(agent)
+        self.database = agent.driver("database")
+        self.network = agent.driver("network")
+        #: Who is left of this round, in its order.
+        self._left: deque[str] = deque()
+        #: Calls of the last minute: when, and how many.
+        self._calls: deque[tuple[float, int]] = deque()
+
+    @periodic_task(spacing=60)
+    def heal_instance_info_cache(self, context: RunContext) -> None:
+        if self.conf.spacing == 0:
+            return  # In Nova, too, 0 switches this one off.
+        if self.database.is_novas() and not self.network.is_of_cloud:
+            context.notice(
+                "driver",
+                "this is Nova's database, so only Neutron knows the networks, and nothing is "
+                "written; set [network] driver = neutron",
+            )
+            return
+        chosen = self._choose(self.conf.instances_per_run)
+        context.count("instances", len(chosen))
+        caches = self.database.info_caches([row.uuid for row in chosen]) if chosen else {}
+        for number, row in enumerate(chosen):
+            if not self._may_call():
+                self._put_back(context, chosen[number:])
+                return
+            if row.uuid not in caches:
+                context.skip(row.uuid, "it has no row in instance_info_caches")
+                continue
+            try:
+                self._heal(context, row, caches[row.uuid])
+            except NetworkUnavailable:
+                self._put_back(context, chosen[number + 1 :])
+                raise
+            except NetworkError as err:
+                context.skip(row.uuid, str(err))
+
+    def _choose(self, number: int) -> list[Instance]:
+        """Return the next instances of this round, or the first ones of the next."""
+        if not self._left:
+            rows = [
+                row
+                for row in self.database.instances_on_host(self.agent.host)
+                if row.vm_state != vm_states.BUILDING and row.task_state != task_states.DELETING
+            ]
+            self._left.extend(row.uuid for row in rows[number:])
+            return rows[:number]
+        chosen: list[Instance] = []
+        while self._left and len(chosen) < number:
+            wanted = min(number - len(chosen), len(self._left))
+            uuids = [self._left.popleft() for _ in range(wanted)]
+            found = {row.uuid: row for row in self.database.instances_by_uuid(uuids)}
+            chosen += [found[uuid] for uuid in uuids if self._is_ours(found.get(uuid))]
+        return chosen
+
+    def _is_ours(self, row: Instance | None) -> bool:
+        return (
+            row is not None
+            and not row.deleted
+            and row.host == self.agent.host
+            and row.task_state != task_states.DELETING
+        )
+
+    def _put_back(self, context: RunContext, rows: list[Instance]) -> None:
+        context.count("put_back", len(rows))
+        self._left.extendleft(row.uuid for row in reversed(rows))
+
+    def _may_call(self) -> bool:
+        now = self.agent.clock.monotonic()
+        while self._calls and self._calls[0][0] <= now - MINUTE_SECONDS:
+            self._calls.popleft()
+        made = sum(calls for _, calls in self._calls)
+        return bool(made < self.conf.calls_per_minute)
+
+    def _heal(self, context: RunContext, row: Instance, cache: InfoCache) -> None:
+        before = self.network.calls
+        try:
+            self._look_up_and_write(context, row, cache)
+        finally:
+            made = self.network.calls - before
+            self._calls.append((self.agent.clock.monotonic(), made))
+            context.count("calls", made)
+
+    def _look_up_and_write(self, context: RunContext, row: Instance, cache: InfoCache) -> None:
+        cached = network_info.parsed(cache.network_info)
+        order = self.database.interface_order(row.uuid)
+        found: LookUp = self.network.look_up(row.uuid, cached, order)
+        if found.misbound and row.task_state is None:
+            port, why = next(iter(found.misbound.items()))
+            bound = context.change(
+                "rebind",
+                row.uuid,
+                sorted(found.misbound),
+                self.agent.host,
+                f"{row.display_name}: port {port}: {why}",
+                do=lambda: self.network.rebind(row.uuid),
+            )
+            if bound.outcome == "done":
+                found = self.network.look_up(row.uuid, cached, order)
+        if list(found.vifs) == cached and cache.network_info is not None:
+            return
+
+        def write() -> None:
+            if not self.database.update_info_cache(self.agent.host, cache, list(found.vifs)):
+                raise Raced
+
+        context.change(
+            "network_info",
+            row.uuid,
+            network_info.summary(cached),
+            network_info.summary(found.vifs),
+            f"{row.display_name}: its network differs",
+            do=write,
+        )
