@@ -7,7 +7,7 @@ The contract tests run on them and on the real drivers alike.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from defusedxml import ElementTree
 
@@ -20,6 +20,7 @@ from cepheid_plugins.hypervisor.driver import (
     HypervisorError,
     HypervisorUnavailable,
 )
+from cepheid_plugins.scheduler.driver import Scheduler, SchedulerUnavailable
 
 
 def definition_of(uuid: str, name: str) -> str:
@@ -152,3 +153,19 @@ class FakeHypervisor(XmlHypervisor):
         if allowed is not None and self.states[uuid] not in allowed:
             raise HypervisorError(f"{uuid}: the domain is in no state for {name}")
         self.acts.append((name, uuid))
+
+
+class FakeScheduler(Scheduler):
+    """Keeps what it is told: (host, uuids, request)."""
+
+    enabled = True
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[str, list[str], str]] = []
+        #: What sending raises.
+        self.error: SchedulerUnavailable | None = None
+
+    def sync_instance_info(self, host: str, uuids: Sequence[str], request_id: str = "") -> None:
+        if self.error is not None:
+            raise self.error
+        self.messages.append((host, list(uuids), request_id))

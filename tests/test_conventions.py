@@ -24,6 +24,7 @@ NAMESPACES = (
     "cepheid.hypervisor",
     "cepheid.notifications",
     "cepheid.observers",
+    "cepheid.scheduler",
     "cepheid.tasks",
     "oslo.config.opts",
 )
