@@ -114,6 +114,8 @@ _EXTRAS = {
     "oslo_db": "database",
     "alembic": "database",
     "oslo_messaging": "messaging",
+    "kombu": "messaging",
+    "amqp": "messaging",
     "prometheus_client": "status",
 }
 

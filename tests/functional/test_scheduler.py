@@ -18,11 +18,14 @@ from cepheid_plugins.database import models
 from cepheid_plugins.scheduler import opts
 from cepheid_plugins.scheduler.driver import SchedulerUnavailable
 from cepheid_plugins.scheduler.messaging_driver import MessagingScheduler
+from tests.contracts import SchedulerContract
 from tests.fake_agent import FakeAgent
 from tests.functional.agents import Installation
 from tests.functional.nova_cell import NovaCell
 from tests.functional.processes import PATIENCE_SECONDS, wait_until
 from tests.functional.rabbitmq import RabbitMQ
+from tests.functional.servers import free_port
+from tests.listeners import listening
 from tests.worlds import uuid_of
 
 pytestmark = [pytest.mark.functional, pytest.mark.timeout(600)]
@@ -183,11 +186,34 @@ def test_an_agent_ends_in_time_while_the_broker_hangs(fleet, broker):
 
 
 @pytest.fixture
-def driver(tmp_path, broker):
-    agent = FakeAgent(tmp_path, settings=f"transport_url = {broker.url}\n", clock=Clock())
-    agent.conf.register_opts(opts.OPTIONS, group="scheduler")
-    yield MessagingScheduler(agent)
-    agent.close()
+def agent_with(tmp_path):
+    agents = []
+
+    def make(url):
+        agent = FakeAgent(tmp_path, settings=f"transport_url = {url}\n", clock=Clock())
+        agent.conf.register_opts(opts.OPTIONS, group="scheduler")
+        agents.append(agent)
+        return agent
+
+    yield make
+    for agent in agents:
+        agent.close()
+
+
+@pytest.fixture
+def driver(agent_with, broker):
+    return MessagingScheduler(agent_with(broker.url))
+
+
+class TestRabbitMQ(SchedulerContract):
+    @pytest.fixture
+    def scheduler(self, driver):
+        return driver
+
+    @pytest.fixture
+    def received(self, agent_with, broker):
+        with listening(agent_with(broker.url)) as listener:
+            yield listener.received
 
 
 def test_a_broker_that_hangs_costs_a_pass_a_few_seconds(driver, broker):
@@ -203,17 +229,23 @@ def test_a_broker_that_hangs_costs_a_pass_a_few_seconds(driver, broker):
     driver.sync_instance_info("host1", [])
 
 
-@pytest.mark.parametrize(
-    ("before", "after"), [("guest:guest", "guest:wrong"), ("/\n", "/elsewhere\n")]
-)
-def test_a_broker_that_refuses_is_reported_at_once(tmp_path, broker, before, after):
-    settings = f"transport_url = {broker.url}\n".replace(before, after)
-    agent = FakeAgent(tmp_path, settings=settings, clock=Clock())
-    agent.conf.register_opts(opts.OPTIONS, group="scheduler")
+@pytest.mark.parametrize(("before", "after"), [("guest@", "wrong@"), ("/", "/elsewhere")])
+def test_a_broker_that_refuses_is_reported_at_once(agent_with, broker, before, after):
+    url = after.join(broker.url.rsplit(before, 1))
+    started = time.monotonic()
     with pytest.raises(SchedulerUnavailable, match=r"ACCESS_REFUSED|NOT_ALLOWED") as caught:
-        MessagingScheduler(agent).sync_instance_info("host1", [])
+        MessagingScheduler(agent_with(url)).sync_instance_info("host1", [])
+    assert time.monotonic() - started < 3
     assert "wrong" not in str(caught.value)
-    agent.close()
+
+
+def test_of_a_cluster_each_broker_is_tried(agent_with, broker):
+    away = f"rabbit://guest:guest@127.0.0.1:{free_port()}"
+    agent = agent_with(f"{away},guest:guest@127.0.0.1:{broker.port}/")
+    with listening(agent_with(broker.url)) as listener:
+        for count in range(1, 7):  # oslo.messaging begins with any of them
+            MessagingScheduler(agent).sync_instance_info("host1", [str(count)])
+            assert listener.received(count)[-1] == ("host1", [str(count)])
 
 
 @pytest.fixture

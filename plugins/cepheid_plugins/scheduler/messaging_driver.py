@@ -119,7 +119,8 @@ class _Message(threading.Thread):
             client = oslo_messaging.get_rpc_client(
                 bus,
                 oslo_messaging.Target(topic=driver.TOPIC, version=driver.VERSION, fanout=True),
-                retry=0,
+                # Each broker of a cluster is tried once.
+                retry=max(0, len(transport.url(self._conf).hosts) - 1),
             )
             client.cast(_context(self._request_id), self._method, **self._arguments)
         finally:

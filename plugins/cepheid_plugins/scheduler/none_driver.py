@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from cepheid_plugins.scheduler import opts
 from cepheid_plugins.scheduler.driver import Scheduler
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 class NoScheduler(Scheduler):
     """Tells nobody."""
 
-    options: list[Any] = []
+    options = opts.OPTIONS
 
     def __init__(self, agent: Agent) -> None:
         pass

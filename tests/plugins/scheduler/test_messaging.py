@@ -10,13 +10,16 @@ import oslo_messaging
 import pytest
 from oslo_messaging._drivers import impl_fake
 
-from cepheid import errors
+from cepheid import config, errors
 from cepheid_plugins.database.errors import DatabaseUnavailable
 from cepheid_plugins.scheduler import HostManager, opts, server, transport
 from cepheid_plugins.scheduler.driver import SchedulerUnavailable
 from cepheid_plugins.scheduler.messaging_driver import MessagingScheduler
 from cepheid_plugins.scheduler.none_driver import NoScheduler
+from tests.contracts import SchedulerContract
 from tests.fake_agent import FakeAgent, eventually
+from tests.fakes import FakeScheduler
+from tests.listeners import listening
 
 A, B = str(uuid.UUID(int=1)), str(uuid.UUID(int=2))
 
@@ -32,18 +35,6 @@ class Inventory:
         if not self.available:
             raise DatabaseUnavailable("The database does not answer.")
         return self.uuids
-
-
-class Endpoint:
-    """Keeps each message whole."""
-
-    target = oslo_messaging.Target(version="4.5")  # as a present Nova scheduler's
-
-    def __init__(self):
-        self.messages = []
-
-    def sync_instance_info(self, context, **arguments):
-        self.messages.append((context, arguments))
 
 
 @pytest.fixture
@@ -82,29 +73,37 @@ def send(agent, method, **arguments):
     client.prepare(fanout=True, version="4.2").cast({}, method, **arguments)
 
 
-def listen(agent, endpoint, name):
-    listening = oslo_messaging.get_rpc_server(
-        transport.open_transport(agent.conf),
-        oslo_messaging.Target(topic="scheduler", server=name),
-        [endpoint],
-    )
-    listening.start()
-    return listening
+class TestFake(SchedulerContract):
+    @pytest.fixture
+    def scheduler(self):
+        return FakeScheduler()
+
+    @pytest.fixture
+    def received(self, scheduler):
+        return lambda count: [(host, uuids) for host, uuids, _ in scheduler.messages]
+
+
+class TestMessaging(SchedulerContract):
+    @pytest.fixture
+    def scheduler(self, agent):
+        return MessagingScheduler(agent)
+
+    @pytest.fixture
+    def received(self, agent):
+        with listening(agent) as listener:
+            yield listener.received
 
 
 def test_the_message_reaches_every_scheduler_as_nova_expects_it(agent):
-    first, second = Endpoint(), Endpoint()
-    servers = [listen(agent, first, "one"), listen(agent, second, "two")]
-    MessagingScheduler(agent).sync_instance_info("host1", [B, A], "req-1")
-    for endpoint in (first, second):
-        ((context, arguments),) = eventually(lambda found=endpoint: found.messages)
-        assert arguments == {"host_name": "host1", "instance_uuids": [B, A]}
-        assert (context["is_admin"], context["request_id"]) == (True, "req-1")
-        assert (context["user_id"], context["project_id"]) == (None, None)
-        assert (context["roles"], context["read_deleted"]) == (["admin"], "no")
-    for listening in servers:
-        listening.stop()
-        listening.wait()
+    with listening(agent, "one") as first, listening(agent, "two") as second:
+        MessagingScheduler(agent).sync_instance_info("host1", [B, A], "req-1")
+        for listener in (first, second):
+            assert listener.received(1) == [("host1", [B, A])]
+            ((context, arguments),) = listener.messages
+            assert set(arguments) == {"host_name", "instance_uuids"}
+            assert (context["is_admin"], context["request_id"]) == (True, "req-1")
+            assert (context["user_id"], context["project_id"]) == (None, None)
+            assert (context["roles"], context["read_deleted"]) == (["admin"], "no")
 
 
 def test_without_a_transport_url_there_is_nobody_to_tell(agent_with, caplog):
@@ -122,6 +121,14 @@ def test_the_driver_none_tells_nobody(agent):
     scheduler = NoScheduler(agent)
     assert scheduler.enabled is False
     assert scheduler.sync_instance_info("host1", [A]) is None
+
+
+def test_a_reload_changes_whom_it_tells(agent):
+    scheduler = MessagingScheduler(agent)
+    text = agent.conf_file.read_text()
+    agent.conf_file.write_text(text.replace("transport_url = fake://", ""))
+    agent.conf = config.load([str(agent.conf_file)])
+    assert scheduler.enabled is False
 
 
 @pytest.mark.parametrize("url", ["carrier-pigeon://loft/", "rabbit://[::1/", "not a url"])
