@@ -53,19 +53,26 @@ missing_programs() {
     done
 }
 
-# RabbitMQ's package would start it now and at every boot. Its unit is masked, and while apt works,
-# no package starts anything; a policy that is there already stays.
-policy=/usr/sbin/policy-rc.d
+# RabbitMQ's package would start it now and at every boot. Its unit is masked, and until the calling
+# shell ends no package starts anything; a policy that is there already stays.
 start_nothing() {
     say "RabbitMQ's service is masked; 'systemctl unmask rabbitmq-server' undoes that"
     mkdir -p /etc/systemd/system
     [ -e /etc/systemd/system/rabbitmq-server.service ] ||
         ln -s /dev/null /etc/systemd/system/rabbitmq-server.service
-    [ ! -e "$policy" ] || return 0
-    trap 'rm -f "$policy"' EXIT
-    printf '#!/bin/sh\nexit 101\n' > "$policy"
-    chmod 755 "$policy"
+    [ ! -e /usr/sbin/policy-rc.d ] || return 0
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
+    chmod 755 /usr/sbin/policy-rc.d
 }
+
+# A shell of its own, for what start_nothing leaves to be tidied up.
+install_packages() (
+    [[ " $* " != *" rabbitmq-server "* ]] || start_nothing
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq || say "setup: apt-get update failed; going on with the lists there are"
+    apt-get install -y -qq --no-install-recommends -o Dpkg::Options::=--force-confold "$@" >/dev/null
+)
 
 provide_packages() {
     local missing
@@ -82,11 +89,7 @@ Install them as root, then run this again:
         mkdir -p /etc/postgresql-common
         echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.conf
     fi
-    [[ " ${missing[*]} " != *" rabbitmq-server "* ]] || start_nothing
-    export DEBIAN_FRONTEND=noninteractive
-    apt-get update -qq || say "setup: apt-get update failed; going on with the lists there are"
-    apt-get install -y -qq --no-install-recommends -o Dpkg::Options::=--force-confold \
-        "${missing[@]}" >/dev/null ||
+    install_packages "${missing[@]}" ||
         fail "apt-get could not install them; see its message above"
 }
 
