@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hypervisor contract, run alike on the fake, on libvirt's test driver and on real guests."""
+"""The drivers' contracts, run alike on the fakes and on the real drivers."""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 
 import pytest
 
@@ -14,6 +15,7 @@ from cepheid_plugins.hypervisor.driver import (
     Hypervisor,
     HypervisorError,
 )
+from cepheid_plugins.scheduler.driver import Scheduler
 
 
 class HypervisorContract:
@@ -166,3 +168,19 @@ class HypervisorContract:
         assert hypervisor.calls - before == {"virConnectGetAllDomainStats": 1}
         files = [disk.path for disk in hypervisor.disk_files(running)]
         assert [disk.path for disk in capacities if disk.uuid == running] == files
+
+
+class SchedulerContract:
+    """Inherit, and give fixtures ``scheduler``, one that is enabled, and ``received``, which waits
+    for a number of messages and returns what each told."""
+
+    def test_there_is_somebody_to_tell(self, scheduler: Scheduler):
+        assert scheduler.enabled
+
+    def test_every_message_arrives_whole_and_in_order(
+        self, scheduler: Scheduler, received: Callable[[int], list[tuple[str, list[str]]]]
+    ):
+        told = [("host1", ["b", "a"]), ("host2", []), ("host1", [str(n) for n in range(1000)])]
+        for count, (host, uuids) in enumerate(told, start=1):
+            scheduler.sync_instance_info(host, tuple(uuids), "req-1")
+            assert received(count) == told[:count]

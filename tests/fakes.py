@@ -25,6 +25,7 @@ from cepheid_plugins.hypervisor.driver import (
     Interface,
 )
 from cepheid_plugins.network.driver import LookUp, Network, Vif
+from cepheid_plugins.scheduler.driver import Scheduler, SchedulerUnavailable
 
 
 def definition_of(uuid: str, name: str) -> str:
@@ -229,3 +230,19 @@ class FakeNetwork(Network):
         self.calls += 1
         self.bound.append(uuid)
         self.misbound.pop(uuid, None)
+
+
+class FakeScheduler(Scheduler):
+    """Keeps what it is told: (host, uuids, request)."""
+
+    enabled = True
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[str, list[str], str]] = []
+        #: What sending raises.
+        self.error: SchedulerUnavailable | None = None
+
+    def sync_instance_info(self, host: str, uuids: Sequence[str], request_id: str = "") -> None:
+        if self.error is not None:
+            raise self.error
+        self.messages.append((host, list(uuids), request_id))

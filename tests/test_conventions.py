@@ -25,6 +25,7 @@ NAMESPACES = (
     "cepheid.network",
     "cepheid.notifications",
     "cepheid.observers",
+    "cepheid.scheduler",
     "cepheid.tasks",
     "oslo.config.opts",
 )

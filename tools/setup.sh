@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.."
 build_packages=(gcc libc6-dev libvirt-dev libvirt0 pkg-config qemu-utils)
 # None of these is to run as a service: the daemons are there for the tests to start.
 server_packages=(libvirt-daemon libvirt-daemon-driver-qemu qemu-system-x86
-    mariadb-server-core mariadb-client-core postgresql)
+    mariadb-server-core mariadb-client-core postgresql rabbitmq-server)
 
 say() { printf '%s\n' "$*"; }
 fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
@@ -48,10 +48,31 @@ missing_programs() {
     pkg-config --exists libvirt 2>/dev/null || say "libvirt's headers"
     command -v qemu-img >/dev/null || say qemu-img
     [ "$part" = test ] || return 0
-    for program in libvirtd qemu-system-x86_64 mariadbd initdb; do
-        PATH=$PATH:/usr/sbin:/sbin:$(echo /usr/lib/postgresql/*/bin) command -v "$program" >/dev/null || say "$program"
+    for program in libvirtd qemu-system-x86_64 mariadbd initdb rabbitmq-server epmd; do
+        PATH=$PATH:/usr/sbin:/sbin:$(echo /usr/lib/postgresql/*/bin):/usr/lib/rabbitmq/bin command -v "$program" >/dev/null || say "$program"
     done
 }
+
+# RabbitMQ's package would start it now and at every boot. Its unit is masked, and until the calling
+# shell ends no package starts anything; a policy that is there already stays.
+start_nothing() {
+    say "RabbitMQ's service is masked; 'systemctl unmask rabbitmq-server' undoes that"
+    mkdir -p /etc/systemd/system
+    [ -e /etc/systemd/system/rabbitmq-server.service ] ||
+        ln -s /dev/null /etc/systemd/system/rabbitmq-server.service
+    [ ! -e /usr/sbin/policy-rc.d ] || return 0
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
+    chmod 755 /usr/sbin/policy-rc.d
+}
+
+# A shell of its own, for what start_nothing leaves to be tidied up.
+install_packages() (
+    [[ " $* " != *" rabbitmq-server "* ]] || start_nothing
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq || say "setup: apt-get update failed; going on with the lists there are"
+    apt-get install -y -qq --no-install-recommends -o Dpkg::Options::=--force-confold "$@" >/dev/null
+)
 
 provide_packages() {
     local missing
@@ -68,10 +89,7 @@ Install them as root, then run this again:
         mkdir -p /etc/postgresql-common
         echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.conf
     fi
-    export DEBIAN_FRONTEND=noninteractive
-    apt-get update -qq || say "setup: apt-get update failed; going on with the lists there are"
-    apt-get install -y -qq --no-install-recommends -o Dpkg::Options::=--force-confold \
-        "${missing[@]}" >/dev/null ||
+    install_packages "${missing[@]}" ||
         fail "apt-get could not install them; see its message above"
 }
 

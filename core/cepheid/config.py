@@ -19,7 +19,7 @@ PROJECT = "cepheid"
 BUNDLED_TASKS = "bundled"
 
 #: What these libraries say below a warning is not about this host.
-QUIET_LIBRARIES = ("alembic=WARN", "oslo_db=WARN")
+QUIET_LIBRARIES = ("alembic=WARN", "oslo_db=WARN", "oslo_service=WARN")
 
 OPTIONS: list[cfg.Opt] = [
     cfg.StrOpt(

@@ -109,11 +109,16 @@ def _explain(failure: BaseException) -> str:
 #: Which extra of cepheid brings a library.
 _EXTRAS = {
     "libvirt": "libvirt",
+    "lxml": "libvirt",
     "defusedxml": "libvirt",
     "sqlalchemy": "database",
     "oslo_db": "database",
     "alembic": "database",
     "oslo_messaging": "messaging",
+    "kombu": "messaging",
+    "amqp": "messaging",
+    "keystoneauth1": "neutron",
+    "openstack": "neutron",
     "prometheus_client": "status",
 }
 

@@ -15,7 +15,8 @@ import sqlalchemy as sa
 #: The release whose database is the contract.
 NOVA_VERSION = "34.0.0"
 
-SCRIPT = Path(__file__).parent / "nova" / "cell.py"
+#: What Nova's Python is given to run.
+SCRIPTS = Path(__file__).parent / "nova"
 
 
 def environment() -> Path:
@@ -39,19 +40,24 @@ class NovaCell:
     """A cell database that Nova's own migrations made.
 
     :param url: an empty database
+    :param settings: further lines of nova.conf's [DEFAULT]
     """
 
-    def __init__(self, path: Path, url: sa.URL) -> None:
+    def __init__(self, path: Path, url: sa.URL, settings: str = "") -> None:
         self.url = url
         self._environment = environment()
         self._conf = path / "nova.conf"
         # A percent sign of the URL would be oslo.config's.
         connection = url.render_as_string(hide_password=False).replace("$", "$$")
         self._conf.write_text(
-            f"[DEFAULT]\nstate_path = {path}\n[database]\nconnection = {connection}\n"
+            f"[DEFAULT]\nstate_path = {path}\n{settings}[database]\nconnection = {connection}\n"
             f"[api_database]\nconnection = sqlite:///{path}/api.sqlite\n"
         )
-        self._run("bin/nova-manage", "--config-file", str(self._conf), "db", "sync", "--local_cell")
+        self._manage("db", "sync", "--local_cell")
+
+    def sync_api(self) -> None:
+        """Make the database in which Nova finds its cells and hosts."""
+        self._manage("api_db", "sync")
 
     def write(self, instances: list[dict[str, Any]]) -> dict[str, str]:
         """Make instances on host1 with Nova's objects; return their uuids by name."""
@@ -63,12 +69,19 @@ class NovaCell:
         found: dict[str, dict[str, Any]] = json.loads(self._script("read", ""))
         return found
 
-    def _script(self, command: str, given: str) -> str:
-        return self._run("bin/python", str(SCRIPT), str(self._conf), command, given=given)
+    def command(self, script: str, command: str) -> list[str]:
+        """Return what runs a script with this cell's nova.conf, in Nova's Python."""
+        python = self._environment / "bin" / "python"
+        return [str(python), str(SCRIPTS / script), str(self._conf), command]
 
-    def _run(self, program: str, *words: str, given: str = "") -> str:
-        done = subprocess.run(
-            [self._environment / program, *words], input=given, text=True, capture_output=True
-        )
+    def _script(self, command: str, given: str) -> str:
+        return self._run(*self.command("cell.py", command), given=given)
+
+    def _manage(self, *words: str) -> None:
+        program = str(self._environment / "bin" / "nova-manage")
+        self._run(program, "--config-file", str(self._conf), *words)
+
+    def _run(self, *command: str, given: str = "") -> str:
+        done = subprocess.run(command, input=given, text=True, capture_output=True)
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""

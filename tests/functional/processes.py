@@ -44,9 +44,13 @@ def as_user(user: pwd.struct_passwd | None) -> dict[str, Any]:
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
 
-def wait_until(condition: Callable[[], Any], explain: Callable[[], str] = lambda: "") -> None:
+def wait_until(
+    condition: Callable[[], Any],
+    explain: Callable[[], str] = lambda: "",
+    seconds: float = PATIENCE_SECONDS,
+) -> None:
     """Wait until a process has done something."""
-    until = time.monotonic() + PATIENCE_SECONDS
+    until = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < until, f"not within {PATIENCE_SECONDS} s: {explain()}"
+        assert time.monotonic() < until, f"not within {seconds} s: {explain()}"
         time.sleep(0.05)

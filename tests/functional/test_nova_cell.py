@@ -12,6 +12,7 @@ from cepheid_plugins.tasks.check_instance_build_time import CheckInstanceBuildTi
 from cepheid_plugins.tasks.cleanup_running_deleted_instances import (
     CleanupRunningDeletedInstances,
 )
+from cepheid_plugins.tasks.heal_instance_info_cache import HealInstanceInfoCache
 from cepheid_plugins.tasks.poll_rebooting_instances import PollRebootingInstances
 from cepheid_plugins.tasks.poll_rescued_instances import PollRescuedInstances
 from cepheid_plugins.tasks.poll_shelved_instances import PollShelvedInstances
@@ -22,6 +23,7 @@ from tests.fake_agent import FakeAgent, FakeClock
 from tests.fakes import FakeHypervisor
 from tests.functional import servers
 from tests.functional.nova_cell import NovaCell
+from tests.neutron import NeutronServer, port
 
 pytestmark = [pytest.mark.functional, pytest.mark.timeout(600)]
 
@@ -259,13 +261,13 @@ TIMED_OUT = [
 ]
 
 
-def least_account(url):
+def least_account(url, name="least"):
     """Return the database's URL for an account with the printed grants."""
     kind = url.get_backend_name()
     if kind == "sqlite":
         return url
-    printed = grants.statements(kind, url.database, "alembic_version", "least", nova=True)
-    return servers.new_account(url, "least", printed)
+    printed = grants.statements(kind, url.database, "alembic_version", name, nova=True)
+    return servers.new_account(url, name, printed)
 
 
 def hanging_on(engine, uuid):
@@ -397,3 +399,33 @@ def test_time_outs_on_a_database_that_nova_wrote_leave_what_nova_can_read(tmp_pa
     assert ours == novas
     host3.close()
     host4.close()
+
+
+def test_a_network_that_neutron_tells_is_read_by_nova(tmp_path, cell):
+    uuids = cell.write(
+        [{"display_name": "networked", "host": "host6", "vm_state": "active", "power_state": 1}]
+    )
+    server = NeutronServer()
+    moved = port("port-1", uuids["networked"], "fa:16:3e:00:00:01", "10.0.0.11")
+    server.ports.append({**moved, "binding:host_id": "host2"})
+    server.floatingips.append(
+        {"port_id": "port-1", "fixed_ip_address": "10.0.0.11", "floating_ip_address": "203.0.113.5"}
+    )
+    settings = f"host = host6\n{server.settings}[network]\ndriver = neutron\n"
+    agent = FakeAgent(tmp_path, {"hypervisor": FakeHypervisor()}, settings=settings)
+    agent.conf.register_opts(Database.options, group="database")
+    url = least_account(cell.url, "networking").render_as_string(hide_password=False)
+    agent.set("database", connection=url)
+    agent.drivers.use("database", Database(agent))
+    task = agent.build(HealInstanceInfoCache)
+    run = agent.run(task)
+    assert [(c.kind, c.outcome) for c in run.changes] == [
+        ("rebind", "done"),
+        ("network_info", "done"),
+    ]
+    assert server.ports[-1]["binding:host_id"] == "host6"
+    found = cell.read()["networked"]
+    assert found["addresses"] == [["fa:16:3e:00:00:01", "10.0.0.11", ["203.0.113.5"]]]
+    assert agent.run(task).changes == []
+    agent.close()
+    server.close()

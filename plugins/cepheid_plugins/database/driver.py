@@ -100,6 +100,10 @@ class Database:
         """Return the live instances of a host, hidden and soft-deleted ones included."""
         return self._read(instances.on_host, host)
 
+    def instance_uuids_on_host(self, host: str) -> list[str]:
+        """Return the uuids of :meth:`instances_on_host`."""
+        return self._read(instances.uuids_on_host, host)
+
     def instances_in_vm_state(self, host: str, vm_state: str) -> list[Instance]:
         """Return the live instances of a host in a vm_state, newest first; no hidden ones."""
         return self._read(instances.in_vm_state, host, vm_state)

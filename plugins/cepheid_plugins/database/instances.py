@@ -36,6 +36,12 @@ def on_host(connection: sa.Connection, host: str) -> list[Instance]:
     return _records(connection, query)
 
 
+def uuids_on_host(connection: sa.Connection, host: str) -> list[str]:
+    """Return the uuids of :func:`on_host`."""
+    query = sa.select(_instances.c.uuid).where(_instances.c.host == host, _instances.c.deleted == 0)
+    return list(connection.execute(query).scalars())
+
+
 def in_vm_state(connection: sa.Connection, host: str, vm_state: str) -> list[Instance]:
     """Return the live instances of a host in a vm_state, newest first; no hidden ones."""
     return _records(connection, _visible(host).where(_instances.c.vm_state == vm_state))

@@ -91,7 +91,7 @@ def set_times(uuid, times):
 def read(admin):
     found = {}
     everything = admin.elevated(read_deleted="yes")
-    wanted = ["flavor", "system_metadata", "metadata"]
+    wanted = ["flavor", "system_metadata", "metadata", "info_cache"]
     for instance in objects.InstanceList.get_by_filters(everything, {}, expected_attrs=wanted):
         actions = objects.InstanceActionList.get_by_instance_uuid(everything, instance.uuid)
         faults = objects.InstanceFaultList.get_by_instance_uuids(everything, [instance.uuid])
@@ -106,6 +106,11 @@ def read(admin):
             "old_flavor": instance.old_flavor and instance.old_flavor.name,
             "new_flavor": instance.new_flavor and instance.new_flavor.name,
             "system_metadata": live_metadata(admin, instance),
+            "addresses": [
+                (vif["address"], ip["address"], [one["address"] for one in ip["floating_ips"]])
+                for vif in (instance.info_cache.network_info if instance.info_cache else ())
+                for ip in vif.fixed_ips()
+            ],
             "migrations": [
                 migration.status
                 for migration in objects.MigrationList.get_by_filters(

@@ -28,6 +28,7 @@ def test_a_hosts_instances_are_the_live_ones_hidden_and_soft_deleted_included(wo
     world.add(5, deleted=5)
     world.add(6, host="HOST1")
     assert uuids(world.database.instances_on_host("host1")) == here
+    assert set(world.database.instance_uuids_on_host("host1")) == here
 
 
 def test_null_in_every_nullable_column_can_be_read(world):
