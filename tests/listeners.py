@@ -9,7 +9,7 @@ from typing import Any
 
 import oslo_messaging
 
-from cepheid_plugins.scheduler import transport
+from cepheid_plugins.scheduler import rpc
 from tests.fake_agent import FakeAgent, eventually
 
 
@@ -34,7 +34,7 @@ class Listener:
 def listening(agent: FakeAgent, name: str = "scheduler1") -> Iterator[Listener]:
     """Listen as a scheduler of that name."""
     listener = Listener()
-    bus = transport.open_transport(agent.conf)
+    bus = rpc.open_transport(agent.conf)
     server = oslo_messaging.get_rpc_server(
         bus, oslo_messaging.Target(topic="scheduler", server=name), [listener]
     )

@@ -15,7 +15,7 @@ import oslo_messaging
 from oslo_config import cfg
 
 from cepheid import errors
-from cepheid_plugins.scheduler import driver, transport
+from cepheid_plugins.scheduler import driver, rpc
 from cepheid_plugins.scheduler.host_manager import HostManager
 
 LOG = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class UpdateServer:
     """
 
     def __init__(self, conf: cfg.ConfigOpts, host_manager: HostManager, name: str) -> None:
-        self._transport = transport.open_transport(conf)
+        self._transport = rpc.open_transport(conf)
         self._server = oslo_messaging.get_rpc_server(
             self._transport,
             oslo_messaging.Target(topic=driver.TOPIC, server=name),

@@ -3,6 +3,8 @@
 
 import logging
 import socket
+import subprocess
+import sys
 import time
 import uuid
 
@@ -12,7 +14,7 @@ from oslo_messaging._drivers import impl_fake
 
 from cepheid import config, errors
 from cepheid_plugins.database.errors import DatabaseUnavailable
-from cepheid_plugins.scheduler import HostManager, opts, server, transport
+from cepheid_plugins.scheduler import HostManager, opts, rpc, server
 from cepheid_plugins.scheduler.driver import SchedulerUnavailable
 from cepheid_plugins.scheduler.messaging_driver import MessagingScheduler
 from cepheid_plugins.scheduler.none_driver import NoScheduler
@@ -67,7 +69,7 @@ def agent(agent_with, monkeypatch):
 
 def send(agent, method, **arguments):
     """Send what somebody else's client would."""
-    bus = transport.open_transport(agent.conf)
+    bus = rpc.open_transport(agent.conf)
     target = oslo_messaging.Target(topic="scheduler", version="4.0")
     client = oslo_messaging.get_rpc_client(bus, target)
     client.prepare(fanout=True, version="4.2").cast({}, method, **arguments)
@@ -113,6 +115,39 @@ def test_without_a_transport_url_there_is_nobody_to_tell(agent_with, caplog):
     assert "transport_url is not set" in caplog.text
 
 
+def test_without_a_transport_url_oslo_messaging_is_not_loaded(tmp_path):
+    (tmp_path / "cepheid.conf").write_text(f"[DEFAULT]\nstate_path = {tmp_path}\n")
+    script = (
+        "import sys; from cepheid import config; from cepheid.agent import Agent\n"
+        "agent = Agent(config.load([sys.argv[1]]))\n"
+        "agent.driver('scheduler')\n"
+        "assert 'oslo_messaging' not in sys.modules\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "cepheid.conf")]
+    done = subprocess.run(command, text=True, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_with_a_transport_url_a_missing_oslo_messaging_is_named_and_nothing_else_is_printed(
+    tmp_path,
+):
+    (tmp_path / "cepheid.conf").write_text(
+        f"[DEFAULT]\nstate_path = {tmp_path}\ntransport_url = rabbit://127.0.0.1/\n"
+    )
+    script = (
+        "import sys; from cepheid import config, errors; from cepheid.agent import Agent\n"
+        "agent = Agent(config.load([sys.argv[1]]))\n"
+        "sys.modules.update({name: None for name in sys.argv[2:]})\n"
+        "try:\n    agent.driver('scheduler')\n"
+        "except errors.PluginError as err:\n    print(err)\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "cepheid.conf")]
+    done = subprocess.run([*command, "oslo_messaging"], text=True, capture_output=True)
+    assert "pip install 'cepheid[messaging]'" in done.stdout
+    done = subprocess.run(command, text=True, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_with_a_transport_url_there_is(agent):
     assert MessagingScheduler(agent).enabled is True
 
@@ -134,7 +169,17 @@ def test_a_reload_changes_whom_it_tells(agent):
 @pytest.mark.parametrize("url", ["carrier-pigeon://loft/", "rabbit://[::1/", "not a url"])
 def test_a_bad_transport_url_is_named(agent_with, url):
     with pytest.raises(errors.ConfigError, match="transport_url"):
-        MessagingScheduler(agent_with(url)).check()
+        MessagingScheduler(agent_with(url))
+
+
+def test_a_transport_url_that_a_reload_made_bad_is_named(agent):
+    scheduler = MessagingScheduler(agent)
+    text = agent.conf_file.read_text()
+    agent.conf_file.write_text(text.replace("fake://", "carrier-pigeon://loft/"))
+    agent.conf = config.load([str(agent.conf_file)])
+    agent.conf.register_opts(opts.OPTIONS, group="scheduler")
+    with pytest.raises(errors.ConfigError, match="transport_url"):
+        scheduler.sync_instance_info("host1", [A])
 
 
 def test_a_broker_that_is_away_is_named_without_its_password(agent_with):
