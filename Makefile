@@ -1,7 +1,6 @@
 # Cepheid's commands for people. 'make help' lists them.
 
 PYTHON := .venv/bin/python
-PYTEST := $(PYTHON) -m pytest -q
 
 .PHONY: help demo test test-fast check docs sample clean
 
@@ -18,7 +17,7 @@ test:            ## Run all tests: fast ones, checks, then those with real serve
 
 test-fast:       ## Run the fast tests, in the default concurrency mode
 	@tools/setup.sh develop
-	CEPHEID_TEST_CONCURRENCY=eventlet $(PYTEST) -m "not functional and not process"
+	@tools/test-fast.sh eventlet
 
 check:           ## Run linters, types, layers, the sample's comparison, the documentation's build
 	@tools/setup.sh develop

@@ -6,7 +6,7 @@ pytest=(.venv/bin/python -m pytest -q)
 
 for mode in threading eventlet; do
     printf '\n=== Fast tests, concurrency = %s\n' "$mode"
-    CEPHEID_TEST_CONCURRENCY=$mode "${pytest[@]}" -m "not functional and not process"
+    tools/test-fast.sh "$mode"
 done
 printf '\n=== Checks\n'
 tools/check.sh

@@ -322,7 +322,7 @@ class Demo:
         )
         for change in changes:
             name = names.get(change["target"], change["target"])
-            what = f"{change['before']} → {change['after']}"
+            what = f"{_short(change['before'])} → {_short(change['after'])}"
             reason = change["reason"].partition(": ")[2]
             self.screen.line(
                 f"            {name:10} {change['kind']:14} {what:27} {reason}"
@@ -349,6 +349,10 @@ class Demo:
             self._make_disk(f"shelved/{guest.uuid}/vda.qcow2")
             saved = self.path / "shelved" / guest.uuid / "domain.xml"
             saved.write_text(domain_xml(self.path, guest, SHUTOFF))
+
+
+def _short(value: object) -> str:
+    return "…" if isinstance(value, dict | list) else str(value)
 
 
 def _count(number: int, what: str) -> str:

@@ -17,6 +17,9 @@ from tests.killing import Killed, Steps
 from tests.operations import NUMBER, UUID, run
 from tests.worlds import disk_world
 
+# It starts qemu-img hundreds of times.
+pytestmark = pytest.mark.process
+
 #: What comes before the operation that is looked at, the last of each line.
 LINES = [
     ["stop"],

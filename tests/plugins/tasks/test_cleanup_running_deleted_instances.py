@@ -352,6 +352,21 @@ def test_a_hypervisor_that_does_not_answer_ends_the_pass(world, task):
     assert left(world) == [1, 2, 3]
 
 
+def test_a_database_that_goes_away_in_the_middle_ends_the_pass(world, task, monkeypatch):
+    world.agent.run(task)
+    domains = world.hypervisor.domains
+
+    def lose_the_database():
+        (world.path / "cepheid.sqlite").rename(world.path / "elsewhere")
+        return domains()
+
+    monkeypatch.setattr(world.hypervisor, "domains", lose_the_database)
+    run = world.agent.run(task)
+    assert (run.outcome, run.changes) == ("failed", [])
+    (world.path / "elsewhere").rename(world.path / "cepheid.sqlite")
+    assert left(world) == [1, 2, 3]
+
+
 def test_a_file_of_sightings_that_cannot_be_read_ends_the_pass(world, task):
     world.agent.run(task)
     (world.path / FILE_NAME).write_text("{")

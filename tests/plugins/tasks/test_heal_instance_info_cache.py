@@ -268,6 +268,20 @@ def test_a_pass_costs_the_same_whatever_the_number_of_instances(tmp_path, count)
     world.close()
 
 
+def test_a_database_that_goes_away_in_the_middle_ends_the_pass(world, task, monkeypatch):
+    look_up = world.network.look_up
+
+    def lose_the_database(*arguments):
+        (world.path / "cepheid.sqlite").rename(world.path / "elsewhere")
+        return look_up(*arguments)
+
+    monkeypatch.setattr(world.network, "look_up", lose_the_database)
+    run = world.agent.run(task)
+    assert run.counters["failed"] == 1
+    (world.path / "elsewhere").rename(world.path / "cepheid.sqlite")
+    assert cached(world, 2) == []
+
+
 def test_the_dry_run_plans_and_changes_nothing(world, task):
     world.network.misbound[uuid_of(2)] = {"port-2": "it is bound to host2"}
     run = world.agent.run(task, dry_run=True)
