@@ -11,7 +11,7 @@ from cepheid import errors
 #: By table, for the agent with all bundled tasks.
 AGENT: Mapping[str, tuple[str, ...]] = {
     "instances": ("SELECT", "UPDATE"),
-    "instance_system_metadata": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "instance_system_metadata": ("SELECT", "UPDATE", "DELETE"),
     "instance_actions": ("SELECT", "INSERT", "UPDATE"),
     "instance_actions_events": ("SELECT", "INSERT", "UPDATE"),
     "instance_faults": ("SELECT", "INSERT", "UPDATE"),
@@ -19,9 +19,16 @@ AGENT: Mapping[str, tuple[str, ...]] = {
     "instance_extra": ("SELECT", "UPDATE"),
     "instance_metadata": ("SELECT", "UPDATE"),
     "block_device_mapping": ("SELECT", "UPDATE"),
-    "compute_nodes": ("SELECT", "INSERT", "UPDATE"),
-    "migrations": ("SELECT", "INSERT", "UPDATE"),
+    "compute_nodes": ("SELECT", "UPDATE"),
+    "migrations": ("SELECT", "UPDATE"),
     "bw_usage_cache": ("SELECT",),
+}
+
+#: By table, what is needed besides where there is no Nova, which makes these rows itself.
+OWN_AGENT: Mapping[str, tuple[str, ...]] = {
+    "instance_system_metadata": ("INSERT",),
+    "migrations": ("INSERT",),
+    "compute_nodes": ("INSERT",),
 }
 
 #: By table, what deleting an instance of Nova's needs besides.
@@ -65,7 +72,7 @@ def statements(
             raise errors.CepheidError(f"The name {name!r} cannot stand in a GRANT statement.")
     privileges: dict[str, set[str]] = {table: set(needed) for table, needed in AGENT.items()}
     privileges.setdefault(mark, set()).add("SELECT")
-    for wanted, more in ((adopt, ADOPT), (nova, NOVA_AGENT)):
+    for wanted, more in ((adopt, ADOPT), (nova, NOVA_AGENT), (not nova, OWN_AGENT)):
         for table, needed in more.items() if wanted else ():
             privileges.setdefault(table, set()).update(needed)
     if dialect in ("mysql", "mariadb"):

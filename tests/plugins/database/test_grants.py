@@ -19,6 +19,12 @@ def test_mariadb_grants_by_table_and_nothing_more():
     ]
 
 
+def test_beside_nova_nothing_is_inserted_that_nova_makes():
+    lines = grants.statements("mysql", "cell", "alembic_version", "agent", nova=True)
+    inserted = {line.split("`")[3] for line in lines if "INSERT" in line}
+    assert inserted == {"instance_actions", "instance_actions_events", "instance_faults"}
+
+
 def test_postgresql_also_needs_the_sequences_of_what_is_inserted():
     lines = grants.statements("postgresql", "cell", "alembic_version", "agent")
     assert 'GRANT USAGE ON SEQUENCE "instance_faults_id_seq" TO "agent";' in lines
