@@ -41,6 +41,14 @@ class HypervisorContract:
         assert hypervisor.is_novas(running)
         hypervisor.define(text)
 
+    def test_counts_only_disks_that_are_there_of_domains_that_run(
+        self, hypervisor: Hypervisor, running: str
+    ):
+        wanted = {running: ["no-such-disk"], str(uuid.uuid4()): ["vda"]}
+        assert not any(hypervisor.block_counters(wanted).values())
+        hypervisor.power_off(running)
+        assert not any(hypervisor.block_counters({running: ["vda"]}).values())
+
     def test_tells_the_interfaces_of_a_domain_by_mac(self, hypervisor: Hypervisor, running: str):
         text = hypervisor.definition(running)
         interface = (

@@ -7,7 +7,7 @@ The contract tests run on them and on the real drivers alike.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from defusedxml import ElementTree
 
@@ -15,6 +15,7 @@ from cepheid_plugins.compute import power_state
 from cepheid_plugins.hypervisor import definition
 from cepheid_plugins.hypervisor.definition import XmlHypervisor
 from cepheid_plugins.hypervisor.driver import (
+    BlockCounters,
     DiskCapacity,
     Domain,
     DomainDetails,
@@ -79,6 +80,8 @@ class FakeHypervisor(XmlHypervisor):
         self.resources = RESOURCES
         #: Its domains' disks.
         self.capacities: list[DiskCapacity] = []
+        #: Counters of disks, by uuid and target.
+        self.counters: dict[str, dict[str, BlockCounters]] = {}
         #: Addresses with their prefixes, by MAC.
         self.addresses: dict[str, tuple[str, ...]] = {}
         #: Every call that changes something: (call, uuid).
@@ -116,6 +119,16 @@ class FakeHypervisor(XmlHypervisor):
             vcpus, memory_mib = int(root.findtext("vcpu")), int(root.findtext("memory"))
             found.append(DomainDetails(uuid, self.names[uuid], state, vcpus, memory_mib, (), 0))
         return found
+
+    def block_counters(
+        self, wanted: Mapping[str, Collection[str]]
+    ) -> dict[str, dict[str, BlockCounters]]:
+        self._call("virConnectGetAllDomainStats")
+        return {
+            uuid: {name: counters for name, counters in disks.items() if name in wanted[uuid]}
+            for uuid, disks in self.counters.items()
+            if uuid in wanted and self.states.get(uuid) == power_state.RUNNING
+        }
 
     def interfaces(self, uuid: str) -> list[Interface]:
         text = self.definition(uuid)

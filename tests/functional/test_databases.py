@@ -21,6 +21,8 @@ from cepheid_plugins.database.errors import (
     DatabaseUnavailable,
 )
 from cepheid_plugins.database.records import ActionEnd, ActionStart, Fault, InstanceUpdate
+from cepheid_plugins.hypervisor.driver import BlockCounters
+from cepheid_plugins.tasks.poll_volume_usage import PollVolumeUsage
 from cepheid_plugins.tasks.sync_power_states import SyncPowerStates
 from tests import operations
 from tests.fake_agent import FakeAgent
@@ -128,6 +130,34 @@ def test_a_pass_reads_and_writes_in_batches(tmp_path, url, database, engine):
     database.statements.clear()
     assert agent.run(task).changes == []
     assert database.statements["SELECT"] == 1
+    agent.close()
+
+
+def test_what_is_read_from_volumes_is_added_up_in_batches(tmp_path, url, database, engine):
+    add_many(engine, range(1000))
+    with engine.begin() as connection:
+        volume = {"device_name": "/dev/vdb", "destination_type": "volume", "deleted": 0}
+        connection.execute(
+            sa.insert(models.block_device_mapping),
+            [
+                {"instance_uuid": uuid_of(n), "volume_id": f"volume-{n}", **volume}
+                for n in range(1000)
+            ],
+        )
+    hypervisor = FakeHypervisor([(uuid_of(n), f"guest-{n}", 1) for n in range(1000)])
+    agent = FakeAgent(tmp_path, {"database": database, "hypervisor": hypervisor})
+    task = agent.build(PollVolumeUsage)
+    agent.set(task.name, spacing=60)
+    for reads in (10, 2**40, 3):
+        for n in range(1000):
+            hypervisor.counters[uuid_of(n)] = {"vdb": BlockCounters(reads, 0, 0, 0)}
+        database.statements.clear()
+        assert agent.run(task).counters["done"] == 1
+    # The rows are read, the totals added to, the counters written; whatever their number.
+    assert database.statements["SELECT"] == 3
+    assert database.statements["UPDATE"] == 2
+    found = {(row.tot_reads, row.curr_reads) for row in rows(engine, models.volume_usage_cache)}
+    assert found == {(2**40, 3)}
     agent.close()
 
 

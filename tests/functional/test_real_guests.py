@@ -57,6 +57,18 @@ class TestRealGuests(HypervisorContract):
         libvirtd.end_guests()
 
 
+def test_the_bios_of_a_real_guest_reads_its_disk_and_that_is_counted(libvirtd, hypervisor, guests):
+    wanted = {uuid: ["vda"] for uuid in guests}
+    wait_until(
+        lambda: all(disks["vda"].reads > 0 for disks in hypervisor.block_counters(wanted).values())
+    )
+    before = hypervisor.calls.copy()
+    counters = hypervisor.block_counters(wanted)
+    assert set(counters) == set(guests)
+    assert all(disks["vda"].read_bytes >= 512 for disks in counters.values())
+    assert hypervisor.calls - before == {"virConnectGetAllDomainStats": 1}
+
+
 @pytest.fixture
 def install(libvirtd, tmp_path):
     """Make an installation for the guests that are there, and adopt them."""

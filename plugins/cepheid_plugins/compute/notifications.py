@@ -58,6 +58,16 @@ class Notifications:
             if uuid in facts:
                 notifier.info(f"compute.instance.{event}", payload(facts[uuid]), request)
 
+    def tell_payloads(
+        self, event_type: str, payloads: Iterable[dict[str, Any]], request: str
+    ) -> None:
+        """Send notifications that are not an operation's."""
+        if not self._are_wanted():
+            return
+        notifier = self._agent.driver("notifications")
+        for one in payloads:
+            notifier.info(event_type, one, request)
+
     def _are_wanted(self) -> bool:
         conf = self._agent.conf
         if self._wanted is None or self._wanted[0] is not conf:

@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
@@ -27,10 +27,12 @@ from cepheid_plugins.database import (
     models,
     opts,
     resizes,
+    volume_usage,
 )
 from cepheid_plugins.database.records import (
     ActionEnd,
     ActionStart,
+    Attachment,
     ComputeNode,
     Confirmed,
     Fault,
@@ -44,6 +46,7 @@ from cepheid_plugins.database.records import (
     Occupant,
     Resized,
     Volume,
+    VolumeUsage,
 )
 
 if TYPE_CHECKING:
@@ -177,6 +180,23 @@ class Database:
     def interface_order(self, uuid: str) -> list[str]:
         """Return the ids of an instance's interfaces in the guest's order, as far as Nova's."""
         return self._read(info_caches.order, uuid) if self.is_novas() else []
+
+    # Volumes.
+
+    def attached_volumes(
+        self, host: str
+    ) -> tuple[list[Attachment], Counter[str], list[VolumeUsage]]:
+        """Return a host's attached volumes, how often each is attached, and what is on record."""
+        return self._read(_volumes_of_host, host)
+
+    def save_volume_usage(
+        self,
+        known: Mapping[int, Mapping[str, Any]],
+        new: Sequence[Mapping[str, Any]],
+        carried: Collection[int],
+    ) -> None:
+        """Write usages, as :func:`~cepheid_plugins.database.volume_usage.save` says."""
+        self._write(volume_usage.save, known, new, carried, self._now())
 
     # Resizes.
 
@@ -354,6 +374,17 @@ class Database:
 
     def _now(self) -> Any:
         return self._agent.clock.utcnow()
+
+
+def _volumes_of_host(
+    connection: sa.Connection, host: str
+) -> tuple[list[Attachment], Counter[str], list[VolumeUsage]]:
+    attached = volume_usage.attached(connection, host)
+    volumes = sorted({row.volume_id for row in attached if row.volume_id})
+    if not volumes:
+        return attached, Counter(), []
+    counts = volume_usage.attachment_counts(connection, volumes)
+    return attached, counts, volume_usage.of_volumes(connection, volumes)
 
 
 def _start_confirming(

@@ -22,6 +22,7 @@ AGENT: Mapping[str, tuple[str, ...]] = {
     "compute_nodes": ("SELECT", "UPDATE"),
     "migrations": ("SELECT", "UPDATE"),
     "bw_usage_cache": ("SELECT",),
+    "volume_usage_cache": ("SELECT", "INSERT", "UPDATE"),
 }
 
 #: By table, what is needed besides where there is no Nova, which makes these rows itself.

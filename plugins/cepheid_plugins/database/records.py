@@ -156,6 +156,35 @@ class Volume:
 
 
 @dataclass(frozen=True, slots=True)
+class Attachment:
+    """A volume that is attached to a live instance of a host."""
+
+    volume_id: str | None
+    device_name: str | None
+    instance_uuid: str
+    project_id: str | None
+    user_id: str | None
+    availability_zone: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeUsage:
+    """A row of ``volume_usage_cache``: the counters of one start of a guest, and those before."""
+
+    id: int
+    volume_id: str
+    instance_uuid: str | None
+    tot_reads: int
+    tot_read_bytes: int
+    tot_writes: int
+    tot_write_bytes: int
+    curr_reads: int
+    curr_read_bytes: int
+    curr_writes: int
+    curr_write_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class ActionStart:
     """An instance action that begins, with its one event."""
 

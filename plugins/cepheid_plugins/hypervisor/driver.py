@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import abc
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +55,16 @@ class DiskFile:
     path: str
     #: As the definition has it (``raw``, ``qcow2``, ...); what is in the file is not asked.
     format: str
+
+
+@dataclass(frozen=True, slots=True)
+class BlockCounters:
+    """What a running guest has read from and written to a disk since it was started."""
+
+    reads: int
+    read_bytes: int
+    writes: int
+    write_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +156,17 @@ class Hypervisor(abc.ABC):
     @abc.abstractmethod
     def details(self) -> list[DomainDetails]:
         """Describe all domains; a domain that vanishes meanwhile is left out."""
+
+    @abc.abstractmethod
+    def block_counters(
+        self, wanted: Mapping[str, Collection[str]]
+    ) -> dict[str, dict[str, BlockCounters]]:
+        """Return the counters of disks of running domains, in one call where libvirt has a bulk.
+
+        What is not running, not there or not a disk is left out.
+
+        :param wanted: by uuid, the targets of disks (``vda``)
+        """
 
     @abc.abstractmethod
     def interfaces(self, uuid: str) -> list[Interface]:

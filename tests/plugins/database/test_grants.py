@@ -22,7 +22,12 @@ def test_mariadb_grants_by_table_and_nothing_more():
 def test_beside_nova_nothing_is_inserted_that_nova_makes():
     lines = grants.statements("mysql", "cell", "alembic_version", "agent", nova=True)
     inserted = {line.split("`")[3] for line in lines if "INSERT" in line}
-    assert inserted == {"instance_actions", "instance_actions_events", "instance_faults"}
+    assert inserted == {
+        "instance_actions",
+        "instance_actions_events",
+        "instance_faults",
+        "volume_usage_cache",
+    }
 
 
 def test_postgresql_also_needs_the_sequences_of_what_is_inserted():

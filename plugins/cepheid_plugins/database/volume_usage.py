@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Queries on attached volumes and what was read from and written to them."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from cepheid_plugins.database import models
+from cepheid_plugins.database.records import Attachment, VolumeUsage
+
+COUNTERS = ("reads", "read_bytes", "writes", "write_bytes")
+
+_usage = models.volume_usage_cache
+_mappings = models.block_device_mapping
+_instances = models.instances
+_COLUMNS = [
+    # NULL where the counters of one kind were never written.
+    sa.func.coalesce(_usage.c[field.name], 0) if field.type == "int" else _usage.c[field.name]
+    for field in dataclasses.fields(VolumeUsage)
+]
+
+
+def attached(connection: sa.Connection, host: str) -> list[Attachment]:
+    """Return the volumes that are attached to the live instances of a host."""
+    query = (
+        sa.select(
+            _mappings.c.volume_id,
+            _mappings.c.device_name,
+            _instances.c.uuid,
+            _instances.c.project_id,
+            _instances.c.user_id,
+            _instances.c.availability_zone,
+        )
+        .join(_instances, _instances.c.uuid == _mappings.c.instance_uuid)
+        .where(
+            _instances.c.host == host,
+            _instances.c.deleted == 0,
+            _mappings.c.deleted == 0,
+            _mappings.c.destination_type == "volume",
+        )
+        .order_by(_mappings.c.id)
+    )
+    return [Attachment(*row) for row in connection.execute(query)]
+
+
+def attachment_counts(connection: sa.Connection, volumes: Collection[str]) -> Counter[str]:
+    """Return how many live instances each volume is attached to, on whatever host."""
+    query = (
+        sa.select(_mappings.c.volume_id, sa.func.count(sa.distinct(_mappings.c.instance_uuid)))
+        .where(
+            _mappings.c.volume_id.in_(volumes),
+            _mappings.c.deleted == 0,
+            _mappings.c.destination_type == "volume",
+        )
+        .group_by(_mappings.c.volume_id)
+    )
+    return Counter({row[0]: row[1] for row in connection.execute(query)})
+
+
+def of_volumes(connection: sa.Connection, volumes: Collection[str]) -> list[VolumeUsage]:
+    """Return what is on record of volumes, the oldest rows first; deleted ones too, as in Nova."""
+    query = sa.select(*_COLUMNS).where(_usage.c.volume_id.in_(volumes)).order_by(_usage.c.id)
+    return [VolumeUsage(*row) for row in connection.execute(query)]
+
+
+def save(
+    connection: sa.Connection,
+    known: Mapping[int, Mapping[str, Any]],
+    new: Sequence[Mapping[str, Any]],
+    carried: Collection[int],
+    now: datetime.datetime,
+) -> None:
+    """Write usages.
+
+    :param known: the new values of rows by their id; ``curr_*`` among them
+    :param new: the values of rows that are not there yet
+    :param carried: the ids of those whose present counters go to the totals first
+    """
+    if carried:
+        # In SQL, so that what another writer adds is not lost.
+        connection.execute(
+            sa.update(_usage)
+            .where(_usage.c.id.in_(carried))
+            .values(
+                {
+                    f"tot_{name}": sa.func.coalesce(_usage.c[f"tot_{name}"], 0)
+                    + sa.func.coalesce(_usage.c[f"curr_{name}"], 0)
+                    for name in COUNTERS
+                }
+            )
+        )
+    if known:
+        connection.execute(
+            sa.update(_usage).where(_usage.c.id == sa.bindparam("of_row")),
+            [
+                {"of_row": row_id, "updated_at": now, "curr_last_refreshed": now, **values}
+                for row_id, values in known.items()
+            ],
+        )
+    if new:
+        totals = {f"tot_{name}": 0 for name in COUNTERS}
+        connection.execute(
+            sa.insert(_usage),
+            [
+                {"created_at": now, "deleted": 0, "curr_last_refreshed": now, **totals, **values}
+                for values in new
+            ],
+        )

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keep what instances read from and write to their volumes, and tell whoever meters it.
+
+Reads instances, block_device_mapping and the counters of all domains' disks in one call. Writes
+volume_usage_cache; sends volume.usage.
+Source: Nova's _poll_volume_usage.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import cepheid
+from cepheid.periodic_task import periodic_task
+from cepheid.run import RunContext
+from cepheid_plugins.compute.notifications import Notifications
+from cepheid_plugins.database.records import Attachment, VolumeUsage
+from cepheid_plugins.hypervisor.driver import BlockCounters
+
+if TYPE_CHECKING:
+    from cepheid.agent import Agent
+
+COUNTERS = tuple(field.name for field in dataclasses.fields(BlockCounters))
+
+
+class Reading(NamedTuple):
+    """The counters of an attached volume, and what is on record of it."""
+
+    attachment: Attachment
+    counters: BlockCounters
+    before: VolumeUsage | None
+
+    @property
+    def is_reset(self) -> bool:
+        """Whether any counter went back: the guest was started anew."""
+        return self.before is not None and any(
+            getattr(self.counters, name) < getattr(self.before, f"curr_{name}") for name in COUNTERS
+        )
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether it has to be written."""
+        before = self.before
+        return (
+            before is None
+            or before.instance_uuid != self.attachment.instance_uuid
+            or any(
+                getattr(self.counters, name) != getattr(before, f"curr_{name}") for name in COUNTERS
+            )
+        )
+
+    def totals(self) -> dict[str, int]:
+        """Return all that was ever counted."""
+        return {name: self._before(name) + getattr(self.counters, name) for name in COUNTERS}
+
+    def _before(self, name: str) -> int:
+        if self.before is None:
+            return 0
+        total: int = getattr(self.before, f"tot_{name}")
+        return total + (getattr(self.before, f"curr_{name}") if self.is_reset else 0)
+
+
+class PollVolumeUsage(cepheid.Task):
+    """Keep what instances read from and write to their volumes."""
+
+    drivers = ("database", "hypervisor")
+    nova_spacing = "volume_usage_poll_interval"
+    time_limit = 300
+
+    def __init__(self, agent: Agent) -> None:
+        super().__init__(agent)
+        self.database = agent.driver("database")
+        self.hypervisor = agent.driver("hypervisor")
+        self.notifications = Notifications(agent)
+
+    @periodic_task
+    def poll_volume_usage(self, context: RunContext) -> None:
+        if self.conf.spacing == 0:
+            return  # In Nova, too, 0 switches this one off.
+        attached, counts, usages = self.database.attached_volumes(self.agent.host)
+        context.count("volumes", len(attached))
+        usable = self._usable(context, attached)
+        if not usable:
+            return
+        wanted: dict[str, list[str]] = {}
+        for row in usable:
+            wanted.setdefault(row.instance_uuid, []).append(device(row))
+        counters = self.hypervisor.block_counters(wanted)
+        readings = [
+            Reading(row, told, on_record(row, counts, usages))
+            for row in usable
+            if (told := counters.get(row.instance_uuid, {}).get(device(row))) is not None
+        ]
+        context.count("read", len(readings))
+        changed = [reading for reading in readings if reading.is_changed]
+        if changed:
+            # One for all: they are counters, and a history of each would bury everything else.
+            context.change(
+                "volume_usage",
+                self.agent.host,
+                None,
+                len(changed),
+                f"volumes with other counters; {sum(r.is_reset for r in changed)} began anew",
+                do=lambda: self._save(changed),
+            )
+        if not context.dry_run:
+            self._tell(context, readings)
+
+    def _usable(self, context: RunContext, attached: Iterable[Attachment]) -> list[Attachment]:
+        usable = []
+        for row in attached:
+            if row.volume_id and row.device_name:
+                usable.append(row)
+            else:
+                what = "volume_id" if not row.volume_id else "device_name"
+                context.skip(row.instance_uuid, f"a volume of it has no {what}")
+        return usable
+
+    def _save(self, readings: Sequence[Reading]) -> None:
+        known: dict[int, dict[str, Any]] = {}
+        new: list[dict[str, Any]] = []
+        for reading in readings:
+            values = {
+                f"curr_{name}": value
+                for name, value in dataclasses.asdict(reading.counters).items()
+            }
+            values |= dataclasses.asdict(reading.attachment)
+            del values["device_name"]
+            if reading.before is None:
+                new.append(values)
+            else:
+                known[reading.before.id] = values
+        carried = [r.before.id for r in readings if r.before is not None and r.is_reset]
+        self.database.save_volume_usage(known, new, carried)
+
+    def _tell(self, context: RunContext, readings: Iterable[Reading]) -> None:
+        now = self.agent.clock.utcnow()
+        self.notifications.tell_payloads(
+            "volume.usage",
+            [
+                {
+                    "volume_id": row.volume_id,
+                    "tenant_id": row.project_id,
+                    "user_id": row.user_id,
+                    "availability_zone": row.availability_zone or "",
+                    "instance_id": row.instance_uuid,
+                    "last_refreshed": str(now),
+                    **reading.totals(),
+                }
+                for reading in readings
+                for row in (reading.attachment,)
+            ],
+            context.request_id,
+        )
+
+
+def device(row: Attachment) -> str:
+    """Return the target of a volume in its domain."""
+    return (row.device_name or "").removeprefix("/dev/")
+
+
+def on_record(
+    row: Attachment, counts: Mapping[str, int] | Counter[str], usages: Iterable[VolumeUsage]
+) -> VolumeUsage | None:
+    """Return what is on record of a volume; of one with several attachments, of this one.
+
+    Otherwise each of them would look like a guest that was started anew.
+    """
+    of_volume = [usage for usage in usages if usage.volume_id == row.volume_id]
+    if counts[row.volume_id or ""] > 1:
+        of_volume = [one for one in of_volume if one.instance_uuid == row.instance_uuid]
+    return of_volume[0] if of_volume else None
