@@ -468,6 +468,16 @@ def _restore(database, number, name):
     return bool(database.update_instances("host1", [update]))
 
 
+def _complete(database, number, name):
+    found = database.migrations_of([uuid_of(number)], "confirming")
+    return bool(database.complete_confirmations(confirmed(found)))
+
+
+def _destroy_resized(database, number, name):
+    update = InstanceUpdate(uuid_of(number), "resized", None, {"vm_state": "deleted"})
+    return bool(database.destroy_instances("host1", [update]))
+
+
 def _rival(path, url, name, act, barrier, wins):
     """Try to be first with each instance, in a process of its own."""
     path.mkdir()
@@ -529,3 +539,11 @@ def test_an_instance_is_either_destroyed_or_restored(tmp_path, url, database, en
     }
     extra = rows(engine, models.instance_extra)
     assert {row.instance_uuid for row in extra if row.deleted} == gone
+
+
+def test_a_confirmation_and_a_deletion_at_once_both_come_to_an_end(tmp_path, url, database, engine):
+    add_migrations(engine, range(ROUNDS), status="confirming")
+    won = race(tmp_path, url, {"complete": _complete, "destroy": _destroy_resized})
+    # Who confirms first leaves the instance active; who deletes first leaves nothing to confirm.
+    assert not won["complete"] & won["destroy"]
+    assert won["complete"] | won["destroy"] == set(range(ROUNDS))

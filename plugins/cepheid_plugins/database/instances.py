@@ -225,6 +225,16 @@ def create(connection: sa.Connection, rows: Sequence[NewInstance], now: datetime
     )
 
 
+def lock(connection: sa.Connection, uuids: Sequence[str]) -> None:
+    """Lock instances until the transaction ends.
+
+    Who writes to an instance and to what hangs on it locks the instance first.
+    """
+    for batch in batches(uuids):
+        query = sa.select(_instances.c.id).where(_instances.c.uuid.in_(batch))
+        connection.execute(query.with_for_update()).all()
+
+
 def _update_alike(
     connection: sa.Connection,
     host: str | None,

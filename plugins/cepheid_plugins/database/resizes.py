@@ -154,6 +154,7 @@ def complete(
 
     :return: the uuids of the instances that were written
     """
+    instances.lock(connection, [row.instance_uuid for row in rows])
     ids = set_status(connection, [row.migration_id for row in rows], "confirming", "confirmed", now)
     done = [row for row in rows if row.migration_id in ids]
     uuids = [row.instance_uuid for row in done]
