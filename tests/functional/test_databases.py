@@ -14,7 +14,6 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from cepheid_plugins.database import migrate, models
-from cepheid_plugins.database.driver import Database
 from cepheid_plugins.database.errors import (
     DatabaseError,
     DatabaseNotMigrated,
@@ -29,78 +28,15 @@ from tests.fake_agent import FakeAgent
 from tests.fakes import FakeHypervisor
 from tests.functional import servers
 from tests.functional.agents import Installation
+from tests.functional.inventories import add_many, open_database, rows
 from tests.functional.processes import wait_until
 from tests.worlds import disk_world, node_xml, uuid_of
 
 pytestmark = pytest.mark.functional
 
-KINDS = ("sqlite", "mariadb", "postgresql")
-
-
-@pytest.fixture(scope="module")
-def server():
-    """Start a server when it is first asked for; give its URL."""
-    running = {}
-    contexts = []
-
-    def server(kind):
-        if kind not in running:
-            context = getattr(servers, kind)()
-            running[kind] = context.__enter__()
-            contexts.append(context)
-        return running[kind]
-
-    yield server
-    for context in contexts:
-        context.__exit__(None, None, None)
-
-
-@pytest.fixture(params=KINDS)
-def url(request, server, tmp_path):
-    """An empty database of each kind."""
-    if request.param == "sqlite":
-        return sa.make_url(f"sqlite:///{tmp_path}/inventory.sqlite")
-    return servers.new_database(server(request.param), "cepheid_test")
-
 
 def repr_short(value):
     return ascii(value[:8])
-
-
-def open_database(path, url):
-    """Open the inventory with an agent of its own; return both."""
-    agent = FakeAgent(path)
-    agent.conf.register_opts(Database.options, group="database")
-    agent.set("database", connection=url.render_as_string(hide_password=False))
-    return agent, Database(agent)
-
-
-@pytest.fixture
-def database(tmp_path, url):
-    agent, database = open_database(tmp_path, url)
-    database.sync()
-    yield database
-    database.close()
-    agent.close()
-
-
-@pytest.fixture
-def engine(url):
-    engine = sa.create_engine(url, poolclass=sa.NullPool)
-    yield engine
-    engine.dispose()
-
-
-def add_many(engine, numbers, **columns):
-    values = {"host": "host1", "vm_state": "active", "power_state": 1, "deleted": 0, **columns}
-    rows = [{"uuid": uuid_of(n), "display_name": f"guest-{n}", **values} for n in numbers]
-    with engine.begin() as connection:
-        connection.execute(sa.insert(models.instances), rows)
-
-
-def rows(engine, table):
-    with engine.connect() as connection:
-        return list(connection.execute(sa.select(table).order_by(table.c.id)))
 
 
 def test_the_migrations_make_what_the_models_say(database, engine):

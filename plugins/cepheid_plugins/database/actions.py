@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 import sqlalchemy as sa
 
 from cepheid_plugins.database import models
+from cepheid_plugins.database.bulk import batches
 from cepheid_plugins.database.records import ActionEnd, ActionStart, Fault
 
 #: Bytes that instance_faults.message holds in Nova.
@@ -89,36 +90,43 @@ def end(connection: sa.Connection, ends: Sequence[ActionEnd], now: datetime.date
     if not ends:
         return
     ids = _ids(connection, ends)
-    known = [(ids[key], end) for end in ends if (key := (end.request_id, end.instance_uuid)) in ids]
-    if not known:
-        return
+    alike: dict[tuple[str, str, str], list[int]] = {}
+    for one in ends:
+        if (one.request_id, one.instance_uuid) in ids:
+            action_id = ids[one.request_id, one.instance_uuid]
+            alike.setdefault((one.event, one.error, one.traceback), []).append(action_id)
+    for (event, error, traceback), action_ids in alike.items():
+        for batch in batches(action_ids):
+            _end_alike(connection, batch, event, error, traceback, now)
+
+
+def _end_alike(
+    connection: sa.Connection,
+    action_ids: Sequence[int],
+    event: str,
+    error: str,
+    traceback: str,
+    now: datetime.datetime,
+) -> None:
     connection.execute(
         sa.update(_events)
         .where(
-            _events.c.action_id == sa.bindparam("of_action"),
-            _events.c.event == sa.bindparam("of_event"),
+            _events.c.action_id.in_(action_ids),
+            _events.c.event == event,
             _events.c.finish_time.is_(None),
         )
-        .values(finish_time=now, updated_at=now),
-        [
-            {
-                "of_action": action_id,
-                "of_event": end.event,
-                "result": "Error" if end.error else "Success",
-                "details": _fit(end.error, TEXT_BYTES) if end.error else None,
-                "traceback": _fit(end.traceback, TEXT_BYTES) if end.traceback else None,
-            }
-            for action_id, end in known
-        ],
+        .values(
+            finish_time=now,
+            updated_at=now,
+            result="Error" if error else "Success",
+            details=_fit(error, TEXT_BYTES) if error else None,
+            traceback=_fit(traceback, TEXT_BYTES) if traceback else None,
+        )
     )
     connection.execute(
         sa.update(_actions)
-        .where(_actions.c.id == sa.bindparam("of_action"))
-        .values(updated_at=now),
-        [
-            {"of_action": action_id, "message": "Error" if end.error else None}
-            for action_id, end in known
-        ],
+        .where(_actions.c.id.in_(action_ids))
+        .values(updated_at=now, message="Error" if error else None)
     )
 
 

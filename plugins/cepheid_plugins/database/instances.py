@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from cepheid_plugins.database import flavors, models
+from cepheid_plugins.database.bulk import batches, update_each
 from cepheid_plugins.database.records import (
     ANY,
     Instance,
@@ -19,9 +20,6 @@ from cepheid_plugins.database.records import (
     NewInstance,
     Volume,
 )
-
-#: Rows that one statement names at most.
-BATCH = 500
 
 #: Uuids that a query for some of all domains names at most, so that a host's are one query.
 READ_BATCH = 10_000
@@ -57,7 +55,7 @@ def in_task_states(
 def by_uuids(connection: sa.Connection, uuids: Iterable[str]) -> list[Instance]:
     """Return the instances with these uuids, on any host, deleted ones too."""
     found: list[Instance] = []
-    for batch in _batches(list(uuids), READ_BATCH):
+    for batch in batches(list(uuids), READ_BATCH):
         query = sa.select(*_COLUMNS).where(_instances.c.uuid.in_(batch))
         found += _records(connection, query)
     return found
@@ -66,7 +64,7 @@ def by_uuids(connection: sa.Connection, uuids: Iterable[str]) -> list[Instance]:
 def deleted(connection: sa.Connection, uuids: Iterable[str]) -> list[Instance]:
     """Return the instances with these uuids that are deleted for good, whatever their host."""
     found: list[Instance] = []
-    for batch in _batches(list(uuids), READ_BATCH):
+    for batch in batches(list(uuids), READ_BATCH):
         query = sa.select(*_COLUMNS).where(
             _instances.c.uuid.in_(batch), _instances.c.deleted == _instances.c.id
         )
@@ -90,7 +88,7 @@ def system_metadata(connection: sa.Connection, uuids: Sequence[str], key: str) -
     """Return the value of a key in instance_system_metadata, for the instances that have it."""
     table = models.instance_system_metadata
     found: dict[str, str] = {}
-    for batch in _batches(uuids):
+    for batch in batches(uuids):
         query = sa.select(table.c.instance_uuid, table.c.value).where(
             table.c.instance_uuid.in_(batch), table.c.key == key, table.c.deleted == 0
         )
@@ -117,7 +115,7 @@ def system_metadata_on_host(connection: sa.Connection, host: str, key: str) -> d
 def facts(connection: sa.Connection, uuids: Sequence[str]) -> dict[str, InstanceFacts]:
     """Return all that is on record of instances, on any host, deleted ones too."""
     found: dict[str, InstanceFacts] = {}
-    for batch in _batches(uuids):
+    for batch in batches(uuids):
         rows = connection.execute(sa.select(_instances).where(_instances.c.uuid.in_(batch)))
         columns = {row["uuid"]: row for row in rows.mappings()}
         extra = models.instance_extra
@@ -175,7 +173,7 @@ def update(
         groups.setdefault(key, (wanted, []))[1].append(wanted.uuid)
     written: set[str] = set()
     for example, uuids in groups.values():
-        for batch in _batches(uuids):
+        for batch in batches(uuids):
             written |= _update_alike(connection, host, example, batch, now)
     return written
 
@@ -225,6 +223,16 @@ def create(connection: sa.Connection, rows: Sequence[NewInstance], now: datetime
             for row in rows
         ],
     )
+
+
+def lock(connection: sa.Connection, uuids: Sequence[str]) -> None:
+    """Lock instances until the transaction ends.
+
+    Who writes to an instance and to what hangs on it locks the instance first.
+    """
+    for batch in batches(uuids):
+        query = sa.select(_instances.c.id).where(_instances.c.uuid.in_(batch))
+        connection.execute(query.with_for_update()).all()
 
 
 def _update_alike(
@@ -280,7 +288,7 @@ def destroy(
     gone = {"deleted": _instances.c.id, "deleted_at": now}
     marked = [dataclasses.replace(one, values={**one.values, **gone}) for one in updates]
     won = update(connection, host, marked, now)
-    for batch in _batches(sorted(won)):
+    for batch in batches(sorted(won)):
         for table in dependants:
             connection.execute(
                 sa.update(table)
@@ -312,12 +320,8 @@ def set_system_metadata(
         table.c.deleted == 0,
     )
     ids = {(row.instance_uuid, row.key): row.id for row in connection.execute(query)}
-    known = [(ids[key], text) for key, text in wanted.items() if key in ids]
-    if known:
-        connection.execute(
-            sa.update(table).where(table.c.id == sa.bindparam("of_row")).values(updated_at=now),
-            [{"of_row": row_id, "value": text} for row_id, text in known],
-        )
+    known = {ids[key]: text for key, text in wanted.items() if key in ids}
+    update_each(connection, table.c.value, known, {"updated_at": now})
     missing = [(key, text) for key, text in wanted.items() if key not in ids]
     if missing:
         connection.execute(
@@ -344,7 +348,7 @@ def volumes(connection: sa.Connection, uuids: Sequence[str]) -> list[Volume]:
     table = models.block_device_mapping
     columns = [table.c[field.name] for field in dataclasses.fields(Volume)]
     found: list[Volume] = []
-    for batch in _batches(uuids):
+    for batch in batches(uuids):
         query = sa.select(*columns).where(
             table.c.instance_uuid.in_(batch),
             table.c.destination_type == "volume",
@@ -368,8 +372,3 @@ def _visible(host: str) -> sa.Select[Any]:
 
 def _records(connection: sa.Connection, query: sa.Select[Any]) -> list[Instance]:
     return [Instance(*row) for row in connection.execute(query)]
-
-
-def _batches(items: Sequence[str], size: int = BATCH) -> Iterator[Sequence[str]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cepheid_plugins.database import flavors, instances, models
+from cepheid_plugins.database.bulk import update_each
 from cepheid_plugins.database.records import Confirmed, InstanceUpdate, Migration, Resized
 
 #: The system metadata that a revert would need.
@@ -153,6 +154,7 @@ def complete(
 
     :return: the uuids of the instances that were written
     """
+    instances.lock(connection, [row.instance_uuid for row in rows])
     ids = set_status(connection, [row.migration_id for row in rows], "confirming", "confirmed", now)
     done = [row for row in rows if row.migration_id in ids]
     uuids = [row.instance_uuid for row in done]
@@ -190,12 +192,12 @@ def _rewrite_flavors(
         .where(_extra.c.instance_uuid.in_(uuids), _extra.c.deleted == 0)
         .with_for_update()
     )
-    rows = list(connection.execute(query))
-    if rows:
-        connection.execute(
-            sa.update(_extra).where(_extra.c.id == sa.bindparam("of_row")).values(**values),
-            [{"of_row": row.id, "flavor": rewrite(row.instance_uuid, row.flavor)} for row in rows],
-        )
+    update_each(
+        connection,
+        _extra.c.flavor,
+        {row.id: rewrite(row.instance_uuid, row.flavor) for row in connection.execute(query)},
+        values,
+    )
 
 
 def _records(connection: sa.Connection, *conditions: Any) -> list[Migration]:
