@@ -8,7 +8,7 @@ each of them; so what is written to many rows stands in the statement itself.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import sqlalchemy as sa
 
@@ -35,9 +35,26 @@ def update_each(
     :param values: by the row's id
     :param common: by the column's name
     """
-    table = column.table
-    for batch in batches(list(values)):
-        own = sa.case({row_id: values[row_id] for row_id in batch}, value=table.c.id)
-        connection.execute(
-            sa.update(table).where(table.c.id.in_(batch)).values({**common, column.name: own})
-        )
+    rows = {row_id: {column.name: value} for row_id, value in values.items()}
+    update_rows(connection, cast(sa.TableClause, column.table), rows, common)
+
+
+def update_rows(
+    connection: sa.Connection,
+    table: sa.TableClause,
+    rows: Mapping[int, Mapping[str, Any]],
+    common: Mapping[str, Any],
+) -> None:
+    """Give each row values of its own in some columns, and all of them the same in others.
+
+    :param rows: by id, the values by column, the same columns for each
+    """
+    for batch in batches(list(rows)):
+        own = {
+            name: sa.case(
+                {row_id: sa.literal(rows[row_id][name], table.c[name].type) for row_id in batch},
+                value=table.c.id,
+            )
+            for name in rows[batch[0]]
+        }
+        connection.execute(sa.update(table).where(table.c.id.in_(batch)).values({**common, **own}))

@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cepheid_plugins.database import models
+from cepheid_plugins.database.bulk import batches, update_rows
 from cepheid_plugins.database.records import Attachment, VolumeUsage
 
 COUNTERS = ("reads", "read_bytes", "writes", "write_bytes")
@@ -82,11 +83,11 @@ def save(
     :param new: the values of rows that are not there yet
     :param carried: the ids of those whose present counters go to the totals first
     """
-    if carried:
+    for batch in batches(list(carried)):
         # In SQL, so that what another writer adds is not lost.
         connection.execute(
             sa.update(_usage)
-            .where(_usage.c.id.in_(carried))
+            .where(_usage.c.id.in_(batch))
             .values(
                 {
                     f"tot_{name}": sa.func.coalesce(_usage.c[f"tot_{name}"], 0)
@@ -95,14 +96,7 @@ def save(
                 }
             )
         )
-    if known:
-        connection.execute(
-            sa.update(_usage).where(_usage.c.id == sa.bindparam("of_row")),
-            [
-                {"of_row": row_id, "updated_at": now, "curr_last_refreshed": now, **values}
-                for row_id, values in known.items()
-            ],
-        )
+    update_rows(connection, _usage, known, {"updated_at": now, "curr_last_refreshed": now})
     if new:
         totals = {f"tot_{name}": 0 for name in COUNTERS}
         connection.execute(
