@@ -80,6 +80,14 @@ class DiskHost:
                 ]
         return sorted(found)
 
+    def disks(self, uuid):
+        """Return the virtual size of each disk that is here of an instance, the kept ones too."""
+        found = {}
+        for path in sorted(self.libvirtd.path.glob(f"*/{uuid}*/*")):
+            if path.suffix != ".xml":
+                found[f"{path.parent.name[36:]}/{path.name}"] = virtual_size(path)
+        return found
+
     def states(self, uuid):
         """Return vm_state, task_state and power state; None once the row is deleted."""
         found = self.execute(

@@ -8,6 +8,8 @@ unprivileged user run it. Everything is ended by its process id.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import shutil
 import signal
@@ -18,6 +20,7 @@ from pathlib import Path
 
 import libvirt
 
+from cepheid import concurrency
 from tests.functional.processes import PATIENCE_SECONDS, as_user, unprivileged_user, wait_until
 
 PROGRAMS = ("libvirtd", "qemu-system-x86_64", "qemu-img")
@@ -40,6 +43,9 @@ GUEST_XML = """
 """
 
 
+PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+
+
 class Libvirtd:
     """The daemon and its guests; use it in a ``with`` statement."""
 
@@ -59,6 +65,7 @@ class Libvirtd:
         return f"qemu:///session?socket={self.path}/run/libvirt/libvirt-sock"
 
     def __enter__(self) -> Libvirtd:
+        _reap_guests()
         self.start()
         return self
 
@@ -182,3 +189,28 @@ class Libvirtd:
 def kill(pid: int) -> None:
     """Kill a process that the tests have started."""
     os.kill(pid, signal.SIGKILL)
+
+
+def _reap_guests() -> None:
+    """Take in the guests' processes when they end, once a process.
+
+    libvirtd waits until the process of a guest is gone, and a container's init may take a second
+    and more to notice.
+    """
+    threading = concurrency.original("threading")
+    if any(thread.name == "reaper" for thread in threading.enumerate()):
+        return
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    threading.Thread(target=_reap, name="reaper", daemon=True).start()
+
+
+def _reap() -> None:
+    sleep = concurrency.original("time").sleep
+    while True:
+        for children in Path("/proc/self/task").glob("*/children"):
+            # Threads and processes come and go while they are looked at.
+            with contextlib.suppress(OSError):
+                for pid in map(int, children.read_text().split()):
+                    if Path(f"/proc/{pid}/comm").read_text().startswith("qemu-system"):
+                        os.waitpid(pid, os.WNOHANG)
+        sleep(0.02)

@@ -79,23 +79,39 @@ class RescueOperations(Operations):
         if not self._hypervisor.is_rescue(row.uuid):
             definition = self._hypervisor.definition(row.uuid)
             files.write(row.uuid, UNRESCUE_XML, definition.encode())
+        # A rescue disk that is there is of an earlier try, maybe of another image; a guest that
+        # runs from it keeps what it has open.
         partial = f"{RESCUE_DISK}.part"
-        if RESCUE_DISK not in files.files(row.uuid):
-            files.unlink(row.uuid, partial)
-            qemu_img.convert(image, image_format, files.file_path(row.uuid, partial))
-            files.complete(row.uuid, partial, RESCUE_DISK)
+        files.unlink(row.uuid, partial)
+        qemu_img.convert(image, image_format, files.file_path(row.uuid, partial))
+        files.complete(row.uuid, partial, RESCUE_DISK)
         return {}
 
     def _boot_rescue(self, row: Instance) -> Mapping[str, Any]:
-        if not self._hypervisor.is_rescue(row.uuid):
-            path = self._files.file_path(row.uuid, RESCUE_DISK)
-            self._hypervisor.define_rescue(row.uuid, path)
-        self._hypervisor.start(row.uuid)
+        try:
+            if not self._hypervisor.is_rescue(row.uuid):
+                path = self._files.file_path(row.uuid, RESCUE_DISK)
+                self._hypervisor.define_rescue(row.uuid, path)
+            self._hypervisor.start(row.uuid)
+        except HypervisorUnavailable:
+            # It may start yet.
+            raise
+        except HypervisorError:
+            self._give_up(row.uuid)
+            raise
         return {
             "vm_state": vm_states.RESCUED,
             "power_state": power_state.RUNNING,
             "launched_at": self._clock.utcnow(),
         }
+
+    def _give_up(self, uuid: str) -> None:
+        """Let a guest that did not boot from the rescue disk be as it was, but off."""
+        files = self._files
+        saved = files.read(uuid, UNRESCUE_XML)
+        if saved is not None and self._hypervisor.power_state(uuid) in power_state.OFF:
+            self._hypervisor.define_as(uuid, saved.decode())
+            _remove_rescue_files(files, uuid)
 
     def _unrescue_one(self, row: Instance) -> Mapping[str, Any]:
         files = self._files

@@ -57,11 +57,13 @@ class ResizeOperations(Operations):
             return self._resize_one(row, size)
 
         def act(claimed: Sequence[Instance], outcome: Outcome) -> None:
-            _, failures = self._shutdown.shut_down(
-                {row.uuid: timeouts[row.uuid] for row in claimed}
-            )
+            self._each(claimed, outcome, self._remove_older_copy)
+            ready = [row.uuid for row in claimed if row.uuid not in outcome.failures]
+            _, failures = self._shutdown.shut_down({uuid: timeouts[uuid] for uuid in ready})
             outcome.failures.update(failures)
             self._each(claimed, outcome, resize_one)
+            for uuid in outcome.failures:
+                outcome.values.pop(uuid, None)
             self._finish(claimed, outcome)
 
         return self._operate(RESIZE, instances, request_id, act, prepare=prepare)
@@ -193,13 +195,21 @@ class ResizeOperations(Operations):
         )
         return {uuid: outcome.failures.get(uuid) for uuid in uuids}
 
+    def _remove_older_copy(self, row: Instance) -> Mapping[str, Any]:
+        """Remove the copy that a resize has left which was given up.
+
+        That of an interrupted one which is carried on with is kept: it is from before the
+        resize, and the instance's own files may be of the new size already.
+        """
+        if row.task_state != RESIZE.task_state:
+            self._files.remove(f"{row.uuid}_resize")
+        return {}
+
     def _resize_one(self, row: Instance, size: Size) -> Mapping[str, Any]:
         files = self._files
         before = f"{row.uuid}_resize"
-        # The instance's own directory stays the live one throughout; a copy that an earlier try
-        # has left is older than it.
-        if files.exists(row.uuid):
-            files.remove(before)
+        # The instance's own directory stays the live one throughout.
+        if files.exists(row.uuid) and not files.exists(before):
             files.copy(row.uuid, before)
         self._hypervisor.define_resized(row.uuid, size.vcpus, size.memory_mib)
         values = {"memory_mb": size.memory_mib, "vcpus": size.vcpus, "root_gb": row.root_gb or 0}

@@ -6,6 +6,12 @@ import pytest
 from cepheid_plugins.compute.operations import NotPossible
 from cepheid_plugins.compute.rescue import RescueOperations
 from cepheid_plugins.database import models
+from cepheid_plugins.hypervisor.driver import (
+    DomainNotFound,
+    HypervisorError,
+    HypervisorUnavailable,
+)
+from cepheid_plugins.storage import qemu_img
 from cepheid_plugins.storage.instances_path import StorageError
 from tests.worlds import disk_world, uuid_of
 
@@ -121,6 +127,56 @@ def test_an_instance_that_cannot_be_rescued_does_not_keep_the_others_waiting(wor
     assert "has no domain" in str(results[UUID])
     assert results[uuid_of(2)] is None
     assert (world.row(1).vm_state, world.row(2).vm_state) == ("active", "rescued")
+
+
+def test_the_rescue_disk_of_a_rescue_that_was_given_up_is_not_booted(world, operations):
+    left = world.path / "instances" / UUID / "disk.rescue"
+    left.write_bytes(b"another image")
+    rescue(world, operations)
+    assert qemu_img.info(str(left))["virtual-size"] == 65536
+
+
+def test_a_guest_that_does_not_boot_the_rescue_disk_is_as_it_was_but_off(
+    world, operations, monkeypatch
+):
+    def refuse(uuid):
+        raise HypervisorError("no memory")
+
+    before = world.hypervisor.definition(UUID)
+    monkeypatch.setattr(world.hypervisor, "start", refuse)
+    image = str(world.path / "rescue.img")
+    results = operations.rescue(rows(world, 1), "req-1", image)
+    assert "no memory" in str(results[UUID])
+    assert world.hypervisor.definition(UUID) == before
+    assert world.hypervisor.states[UUID] == SHUTDOWN
+    assert files(world) == ["disk"]
+    assert (world.row(1).vm_state, world.row(1).task_state) == ("active", None)
+
+
+def test_a_start_that_is_not_known_to_have_failed_leaves_the_rescue_disk(
+    world, operations, monkeypatch
+):
+    def hang(uuid):
+        raise HypervisorUnavailable("virDomainCreate has not returned")
+
+    monkeypatch.setattr(world.hypervisor, "start", hang)
+    operations.rescue(rows(world, 1), "req-1", str(world.path / "rescue.img"))
+    assert files(world) == ["disk", "disk.rescue", "unrescue.xml"]
+    assert world.hypervisor.is_rescue(UUID)
+
+
+def test_a_domain_that_vanishes_before_its_rescue_is_not_brought_back(
+    world, operations, monkeypatch
+):
+    def vanish(uuid):
+        del world.hypervisor.states[uuid]
+        raise DomainNotFound("fake:/// has no domain")
+
+    monkeypatch.setattr(world.hypervisor, "start", vanish)
+    results = operations.rescue(rows(world, 1), "req-1", str(world.path / "rescue.img"))
+    assert "has no domain" in str(results[UUID])
+    assert UUID not in world.hypervisor.states
+    assert "disk" in files(world)
 
 
 def test_a_hypervisor_that_goes_away_leaves_it_rescued(world, operations):

@@ -5,11 +5,13 @@ import json
 
 import pytest
 
+from cepheid.run import Run
 from cepheid_plugins.compute.operations import NotPossible
 from cepheid_plugins.compute.resizing import ResizeOperations, Size
 from cepheid_plugins.database import models
 from cepheid_plugins.hypervisor.driver import HypervisorUnavailable
 from cepheid_plugins.storage import qemu_img
+from tests.killing import Killed
 from tests.worlds import disk_world, move, other_host, uuid_of
 
 RUNNING, SHUTDOWN = 1, 4
@@ -102,6 +104,54 @@ def test_a_resized_instance_is_not_resized_again(world, operations):
     resize(world, operations)
     results = operations.resize(rows(world), "req-2", Size(4, 512))
     assert isinstance(results[UUID], NotPossible)
+
+
+# Resize, interrupted.
+
+
+def kept_size(world):
+    kept = world.path / "instances" / f"{UUID}_resize" / "disk"
+    return qemu_img.info(str(kept))["virtual-size"]
+
+
+def interrupt(world, operations, step):
+    """Let a run die in the middle of a resize, in the place of a step on the hypervisor."""
+
+    def die(*arguments):
+        raise Killed
+
+    def act(context):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(world.hypervisor, step, die)
+            patch.setattr(operations._claims, "record", die)
+            operations.resize(rows(world), context.request_id, Size(2, 256, 1))
+
+    with pytest.raises(Killed):
+        world.agent.runner.execute(a_run(world), act)
+    assert world.row(1).task_state == "resize_finish"
+
+
+def a_run(world):
+    return Run("instance_resize", "test", "operator", False, world.clock.utcnow())
+
+
+def test_the_files_that_are_kept_are_from_before_a_resize_that_was_interrupted(world, operations):
+    interrupt(world, operations, "start")
+    disk = world.path / "instances" / UUID / "disk"
+    assert qemu_img.info(str(disk))["virtual-size"] == 2**30
+    resize(world, operations)
+    assert kept_size(world) == 2**20
+
+
+def test_the_files_of_a_resize_that_was_given_up_are_not_those_of_the_next(world, operations):
+    interrupt(world, operations, "start")
+    world.agent.runner.execute(
+        a_run(world), lambda context: operations.release_interrupted(context, rows(world))
+    )
+    assert world.row(1).task_state is None
+    resize(world, operations)
+    # By now the guest may have run with its larger disk for days.
+    assert kept_size(world) == 2**30
 
 
 # Confirm, on one host.
