@@ -117,6 +117,7 @@ class ShelvingOperations(Operations):
         return InstancesPath(self._agent.conf.compute.shelved_path, "shelved_path")
 
     def _put_by(self, row: Instance) -> Mapping[str, Any]:
+        self._hypervisor.require_no_saved_memory(row.uuid)
         shelf, partial = self._shelf, f"{row.uuid}_part"
         shelf.remove(partial)
         shelf.make(partial)

@@ -161,8 +161,26 @@ class Hypervisor(abc.ABC):
         """Stop the guest at once; one that is off or gone already is fine."""
 
     @abc.abstractmethod
-    def start(self, uuid: str) -> None:
-        """Start the guest."""
+    def start(self, uuid: str, fresh: bool = False) -> None:
+        """Start the guest; one whose memory is saved goes on from there, as it was defined then.
+
+        :param fresh: discard its saved memory, and boot
+        """
+
+    @abc.abstractmethod
+    def has_saved_memory(self, uuid: str) -> bool:
+        """Tell whether the memory of a guest that is off is saved (managed save)."""
+
+    def require_no_saved_memory(self, uuid: str) -> None:
+        """See that a guest, when it is started, is as its definition has it by then.
+
+        :raises HypervisorError: its memory is saved
+        """
+        if self.has_saved_memory(uuid):
+            raise HypervisorError(
+                f"{uuid}: its memory is saved, and it would go on from there as it was. Start it "
+                "first, or give the memory up with 'virsh managedsave-remove'."
+            )
 
     @abc.abstractmethod
     def pause(self, uuid: str) -> None:

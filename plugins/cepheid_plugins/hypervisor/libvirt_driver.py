@@ -167,9 +167,22 @@ class LibvirtHypervisor(XmlHypervisor):
             if self.power_state(uuid) != power_state.SHUTDOWN:
                 raise
 
-    def start(self, uuid: str) -> None:
+    def start(self, uuid: str, fresh: bool = False) -> None:
         domain = self._find(uuid)
-        self._on_domain("virDomainCreate", domain, domain.create)
+        if fresh:
+            flags = libvirt.VIR_DOMAIN_START_FORCE_BOOT
+            self._on_domain(
+                "virDomainCreateWithFlags", domain, lambda: domain.createWithFlags(flags)
+            )
+        else:
+            self._on_domain("virDomainCreate", domain, domain.create)
+
+    def has_saved_memory(self, uuid: str) -> bool:
+        domain = self._find(uuid)
+        found = self._on_domain(
+            "virDomainHasManagedSaveImage", domain, lambda: domain.hasManagedSaveImage(0)
+        )
+        return bool(found)
 
     def pause(self, uuid: str) -> None:
         domain = self._find(uuid)
