@@ -170,7 +170,7 @@ class FakeHypervisor(XmlHypervisor):
         self.definitions[uuid] = xml
         self.acts.append(("virDomainDefineXML", uuid))
 
-    def undefine(self, uuid: str) -> None:
+    def undefine(self, uuid: str, keep_nvram: bool = False) -> None:
         if uuid not in self.states:
             self._call("virDomainLookupByUUIDString")
             return

@@ -110,6 +110,28 @@ def test_a_deleted_guest_leaves_no_nvram(host):
     assert loader.exists()
 
 
+def test_a_deleted_guest_leaves_no_copy_that_was_put_by(host):
+    uuid = host.add("web-1")
+    host.run("shelve", "--yes", uuid)
+    host.run("delete", "--yes", uuid)
+    assert host.files(uuid) == []
+
+
+def test_a_shelved_guest_comes_back_with_its_nvram(host):
+    nvram, loader = (host.libvirtd.path / name for name in ("web-2_VARS.fd", "OVMF_CODE.fd"))
+    for path in (nvram, loader):
+        path.write_bytes(b"\7" * 4096)
+        host.libvirtd.give_away(path)
+    firmware = f"<loader readonly='yes' type='pflash'>{loader}</loader><nvram>{nvram}</nvram>"
+    uuid = host.add("web-2", firmware=firmware)
+    for words in (["shelve", "--yes"], ["offload", "--yes"], ["unshelve"]):
+        host.run(words[0], uuid, *words[1:])
+    assert host.domain(uuid).isActive()
+    assert nvram.read_bytes() == b"\7" * 4096
+    host.run("delete", "--yes", uuid)
+    assert not nvram.exists()
+
+
 def test_a_soft_deleted_guest_comes_back_as_it_was(host):
     uuid = host.add("web-1")
     host.run("soft-delete", uuid)

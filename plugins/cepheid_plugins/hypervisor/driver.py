@@ -199,10 +199,11 @@ class Hypervisor(abc.ABC):
         """Define a domain, or replace its definition; a running guest goes on as it is."""
 
     @abc.abstractmethod
-    def undefine(self, uuid: str) -> None:
+    def undefine(self, uuid: str, keep_nvram: bool = False) -> None:
         """Forget a domain that is off, with its managed save, NVRAM, snapshots' and checkpoints'
         metadata; one that is gone already is fine.
 
+        :param keep_nvram: leave the file of its firmware's variables where it is
         :raises HypervisorError: it is not off
         """
 

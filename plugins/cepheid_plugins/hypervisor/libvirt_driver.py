@@ -52,12 +52,11 @@ CONNECTION_CODES = (
     libvirt.VIR_ERR_RPC,
 )
 
-#: What is forgotten with a domain; not every driver of libvirt has all of it.
+#: What is forgotten with a domain, besides its NVRAM; not every driver of libvirt has all of it.
 UNDEFINE_FLAGS = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
     | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
     | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
-    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
 )
 FEWER_UNDEFINE_FLAGS = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
@@ -202,13 +201,13 @@ class LibvirtHypervisor(XmlHypervisor):
         connection = self._connect()
         self._call("virDomainDefineXML", lambda: connection.defineXML(xml), connection)
 
-    def undefine(self, uuid: str) -> None:
+    def undefine(self, uuid: str, keep_nvram: bool = False) -> None:
         try:
             domain = self._find(uuid)
             # libvirt would keep a running domain, as one that is not persistent.
             if self._on_domain("virDomainIsActive", domain, domain.isActive):
                 raise driver.HypervisorError(f"{uuid}: the domain is not off, so it is kept")
-            self._undefine(domain)
+            self._undefine(domain, keep_nvram)
         except driver.DomainNotFound:
             return
 
@@ -281,10 +280,15 @@ class LibvirtHypervisor(XmlHypervisor):
                 found[mac] = addresses
         return found
 
-    def _undefine(self, domain: Any) -> None:
+    def _undefine(self, domain: Any, keep_nvram: bool) -> None:
         name = "virDomainUndefineFlags"
+        flags = UNDEFINE_FLAGS | (
+            libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
+            if keep_nvram
+            else libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+        )
         try:
-            self._on_domain(name, domain, lambda: domain.undefineFlags(UNDEFINE_FLAGS))
+            self._on_domain(name, domain, lambda: domain.undefineFlags(flags))
         except driver.HypervisorError as err:
             cause = err.__cause__
             if (
