@@ -94,6 +94,14 @@ class HypervisorContract:
         hypervisor.start(running)
         assert hypervisor.power_state(running) == power_state.RUNNING
 
+    def test_a_domain_whose_memory_is_not_saved_starts_as_it_is_defined(
+        self, hypervisor: Hypervisor, running: str
+    ):
+        assert not hypervisor.has_saved_memory(running)
+        hypervisor.require_no_saved_memory(running)
+        with pytest.raises(DomainNotFound):
+            hypervisor.has_saved_memory(str(uuid.uuid4()))
+
     def test_starting_a_running_domain_is_an_error_and_not_a_missing_domain(
         self, hypervisor: Hypervisor, running: str
     ):

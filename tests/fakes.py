@@ -75,6 +75,8 @@ class FakeHypervisor(XmlHypervisor):
         self.deaf: set[str] = set()
         #: Guests that cannot be powered off.
         self.stubborn: set[str] = set()
+        #: Guests whose memory is saved.
+        self.saved: set[str] = set()
         #: Definitions by uuid; without one a domain has :func:`definition_of`.
         self.definitions: dict[str, str] = {}
         self.resources = RESOURCES
@@ -149,9 +151,15 @@ class FakeHypervisor(XmlHypervisor):
             raise HypervisorError(f"{uuid}: the process does not end")
         self.states[uuid] = power_state.SHUTDOWN
 
-    def start(self, uuid: str) -> None:
+    def start(self, uuid: str, fresh: bool = False) -> None:
         self._act("virDomainCreate", uuid, power_state.OFF)
+        self.saved.discard(uuid)
         self.states[uuid] = power_state.RUNNING
+
+    def has_saved_memory(self, uuid: str) -> bool:
+        self._find(uuid)
+        self._call("virDomainHasManagedSaveImage")
+        return uuid in self.saved
 
     def pause(self, uuid: str) -> None:
         self._act("virDomainSuspend", uuid, (power_state.RUNNING,))
@@ -175,12 +183,13 @@ class FakeHypervisor(XmlHypervisor):
         self.definitions[uuid] = xml
         self.acts.append(("virDomainDefineXML", uuid))
 
-    def undefine(self, uuid: str) -> None:
+    def undefine(self, uuid: str, keep_nvram: bool = False) -> None:
         if uuid not in self.states:
             self._call("virDomainLookupByUUIDString")
             return
         self._act("virDomainUndefineFlags", uuid, (power_state.NOSTATE, power_state.SHUTDOWN))
         del self.states[uuid]
+        self.saved.discard(uuid)
         self.definitions.pop(uuid, None)
 
     def host_resources(self) -> HostResources:

@@ -110,6 +110,28 @@ def test_a_deleted_guest_leaves_no_nvram(host):
     assert loader.exists()
 
 
+def test_a_deleted_guest_leaves_no_copy_that_was_put_by(host):
+    uuid = host.add("web-1")
+    host.run("shelve", "--yes", uuid)
+    host.run("delete", "--yes", uuid)
+    assert host.files(uuid) == []
+
+
+def test_a_shelved_guest_comes_back_with_its_nvram(host):
+    nvram, loader = (host.libvirtd.path / name for name in ("web-2_VARS.fd", "OVMF_CODE.fd"))
+    for path in (nvram, loader):
+        path.write_bytes(b"\7" * 4096)
+        host.libvirtd.give_away(path)
+    firmware = f"<loader readonly='yes' type='pflash'>{loader}</loader><nvram>{nvram}</nvram>"
+    uuid = host.add("web-2", firmware=firmware)
+    for words in (["shelve", "--yes"], ["offload", "--yes"], ["unshelve"]):
+        host.run(words[0], uuid, *words[1:])
+    assert host.domain(uuid).isActive()
+    assert nvram.read_bytes() == b"\7" * 4096
+    host.run("delete", "--yes", uuid)
+    assert not nvram.exists()
+
+
 def test_a_soft_deleted_guest_comes_back_as_it_was(host):
     uuid = host.add("web-1")
     host.run("soft-delete", uuid)
@@ -192,6 +214,38 @@ def test_a_domain_that_vanishes_between_listing_and_acting_is_one_clear_failure(
     assert results[uuids[1]] is None
     (lost,) = world.database.instances_by_uuid(uuids[:1])
     assert (lost.vm_state, lost.task_state, lost.deleted) == ("stopped", None, 0)
+
+
+# Guests whose memory is saved, as libvirt-guests does when the host is shut down.
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["rescue", "--image", "{image}"], ["resize", "--vcpus", "2"], ["shelve", "--yes"]],
+    ids=lambda words: words[0],
+)
+def test_a_guest_whose_memory_is_saved_keeps_it_rather_than_go_on_as_it_was(host, words):
+    uuid = host.add("web-1")
+    host.domain(uuid).managedSave()
+    verb, *options = [word.format(image=host.image) for word in words]
+    refused = host.installation.run("instance", verb, uuid, *options, check=False)
+    assert refused.returncode == 1
+    assert "its memory is saved" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert host.domain(uuid).hasManagedSaveImage()
+    assert host.files(uuid) == ["instances//disk"]
+    assert host.states(uuid) == ("active", None, RUNNING)
+
+
+def test_an_unrescue_boots_the_guests_own_disk_though_the_rescue_system_was_saved(host):
+    uuid = host.add("web-1")
+    host.run("rescue", uuid, "--image", str(host.image))
+    host.domain(uuid).managedSave()
+    host.run("unrescue", uuid)
+    assert host.domain(uuid).isActive()
+    assert boot_disk(host.domain(uuid)) == f"{host.instances}/{uuid}/disk"
+    assert host.files(uuid) == ["instances//disk"]
+    assert holds_pattern(host.disk(uuid), "web-1")
 
 
 # Killed at every step.

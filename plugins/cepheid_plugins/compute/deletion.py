@@ -14,7 +14,7 @@ from cepheid_plugins.compute.kinds import DELETE, RESTORE, SOFT_DELETE
 from cepheid_plugins.compute.operations import Operations
 from cepheid_plugins.database.records import Instance
 from cepheid_plugins.hypervisor.driver import DomainNotFound
-from cepheid_plugins.storage.instances_path import StorageError
+from cepheid_plugins.storage.instances_path import InstancesPath, StorageError
 
 LOG = logging.getLogger(__name__)
 
@@ -107,6 +107,10 @@ class DeletionOperations(Operations):
         """Remove an instance's files; tell whether none is left."""
         try:
             self._files.remove_instance(row.uuid)
+            shelved_path = self._agent.conf.compute.shelved_path
+            # It is made when the first instance is shelved.
+            if os.path.isdir(shelved_path):
+                InstancesPath(shelved_path, "shelved_path").remove_instance(row.uuid)
         except StorageError as err:
             LOG.warning("%s is deleted, but files of it are left: %s", row.uuid, err)
             return False

@@ -73,6 +73,7 @@ class RescueOperations(Operations):
         return self._operate(UNRESCUE, instances, request_id, act)
 
     def _make_rescue_files(self, row: Instance, image: str, image_format: str) -> Mapping[str, Any]:
+        self._hypervisor.require_no_saved_memory(row.uuid)
         files = self._files
         files.make(row.uuid)
         # An earlier try may have defined the rescue already; the domain as it was is on file then.
@@ -125,7 +126,8 @@ class RescueOperations(Operations):
             self._hypervisor.power_off(row.uuid)
             self._hypervisor.define_as(row.uuid, saved.decode())
         if self._hypervisor.power_state(row.uuid) != power_state.RUNNING:
-            self._hypervisor.start(row.uuid)
+            # What memory is saved of it may be the rescue system's.
+            self._hypervisor.start(row.uuid, fresh=True)
         state = self._hypervisor.power_state(row.uuid)
         if state != power_state.RUNNING:
             raise HypervisorError(f"{row.uuid} did not start: it is {power_state.name(state)}")

@@ -57,7 +57,7 @@ class ResizeOperations(Operations):
             return self._resize_one(row, size)
 
         def act(claimed: Sequence[Instance], outcome: Outcome) -> None:
-            self._each(claimed, outcome, self._remove_older_copy)
+            self._each(claimed, outcome, self._make_ready)
             ready = [row.uuid for row in claimed if row.uuid not in outcome.failures]
             _, failures = self._shutdown.shut_down({uuid: timeouts[uuid] for uuid in ready})
             outcome.failures.update(failures)
@@ -195,12 +195,13 @@ class ResizeOperations(Operations):
         )
         return {uuid: outcome.failures.get(uuid) for uuid in uuids}
 
-    def _remove_older_copy(self, row: Instance) -> Mapping[str, Any]:
+    def _make_ready(self, row: Instance) -> Mapping[str, Any]:
         """Remove the copy that a resize has left which was given up.
 
         That of an interrupted one which is carried on with is kept: it is from before the
         resize, and the instance's own files may be of the new size already.
         """
+        self._hypervisor.require_no_saved_memory(row.uuid)
         if row.task_state != RESIZE.task_state:
             self._files.remove(f"{row.uuid}_resize")
         return {}

@@ -74,8 +74,11 @@ class ShelvingOperations(Operations):
             on_volumes.update(v.instance_uuid for v in self._database.volumes(uuids))
 
         def offload_one(row: Instance) -> Mapping[str, Any]:
-            self._require_copy(row, images.get(row.uuid, ""), row.uuid in on_volumes)
-            self._destroy_domain(row.uuid)
+            image = images.get(row.uuid, "")
+            self._require_copy(row, image, row.uuid in on_volumes)
+            self._hypervisor.power_off(row.uuid)
+            # The definition that was put by names the file of the firmware's variables.
+            self._hypervisor.undefine(row.uuid, keep_nvram=image == row.uuid)
             self._files.remove_instance(row.uuid)
             return {
                 "vm_state": vm_states.SHELVED_OFFLOADED,
@@ -117,6 +120,7 @@ class ShelvingOperations(Operations):
         return InstancesPath(self._agent.conf.compute.shelved_path, "shelved_path")
 
     def _put_by(self, row: Instance) -> Mapping[str, Any]:
+        self._hypervisor.require_no_saved_memory(row.uuid)
         shelf, partial = self._shelf, f"{row.uuid}_part"
         shelf.remove(partial)
         shelf.make(partial)

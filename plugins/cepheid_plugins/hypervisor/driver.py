@@ -182,8 +182,26 @@ class Hypervisor(abc.ABC):
         """Stop the guest at once; one that is off or gone already is fine."""
 
     @abc.abstractmethod
-    def start(self, uuid: str) -> None:
-        """Start the guest."""
+    def start(self, uuid: str, fresh: bool = False) -> None:
+        """Start the guest; one whose memory is saved goes on from there, as it was defined then.
+
+        :param fresh: discard its saved memory, and boot
+        """
+
+    @abc.abstractmethod
+    def has_saved_memory(self, uuid: str) -> bool:
+        """Tell whether the memory of a guest that is off is saved (managed save)."""
+
+    def require_no_saved_memory(self, uuid: str) -> None:
+        """See that a guest, when it is started, is as its definition has it by then.
+
+        :raises HypervisorError: its memory is saved
+        """
+        if self.has_saved_memory(uuid):
+            raise HypervisorError(
+                f"{uuid}: its memory is saved, and it would go on from there as it was. Start it "
+                "first, or give the memory up with 'virsh managedsave-remove'."
+            )
 
     @abc.abstractmethod
     def pause(self, uuid: str) -> None:
@@ -202,10 +220,11 @@ class Hypervisor(abc.ABC):
         """Define a domain, or replace its definition; a running guest goes on as it is."""
 
     @abc.abstractmethod
-    def undefine(self, uuid: str) -> None:
+    def undefine(self, uuid: str, keep_nvram: bool = False) -> None:
         """Forget a domain that is off, with its managed save, NVRAM, snapshots' and checkpoints'
         metadata; one that is gone already is fine.
 
+        :param keep_nvram: leave the file of its firmware's variables where it is
         :raises HypervisorError: it is not off
         """
 

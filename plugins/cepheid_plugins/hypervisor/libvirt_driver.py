@@ -53,12 +53,11 @@ CONNECTION_CODES = (
     libvirt.VIR_ERR_RPC,
 )
 
-#: What is forgotten with a domain; not every driver of libvirt has all of it.
+#: What is forgotten with a domain, besides its NVRAM; not every driver of libvirt has all of it.
 UNDEFINE_FLAGS = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
     | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
     | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
-    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
 )
 FEWER_UNDEFINE_FLAGS = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
@@ -194,9 +193,22 @@ class LibvirtHypervisor(XmlHypervisor):
             if self.power_state(uuid) != power_state.SHUTDOWN:
                 raise
 
-    def start(self, uuid: str) -> None:
+    def start(self, uuid: str, fresh: bool = False) -> None:
         domain = self._find(uuid)
-        self._on_domain("virDomainCreate", domain, domain.create)
+        if fresh:
+            flags = libvirt.VIR_DOMAIN_START_FORCE_BOOT
+            self._on_domain(
+                "virDomainCreateWithFlags", domain, lambda: domain.createWithFlags(flags)
+            )
+        else:
+            self._on_domain("virDomainCreate", domain, domain.create)
+
+    def has_saved_memory(self, uuid: str) -> bool:
+        domain = self._find(uuid)
+        found = self._on_domain(
+            "virDomainHasManagedSaveImage", domain, lambda: domain.hasManagedSaveImage(0)
+        )
+        return bool(found)
 
     def pause(self, uuid: str) -> None:
         domain = self._find(uuid)
@@ -216,13 +228,13 @@ class LibvirtHypervisor(XmlHypervisor):
         connection = self._connect()
         self._call("virDomainDefineXML", lambda: connection.defineXML(xml), connection)
 
-    def undefine(self, uuid: str) -> None:
+    def undefine(self, uuid: str, keep_nvram: bool = False) -> None:
         try:
             domain = self._find(uuid)
             # libvirt would keep a running domain, as one that is not persistent.
             if self._on_domain("virDomainIsActive", domain, domain.isActive):
                 raise driver.HypervisorError(f"{uuid}: the domain is not off, so it is kept")
-            self._undefine(domain)
+            self._undefine(domain, keep_nvram)
         except driver.DomainNotFound:
             return
 
@@ -312,10 +324,15 @@ class LibvirtHypervisor(XmlHypervisor):
                 found[mac] = addresses
         return found
 
-    def _undefine(self, domain: Any) -> None:
+    def _undefine(self, domain: Any, keep_nvram: bool) -> None:
         name = "virDomainUndefineFlags"
+        flags = UNDEFINE_FLAGS | (
+            libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
+            if keep_nvram
+            else libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+        )
         try:
-            self._on_domain(name, domain, lambda: domain.undefineFlags(UNDEFINE_FLAGS))
+            self._on_domain(name, domain, lambda: domain.undefineFlags(flags))
         except driver.HypervisorError as err:
             cause = err.__cause__
             if (

@@ -36,6 +36,7 @@ LINES = [
     ["soft-delete"],
     ["soft-delete", "restore"],
     ["soft-delete", "delete"],
+    ["shelve", "delete"],
     ["delete"],
 ]
 

@@ -179,6 +179,16 @@ def test_a_domain_that_vanishes_before_its_rescue_is_not_brought_back(
     assert "disk" in files(world)
 
 
+def test_a_guest_whose_memory_is_saved_is_not_rescued(world, operations):
+    world.hypervisor.states[UUID] = SHUTDOWN
+    world.hypervisor.saved.add(UUID)
+    results = operations.rescue(rows(world, 1), "req-1", str(world.path / "rescue.img"))
+    assert "its memory is saved" in str(results[UUID])
+    assert world.hypervisor.acts == []
+    assert world.hypervisor.saved == {UUID}
+    assert files(world) == ["disk"]
+
+
 def test_a_hypervisor_that_goes_away_leaves_it_rescued(world, operations):
     rescue(world, operations)
     world.hypervisor.available = False

@@ -106,6 +106,16 @@ def test_a_resized_instance_is_not_resized_again(world, operations):
     assert isinstance(results[UUID], NotPossible)
 
 
+def test_a_guest_whose_memory_is_saved_is_not_resized(world, operations):
+    world.hypervisor.states[UUID] = SHUTDOWN
+    world.hypervisor.saved.add(UUID)
+    results = operations.resize(rows(world), "req-1", Size(2, 256, 1))
+    assert "its memory is saved" in str(results[UUID])
+    assert world.hypervisor.acts == []
+    assert world.hypervisor.saved == {UUID}
+    assert entries(world) == [UUID]
+
+
 # Resize, interrupted.
 
 
