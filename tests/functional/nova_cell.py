@@ -64,6 +64,10 @@ class NovaCell:
         made: dict[str, str] = json.loads(self._script("write", json.dumps(instances)))
         return made
 
+    def destroy(self, uuids: list[str]) -> None:
+        """Delete instances with Nova's objects."""
+        self._script("destroy", json.dumps(uuids))
+
     def read(self) -> dict[str, dict[str, Any]]:
         """Read all instances with Nova's objects, deleted ones too, by name."""
         found: dict[str, dict[str, Any]] = json.loads(self._script("read", ""))
