@@ -26,6 +26,7 @@ from cepheid_plugins.tasks.sync_power_states import SyncPowerStates
 from tests.fake_agent import FakeAgent, FakeClock
 from tests.fakes import FakeHypervisor
 from tests.functional import servers
+from tests.functional.inventories import Used
 from tests.functional.nova_cell import NovaCell
 from tests.neutron import NeutronServer, port
 
@@ -492,8 +493,11 @@ def test_a_deletion_leaves_every_column_as_novas_own_does(tmp_path, cell):
     agent, database = make_agent(tmp_path, least_account(cell.url, "deleting"), "host7", hypervisor)
     agent.conf.register_opts(compute_opts.OPTIONS, group="compute")
     (tmp_path / "instances" / uuids[names[0]]).mkdir(parents=True)
+    used = Used(database)
     (row,) = database.instances_by_uuid([uuids[names[0]]])
     assert DeletionOperations(agent).delete([row], "req-delete") == {row.uuid: None}
+    of_nova = {table: set(words) for table, words in grants.NOVA_AGENT.items()}
+    assert {t: used.privileges.get(t) for t in of_nova} == of_nova
     cell.destroy([uuids[names[1]]])
     after = {name: image_of(engine, tables, uuids[name]) for name in names}
     # That is what Nova's API would have written.
