@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
@@ -35,3 +36,24 @@ def rows(engine: sa.Engine, table: sa.Table) -> list[Any]:
     """Return all rows of a table."""
     with engine.connect() as connection:
         return list(connection.execute(sa.select(table).order_by(table.c.id)))
+
+
+class Used:
+    """Which privileges an agent has made use of, by table."""
+
+    STATEMENT = re.compile(r"\b(FROM|JOIN|INSERT INTO|UPDATE|DELETE FROM) (\w+)(?= |$)", re.M)
+    NEEDS: ClassVar[dict[str, set[str]]] = {
+        "FROM": {"SELECT"},
+        "JOIN": {"SELECT"},
+        "INSERT INTO": {"INSERT"},
+        "UPDATE": {"SELECT", "UPDATE"},  # which rows is read
+        "DELETE FROM": {"SELECT", "DELETE"},
+    }
+
+    def __init__(self, database: Database) -> None:
+        self.privileges: dict[str, set[str]] = {}
+        sa.event.listen(database._connected(), "before_cursor_execute", self._listen)
+
+    def _listen(self, connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        for word, table in self.STATEMENT.findall(statement):
+            self.privileges.setdefault(table, set()).update(self.NEEDS[word])

@@ -64,6 +64,10 @@ class NovaCell:
         made: dict[str, str] = json.loads(self._script("write", json.dumps(instances)))
         return made
 
+    def destroy(self, uuids: list[str]) -> None:
+        """Delete instances with Nova's objects."""
+        self._script("destroy", json.dumps(uuids))
+
     def read(self) -> dict[str, dict[str, Any]]:
         """Read all instances with Nova's objects, deleted ones too, by name."""
         found: dict[str, dict[str, Any]] = json.loads(self._script("read", ""))
@@ -75,13 +79,14 @@ class NovaCell:
         return [str(python), str(SCRIPTS / script), str(self._conf), command]
 
     def _script(self, command: str, given: str) -> str:
-        return self._run(*self.command("cell.py", command), given=given)
+        return self.run(*self.command("cell.py", command), given=given)
 
     def _manage(self, *words: str) -> None:
         program = str(self._environment / "bin" / "nova-manage")
-        self._run(program, "--config-file", str(self._conf), *words)
+        self.run(program, "--config-file", str(self._conf), *words)
 
-    def _run(self, *command: str, given: str = "") -> str:
+    def run(self, *command: str, given: str = "") -> str:
+        """Run a command of :meth:`command`; return the last line that it prints."""
         done = subprocess.run(command, input=given, text=True, capture_output=True)
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""

@@ -321,6 +321,17 @@ def test_a_resize_is_recorded_with_its_flavors_and_migration(database, engine):
     assert len(rows(engine, models.instance_system_metadata)) == 1
 
 
+def test_a_flavor_that_cannot_be_read_stays_what_it_is(database, engine):
+    add_many(engine, [1, 2, 3], task_state="resize_finish")
+    for number, text in ((1, None), (2, "no flavor: 100 % ä"), (3, flavor(0))):
+        insert(engine, models.instance_extra, [number], flavor=text)
+    assert len(database.finish_resizes("host1", resized([1, 2]))) == 2
+    assert len(database.finish_resizes("host1", resized([3]))) == 1
+    first, second, third = rows(engine, models.instance_extra)
+    assert (first.flavor, second.flavor) == (None, "no flavor: 100 % ä")
+    assert memories(third.flavor) == (1024, 512, 1024)
+
+
 def test_an_error_in_the_middle_of_a_resizes_record_leaves_nothing(database, engine):
     add_many(engine, [1], task_state="resize_finish")
     insert(engine, models.instance_extra, [1], flavor=flavor(0))

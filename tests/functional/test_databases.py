@@ -13,22 +13,24 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
-from cepheid_plugins.database import migrate, models
+from cepheid_plugins.database import grants, migrate, models
+from cepheid_plugins.database.driver import Database
 from cepheid_plugins.database.errors import (
     DatabaseError,
     DatabaseNotMigrated,
     DatabaseUnavailable,
 )
 from cepheid_plugins.database.records import ActionEnd, ActionStart, Fault, InstanceUpdate
-from cepheid_plugins.hypervisor.driver import BlockCounters
+from cepheid_plugins.hypervisor.driver import BlockCounters, HypervisorError
 from cepheid_plugins.tasks.poll_volume_usage import PollVolumeUsage
 from cepheid_plugins.tasks.sync_power_states import SyncPowerStates
+from cepheid_plugins.tasks.update_available_resource import UpdateAvailableResource
 from tests import operations
 from tests.fake_agent import FakeAgent
 from tests.fakes import FakeHypervisor
 from tests.functional import servers
 from tests.functional.agents import Installation
-from tests.functional.inventories import add_many, open_database, rows
+from tests.functional.inventories import Used, add_many, open_database, rows
 from tests.functional.processes import wait_until
 from tests.worlds import disk_world, node_xml, uuid_of
 
@@ -251,21 +253,42 @@ def test_the_printed_grants_are_enough_for_an_agent_and_for_adopting(tmp_path, s
     least.close()
 
 
+def login(world, url):
+    """Let the agent of a world go on with another account; the test keeps its own."""
+    assert world.engine
+    world.database.close()
+    world.agent.set("database", connection=url.render_as_string(hide_password=False))
+    world.database = Database(world.agent)
+    world.agent.drivers.use("database", world.database)
+
+
 @pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
-def test_the_printed_grants_are_enough_for_every_operation(tmp_path, server, kind):
+def test_every_operation_needs_the_printed_grants_and_no_more(tmp_path, server, kind):
     url = servers.new_database(server(kind), "cepheid_operations")
-    (tmp_path / "owner").mkdir()
-    owner = Installation(tmp_path / "owner", settings_for(url, "test:///default"))
-    owner.run("db", "sync")
-    grants = owner.run("db", "grants", "--user", "operating", "--adopt").stdout.splitlines()
-    least = servers.new_account(url, "operating", grants)
-    (tmp_path / "least").mkdir()
-    world = disk_world(tmp_path / "least", [operations.NUMBER],
-                       settings=settings_for(least, "test:///default"))  # fmt: skip
+    world = disk_world(tmp_path, [operations.NUMBER], settings=settings_for(url, "test:///default"))
+    printed = grants.statements(kind, url.database, migrate.VERSION_TABLE, "operating")
+    login(world, servers.new_account(url, "operating", printed))
+    used = Used(world.database)
+    world.database.check()
+    world.hypervisor.stubborn.add(operations.UUID)
+    world.hypervisor.deaf.add(operations.UUID)
+    (failure,) = operations.run(world, "stop").values()
+    assert isinstance(failure, HypervisorError)  # its fault is recorded
+    world.hypervisor.stubborn.clear()
+    world.hypervisor.deaf.clear()
+    record = world.agent.build(UpdateAvailableResource)
+    assert world.agent.run(record).outcome == "ok"
     for name in ("stop", "start", "reboot", "rescue", "unrescue", "resize", "confirm", "shelve",
                  "offload", "unshelve", "soft-delete", "restore", "delete"):  # fmt: skip
         assert operations.run(world, name) == {operations.UUID: None}, name
     assert world.row(operations.NUMBER).deleted
+    assert world.agent.run(record).counters["done"] == 1
+    granted = {table: set(words) for table, words in grants.AGENT.items()}
+    # It is looked whether it is there, which takes a privilege on it.
+    assert granted.pop("bw_usage_cache") == {"SELECT"}
+    assert used.privileges.pop(migrate.VERSION_TABLE) == {"SELECT"}
+    used.privileges.pop("information_schema", None)
+    assert {t: w for t, w in used.privileges.items() if t in granted} == granted
     world.close()
 
 

@@ -6,8 +6,12 @@ import datetime
 import pytest
 import sqlalchemy as sa
 
+from cepheid_plugins.compute import opts as compute_opts
+from cepheid_plugins.compute.deletion import DeletionOperations
+from cepheid_plugins.compute.resizing import ResizeOperations
 from cepheid_plugins.database import grants, migrate, models
 from cepheid_plugins.database.driver import Database
+from cepheid_plugins.hypervisor.driver import HypervisorError
 from cepheid_plugins.tasks.check_instance_build_time import CheckInstanceBuildTime
 from cepheid_plugins.tasks.cleanup_running_deleted_instances import (
     CleanupRunningDeletedInstances,
@@ -22,6 +26,7 @@ from cepheid_plugins.tasks.sync_power_states import SyncPowerStates
 from tests.fake_agent import FakeAgent, FakeClock
 from tests.fakes import FakeHypervisor
 from tests.functional import servers
+from tests.functional.inventories import Used
 from tests.functional.nova_cell import NovaCell
 from tests.neutron import NeutronServer, port
 
@@ -399,6 +404,212 @@ def test_time_outs_on_a_database_that_nova_wrote_leave_what_nova_can_read(tmp_pa
     assert ours == novas
     host3.close()
     host4.close()
+
+
+# A deletion and confirmations, beside what Nova's own objects leave: host7 to host8.
+
+
+OWNERS = {"instances": "uuid", "instance_id_mappings": "uuid", "tags": "resource_id"}
+
+
+def tables_of_instances(engine):
+    """Return every table that names an instance, and its column that does."""
+    inspector = sa.inspect(engine)
+    found = {}
+    for name in inspector.get_table_names():
+        owner = OWNERS.get(name, "instance_uuid")
+        is_live = not name.startswith("shadow_")
+        if is_live and owner in {column["name"] for column in inspector.get_columns(name)}:
+            found[name] = owner
+    return found
+
+
+def image_of(engine, tables, uuid):
+    """Return all rows of an instance and of what hangs on it, by table, so that two compare.
+
+    Times and what is unique to a row are told as such.
+    """
+    found = {}
+    with engine.connect() as connection:
+        for name, owner in tables.items():
+            query = sa.text(f"SELECT * FROM {name} WHERE {owner} = :uuid")
+            rows = connection.execute(query, {"uuid": uuid}).mappings().all()
+            found[name] = [
+                {column: told(column, value, row) for column, value in row.items()}
+                for row in sorted(rows, key=lambda row: row.get("id", 0))
+            ]
+    return found
+
+
+def told(column, value, row):
+    if column.endswith(("_at", "_time")) and value is not None:
+        return "a time"
+    if column == "deleted" and value:
+        return "its id" if value == row["id"] else value
+    unique = ("id", "uuid", "instance_uuid", "resource_id", "display_name", "hostname", "address",
+              "security_group_id", "token_hash", "migration_context")  # fmt: skip
+    return "unique" if column in unique and value is not None else value
+
+
+#: What is of the second in which each row was made.
+OWN_TIMES = {("console_auth_tokens", "expires")}
+
+
+def differences(ours, novas):
+    """Return by table and column what differs, ours and Nova's, in any row."""
+    found = {}
+    for name in ours.keys() | novas.keys():
+        assert len(ours[name]) == len(novas[name]), name
+        for mine, theirs in zip(ours[name], novas[name], strict=True):
+            for column, value in mine.items():
+                if value != theirs[column] and (name, column) not in OWN_TIMES:
+                    found[name, column] = (value, theirs[column])
+    return found
+
+
+def test_a_deletion_leaves_every_column_as_novas_own_does(tmp_path, cell):
+    alike = {
+        "host": "host7",
+        "vm_state": "soft-delete",
+        "power_state": SHUTDOWN,
+        "hostname": "guest",
+        "volume": "a-volume",
+        "migration": {**MOVED, "status": "confirmed", "dest_compute": "host7"},
+        "system_metadata": {"image_os_distro": "debian"},
+        "has_all": True,
+        "times": {"deleted_at": HOUR_AGO},
+    }
+    names = ("deleted by us", "deleted by Nova", "left alone")
+    uuids = cell.write([{"display_name": name, **alike} for name in names])
+    engine = sa.create_engine(cell.url, poolclass=sa.NullPool)
+    tables = tables_of_instances(engine)
+    before = {name: image_of(engine, tables, uuids[name]) for name in names}
+    assert differences(before[names[0]], before[names[1]]) == {}
+    hanging = {name for name, rows in before[names[0]].items() if rows}
+    assert hanging == {
+        "instances", "instance_info_caches", "instance_extra", "instance_metadata",
+        "instance_system_metadata", "instance_faults", "block_device_mapping", "migrations",
+        "virtual_interfaces", "security_group_instance_association", "instance_id_mappings",
+        "tags", "console_auth_tokens",
+    }  # fmt: skip
+
+    hypervisor = FakeHypervisor([(uuids[name], name, SHUTDOWN) for name in names])
+    agent, database = make_agent(tmp_path, least_account(cell.url, "deleting"), "host7", hypervisor)
+    agent.conf.register_opts(compute_opts.OPTIONS, group="compute")
+    (tmp_path / "instances" / uuids[names[0]]).mkdir(parents=True)
+    used = Used(database)
+    (row,) = database.instances_by_uuid([uuids[names[0]]])
+    assert DeletionOperations(agent).delete([row], "req-delete") == {row.uuid: None}
+    of_nova = {table: set(words) for table, words in grants.NOVA_AGENT.items()}
+    assert {t: used.privileges.get(t) for t in of_nova} == of_nova
+    cell.destroy([uuids[names[1]]])
+    after = {name: image_of(engine, tables, uuids[name]) for name in names}
+    # That is what Nova's API would have written.
+    assert len(after[names[0]].pop("instance_actions")) == 1
+    assert after[names[1]].pop("instance_actions") == []
+    assert differences(after[names[0]], after[names[1]]) == {}
+    assert after[names[2]] == before[names[2]]
+
+    rows = cell.read()
+    ours, novas = rows[names[0]], rows[names[1]]
+    (action,) = ours.pop("actions")
+    assert (action["action"], action["events"][0]["result"]) == ("delete", "Success")
+    assert novas.pop("actions") == []
+    assert ours == novas
+    assert ours["deleted"]
+    assert ours["system_metadata"]["image_os_distro"] == "debian"
+    agent.close()
+
+
+def test_confirmations_are_handed_over_and_a_failed_one_is_on_record(tmp_path, cell):
+    moved = {**MOVED, "source_compute": "host7", "dest_compute": "host8"}
+    resized = {"host": "host8", "vm_state": "resized", "power_state": RUNNING, "migration": moved}
+    uuids = cell.write(
+        [
+            {"display_name": "went well", **resized},
+            {"display_name": "runs twice", **resized},
+            {"display_name": "is reverted", **resized, "task_state": "resize_reverting"},
+            {
+                "display_name": "never left",
+                **resized,
+                "host": "host7",
+                "power_state": SHUTDOWN,
+                "migration": {**moved, "dest_compute": "host7", "migration_type": "resize"},
+            },
+        ]
+    )
+    states = {"went well": SHUTDOWN, "runs twice": RUNNING, "never left": SHUTDOWN}
+    source = FakeHypervisor([(uuids[name], name, state) for name, state in states.items()])
+    account = least_account(cell.url, "confirming")
+    host7, database7 = make_agent(tmp_path / "host7", account, "host7", source)
+    host8, database8 = make_agent(tmp_path / "host8", account, "host8", FakeHypervisor())
+    for agent in (host7, host8):
+        agent.conf.register_opts(compute_opts.OPTIONS, group="compute")
+    (tmp_path / "host7" / "instances").mkdir()
+    instances = {row.uuid: row for row in database8.instances_by_uuid(uuids.values())}
+    before = cell.read()
+    assert before["went well"]["has_context"]
+
+    finished = database8.migrations_of(list(instances), "finished")
+    there = [row for row in finished if row.dest_compute == "host8"]
+    handed = ResizeOperations(host8).confirm(there, instances, "req-there")
+    assert handed == {
+        uuids["went well"]: None, uuids["runs twice"]: None, uuids["is reverted"]: "raced",
+    }  # fmt: skip
+    status = {name: row["migrations"] for name, row in cell.read().items() if name in uuids}
+    assert status == {
+        "went well": ["confirming"], "runs twice": ["confirming"],
+        "is reverted": ["finished"], "never left": ["finished"],
+    }  # fmt: skip
+
+    operations = ResizeOperations(host7)
+    done = operations.carry_on_confirming(database7.confirming_migrations("host7"), instances)
+    assert done[uuids["went well"]] is None
+    assert isinstance(done[uuids["runs twice"]], HypervisorError)
+    here = [row for row in finished if row.dest_compute == "host7"]
+    assert operations.confirm(here, instances, "req-here") == {uuids["never left"]: None}
+
+    rows = {name: row for name, row in cell.read().items() if name in uuids}
+    left = {
+        name: (row["vm_state"], row["task_state"], row["migrations"], row["has_context"])
+        for name, row in rows.items()
+    }
+    assert left == {
+        "went well": ("active", None, ["confirmed"], False),
+        "runs twice": ("error", None, ["error"], True),
+        "is reverted": ("resized", "resize_reverting", ["finished"], True),
+        "never left": ("stopped", None, ["confirmed"], False),
+    }
+    assert {
+        name: (row["flavor"], row["old_flavor"], row["new_flavor"]) for name, row in rows.items()
+    } == {
+        "went well": ("m1.small", None, None),
+        "runs twice": ("m1.small", "m1.tiny", "m1.small"),
+        "is reverted": ("m1.small", "m1.tiny", "m1.small"),
+        "never left": ("m1.small", None, None),
+    }
+    event = {"event": "compute_confirm_resize", "host": "host7"}
+    tried = {"action": "confirmResize", "message": None}
+    assert {name: row["actions"] for name, row in rows.items()} == {
+        "went well": [
+            {**tried, "request_id": "req-there", "events": [{**event, "result": "Success"}]}
+        ],
+        "runs twice": [
+            {**tried, "request_id": "req-there", "message": "Error",
+             "events": [{**event, "result": "Error"}]}
+        ],
+        "is reverted": [],
+        "never left": [
+            {**tried, "request_id": "req-here", "events": [{**event, "result": "Success"}]}
+        ],
+    }  # fmt: skip
+    (fault,) = rows["runs twice"]["faults"]
+    assert (fault["code"], fault["host"]) == (500, "host7")
+    assert "its domain runs here" in fault["message"]
+    assert sum(len(row["faults"]) for row in rows.values()) == 1
+    assert source.states == {uuids["runs twice"]: RUNNING, uuids["never left"]: SHUTDOWN}
+    host7.close()
+    host8.close()
 
 
 def test_a_network_that_neutron_tells_is_read_by_nova(tmp_path, cell):

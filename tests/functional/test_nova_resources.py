@@ -3,7 +3,6 @@
 
 import json
 import uuid
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -19,7 +18,7 @@ from tests.functional.nova_cell import NovaCell
 
 pytestmark = [pytest.mark.functional, pytest.mark.timeout(600)]
 
-SCRIPT = Path(__file__).parent / "nova" / "compute_node.py"
+SCRIPT = "compute_node.py"
 
 TINY = {"id": 1, "memory_mb": 512, "vcpus": 1, "root_gb": 1, "swap": 0}
 BIG = {"id": 2, "memory_mb": 2048, "vcpus": 4, "root_gb": 20, "swap": 1024}
@@ -111,8 +110,7 @@ def agent(tmp_path, cell):
 
 
 def script(cell, command, given=""):
-    words = ("bin/python", str(SCRIPT), str(cell._conf), command)
-    return json.loads(cell._run(*words, given=given))
+    return json.loads(cell.run(*cell.command(SCRIPT, command), given=given))
 
 
 def test_nova_reads_our_record_back_and_there_is_never_a_second(cell, agent):

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run by real Nova's Python: writes and reads a cell database with Nova's own objects.
 
-cell.py NOVA_CONF write   reads instances to make as JSON, prints their uuids by name
-cell.py NOVA_CONF read    prints the instances by name as JSON, with actions and faults
+cell.py NOVA_CONF write    reads instances to make as JSON, prints their uuids by name
+cell.py NOVA_CONF destroy  reads uuids as JSON and deletes the instances as Nova does
+cell.py NOVA_CONF read     prints the instances by name as JSON, with actions and faults
 """
 
 import datetime
@@ -50,6 +51,7 @@ def write(admin):
         migration = wanted.pop("migration", None)
         volume = wanted.pop("volume", None)
         destroyed = wanted.pop("destroyed", False)
+        has_all = wanted.pop("has_all", False)
         if migration:
             instance.flavor, instance.old_flavor, instance.new_flavor = small, tiny, small
         for name, value in wanted.items():
@@ -61,6 +63,12 @@ def write(admin):
             moved = objects.Migration(admin, instance_uuid=instance.uuid, **migration)
             moved.old_instance_type_id = moved.new_instance_type_id = 1
             moved.create()
+            instance.migration_context = objects.MigrationContext(
+                admin, instance_uuid=instance.uuid, migration_id=moved.id
+            )
+            instance.save()
+        if has_all:
+            add_all(admin, instance.uuid)
         if volume:
             mapping = objects.BlockDeviceMapping(admin, instance_uuid=instance.uuid)
             mapping.source_type = mapping.destination_type = "volume"
@@ -72,6 +80,44 @@ def write(admin):
             instance.destroy()
         made[instance.display_name] = instance.uuid
     return made
+
+
+def add_all(admin, uuid):
+    """Add what else may hang on an instance."""
+    objects.VirtualInterface(
+        admin, instance_uuid=uuid, address=f"fa:16:3e:00:00:01/{uuid}", uuid=uuid, network_id=1
+    ).create()
+    objects.Tag(admin, resource_id=uuid, tag="a-tag").create()
+    objects.ConsoleAuthToken(
+        admin, instance_uuid=uuid, console_type="novnc", host="host1", port=5900,
+        internal_access_path=None, access_url_base="http://127.0.0.1:6080/vnc_auto.html",
+    ).authorize(600)  # fmt: skip
+    objects.InstanceFault(
+        admin, instance_uuid=uuid, code=500, message="before", details="", host="host1"
+    ).create()
+    with db_api.get_engine().begin() as connection:
+        group = connection.execute(
+            models.SecurityGroup.__table__.insert().values(deleted=0, name=uuid)
+        ).inserted_primary_key[0]
+        connection.execute(
+            models.SecurityGroupInstanceAssociation.__table__.insert().values(
+                deleted=0, security_group_id=group, instance_uuid=uuid
+            )
+        )
+
+
+def destroy(admin):
+    """Delete instances as Nova's API and compute manager do, once their guests are gone."""
+    for uuid in json.load(sys.stdin):
+        instance = objects.Instance.get_by_uuid(admin, uuid)
+        mappings = objects.BlockDeviceMappingList.get_by_instance_uuid(admin, uuid)
+        for mapping in mappings:
+            mapping.destroy()
+        instance.cleaned, instance.progress = True, 0
+        instance.vm_state, instance.task_state, instance.power_state = "deleted", None, 0
+        instance.terminated_at = datetime.datetime.now(datetime.UTC)
+        instance.save()
+        instance.destroy()
 
 
 def set_times(uuid, times):
@@ -91,7 +137,7 @@ def set_times(uuid, times):
 def read(admin):
     found = {}
     everything = admin.elevated(read_deleted="yes")
-    wanted = ["flavor", "system_metadata", "metadata", "info_cache"]
+    wanted = ["flavor", "system_metadata", "metadata", "info_cache", "migration_context"]
     for instance in objects.InstanceList.get_by_filters(everything, {}, expected_attrs=wanted):
         actions = objects.InstanceActionList.get_by_instance_uuid(everything, instance.uuid)
         faults = objects.InstanceFaultList.get_by_instance_uuids(everything, [instance.uuid])
@@ -105,6 +151,7 @@ def read(admin):
             "flavor": instance.flavor.name,
             "old_flavor": instance.old_flavor and instance.old_flavor.name,
             "new_flavor": instance.new_flavor and instance.new_flavor.name,
+            "has_context": instance.migration_context is not None,
             "system_metadata": live_metadata(admin, instance),
             "addresses": [
                 (vif["address"], ip["address"], [one["address"] for one in ip["floating_ips"]])
@@ -155,7 +202,7 @@ def main():
     config.parse_args(["cell.py", "--config-file", conf])
     objects.register_all()
     admin = context.get_admin_context()
-    print(json.dumps({"write": write, "read": read}[command](admin)))
+    print(json.dumps({"write": write, "destroy": destroy, "read": read}[command](admin)))
 
 
 if __name__ == "__main__":
