@@ -11,11 +11,22 @@ import pytest
 from cepheid.errors import CepheidError
 from cepheid_plugins.compute import opts
 from cepheid_plugins.compute.power import PowerOperations
+from cepheid_plugins.compute.rescue import RescueOperations
+from cepheid_plugins.compute.resizing import ResizeOperations, Size
+from cepheid_plugins.compute.shelving import ShelvingOperations
 from cepheid_plugins.database import models
 from cepheid_plugins.hypervisor import opts as hypervisor_opts
+from cepheid_plugins.hypervisor.driver import DomainNotFound
 from cepheid_plugins.hypervisor.libvirt_driver import LibvirtHypervisor
 from tests.functional import killed_operation
-from tests.functional.disk_hosts import NO_OFFLOAD, DiskHost, boot_disk, holds_pattern, virtual_size
+from tests.functional.disk_hosts import (
+    NO_OFFLOAD,
+    DiskHost,
+    boot_disk,
+    holds_pattern,
+    virtual_size,
+    write_pattern,
+)
 from tests.worlds import World
 
 pytestmark = pytest.mark.functional
@@ -173,17 +184,15 @@ def world(libvirtd, tmp_path):
     world.agent.set("hypervisor", uri=libvirtd.uri)
     world.hypervisor = LibvirtHypervisor(world.agent)
     world.agent.drivers.use("hypervisor", world.hypervisor)
+    world.agent.conf.register_opts(opts.OPTIONS, group="compute")
     yield world
     world.close()
     libvirtd.end_guests()
 
 
-def test_a_domain_that_vanishes_between_listing_and_acting_is_one_clear_failure(
-    libvirtd, world, monkeypatch
-):
-    uuids = [libvirtd.add_guest(f"guest-{number}", start=False) for number in range(2)]
+def add_stopped(world, uuids):
+    """Take guests that are off into the inventory; return their instances."""
     with world.engine.begin() as connection:
-        world.agent.conf.register_opts(opts.OPTIONS, group="compute")
         for uuid in uuids:
             connection.execute(
                 models.instances.insert().values(
@@ -196,15 +205,27 @@ def test_a_domain_that_vanishes_between_listing_and_acting_is_one_clear_failure(
                     display_name="guest",
                 )
             )
-    rows = world.database.instances_by_uuid(uuids)
+    return world.database.instances_by_uuid(uuids)
+
+
+def lose(libvirtd, uuid):
+    """Undefine a domain, as somebody else would."""
+    other = libvirtd.connect()
+    other.lookupByUUIDString(uuid).undefine()
+    other.close()
+
+
+def test_a_domain_that_vanishes_between_listing_and_acting_is_one_clear_failure(
+    libvirtd, world, monkeypatch
+):
+    uuids = [libvirtd.add_guest(f"guest-{number}", start=False) for number in range(2)]
+    rows = add_stopped(world, uuids)
     look = world.hypervisor.power_state
 
     def look_then_lose(uuid):
         state = look(uuid)
         if uuid == uuids[0]:
-            other = libvirtd.connect()
-            other.lookupByUUIDString(uuid).undefine()
-            other.close()
+            lose(libvirtd, uuid)
         return state
 
     monkeypatch.setattr(world.hypervisor, "power_state", look_then_lose)
@@ -214,6 +235,47 @@ def test_a_domain_that_vanishes_between_listing_and_acting_is_one_clear_failure(
     assert results[uuids[1]] is None
     (lost,) = world.database.instances_by_uuid(uuids[:1])
     assert (lost.vm_state, lost.task_state, lost.deleted) == ("stopped", None, 0)
+
+
+@pytest.mark.parametrize(
+    "operate",
+    [
+        lambda agent, rows, image: RescueOperations(agent).rescue(rows, "req-1", image),
+        lambda agent, rows, image: ResizeOperations(agent).resize(rows, "req-1", Size(2, 64, 1)),
+        lambda agent, rows, image: ShelvingOperations(agent).shelve(rows, "req-1"),
+    ],
+    ids=["rescue", "resize", "shelve"],
+)
+def test_a_domain_that_vanishes_when_it_has_been_listed_is_one_clear_failure_and_its_disk_stays(
+    libvirtd, world, monkeypatch, tmp_path, operate
+):
+    instances = tmp_path / "instances"
+    instances.mkdir()
+    world.agent.set("compute", instances_path=str(instances), shelved_path=f"{tmp_path}/shelved")
+    uuids = [
+        libvirtd.add_guest(f"guest-{number}", start=False, instances_path=instances)
+        for number in range(2)
+    ]
+    libvirtd.make_disk(tmp_path / "rescue.img")
+    rows = add_stopped(world, uuids)[:1]
+    uuid, disk = rows[0].uuid, instances / rows[0].uuid / "disk"
+    write_pattern(disk, "web-1")
+    look = world.hypervisor.domains
+
+    def look_then_lose():
+        found = look()
+        if uuid in found:
+            lose(libvirtd, uuid)
+        return found
+
+    monkeypatch.setattr(world.hypervisor, "domains", look_then_lose)
+    (failure,) = operate(world.agent, rows, str(tmp_path / "rescue.img")).values()
+    assert isinstance(failure, DomainNotFound)
+    (lost,) = world.database.instances_by_uuid([uuid])
+    assert (lost.vm_state, lost.task_state, lost.deleted) == ("stopped", None, 0)
+    assert len(world.rows(models.instance_faults)) == 1
+    assert look().keys() == set(uuids) - {uuid}
+    assert holds_pattern(disk, "web-1")
 
 
 # Guests whose memory is saved, as libvirt-guests does when the host is shut down.

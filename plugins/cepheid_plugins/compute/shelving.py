@@ -8,6 +8,7 @@ disk as qcow2.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,8 +18,11 @@ from cepheid_plugins.compute.claims import Outcome, Results
 from cepheid_plugins.compute.kinds import OFFLOAD, SHELVE, UNSHELVE
 from cepheid_plugins.compute.operations import NotPossible, Operations
 from cepheid_plugins.database.records import Instance
+from cepheid_plugins.hypervisor.driver import DomainNotFound
 from cepheid_plugins.storage import qemu_img
-from cepheid_plugins.storage.instances_path import InstancesPath
+from cepheid_plugins.storage.instances_path import InstancesPath, StorageError
+
+LOG = logging.getLogger(__name__)
 
 DEFINITION = "domain.xml"
 
@@ -136,12 +140,21 @@ class ShelvingOperations(Operations):
     def _require_copy(self, row: Instance, image: str, is_on_volumes: bool) -> None:
         """See that what is removed is not the only copy."""
         if image == row.uuid:
-            if DEFINITION not in self._shelf.files(row.uuid):
+            copies = self._shelf.files(row.uuid)
+            if not {DEFINITION, *self._copies_wanted(row)}.issubset(copies):
                 raise NotPossible(
                     f"its disks are not in {self._shelf.path}/{row.uuid}; they are kept here"
                 )
         elif not image and not is_on_volumes:
             raise NotPossible("no image of its disks is on record; they are kept here")
+
+    def _copies_wanted(self, row: Instance) -> list[str]:
+        """Return what the copies of an instance's disks are called."""
+        try:
+            return [f"{disk.target}.qcow2" for disk in self._hypervisor.disk_files(row.uuid)]
+        except DomainNotFound:
+            # An offload that was interrupted has looked before.
+            return []
 
     def _require_shelf(self, rows: Sequence[Instance]) -> None:
         defined = self._hypervisor.domains()
@@ -176,7 +189,15 @@ class ShelvingOperations(Operations):
                 disk.format,
             )
             files.complete(row.uuid, f"{name}.part", name)
+        # A guest that runs is ahead of its copies; nothing is to be offloaded because of them.
+        aside = f"{row.uuid}_del"
+        if shelf.exists(row.uuid):
+            shelf.remove(aside)
+            shelf.rename(row.uuid, aside)
         if self._hypervisor.power_state(row.uuid) != power_state.RUNNING:
             self._hypervisor.start(row.uuid)
-        shelf.remove(row.uuid)
+        try:
+            shelf.remove(aside)
+        except StorageError as err:
+            LOG.warning("%s is back, but its copies are left: %s", row.uuid, err)
         return {"vm_state": vm_states.ACTIVE, "power_state": power_state.RUNNING}

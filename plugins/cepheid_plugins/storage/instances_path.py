@@ -131,6 +131,7 @@ class InstancesPath:
                 raise StorageError(f"{self.path}/{new} is there already.")
             _checked(old)
             os.rename(old, new, src_dir_fd=root, dst_dir_fd=root)
+            os.fsync(root)
 
     def copy(self, old: str, new: str) -> None:
         """Copy an entry, with owners, modes and holes; all of it or nothing.

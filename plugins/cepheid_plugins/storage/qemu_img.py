@@ -27,11 +27,12 @@ def info(path: str, image_format: str = "") -> dict[str, Any]:
 
 
 def convert(source: str, source_format: str, target: str, target_format: str = "qcow2") -> None:
-    """Copy an image, its backing files included, into a new one that stands alone.
+    """Copy an image, its backing files included, into a new one that stands alone, on the disk.
 
     :raises StorageError: it cannot be read, or `target` not be written
     """
-    _run(["convert", "-f", source_format, "-O", target_format, source, target])
+    # Unless it is told otherwise, convert leaves what it wrote to the page cache.
+    _run(["convert", "-t", "writeback", "-f", source_format, "-O", target_format, source, target])
 
 
 def resize(path: str, image_format: str, size_bytes: int) -> None:

@@ -4,9 +4,12 @@
 import pytest
 import sqlalchemy as sa
 
+from cepheid.run import Run
 from cepheid_plugins.compute.operations import NotPossible
 from cepheid_plugins.compute.shelving import ShelvingOperations
 from cepheid_plugins.database import models
+from cepheid_plugins.storage.instances_path import InstancesPath, StorageError
+from tests.killing import Killed
 from tests.worlds import disk_world, uuid_of
 
 RUNNING, SHUTDOWN = 1, 4
@@ -66,6 +69,68 @@ def test_an_instance_whose_copy_is_gone_is_not_offloaded(world, operations):
     assert disk(world).exists()
     assert UUID in world.hypervisor.states
     assert (world.row(1).vm_state, world.row(1).task_state) == ("shelved", None)
+
+
+def test_an_instance_of_which_one_disk_has_no_copy_is_not_offloaded(world, operations):
+    operations.shelve(rows(world, 1), "req-1")
+    (world.path / "shelved" / UUID / "vda.qcow2").unlink()
+    results = operations.offload(rows(world, 1), "req-2")
+    assert isinstance(results[UUID], NotPossible)
+    assert disk(world).exists()
+    assert UUID in world.hypervisor.states
+
+
+def test_a_guest_that_is_back_stays_though_its_copy_cannot_be_removed(
+    world, operations, monkeypatch
+):
+    remove, tried = InstancesPath.remove, []
+
+    def remove_once(files, name):
+        if name in tried:
+            raise StorageError("Input/output error")
+        tried.append(name)
+        remove(files, name)
+
+    operations.shelve(rows(world, 1), "req-1")
+    monkeypatch.setattr(InstancesPath, "remove", remove_once)
+    assert operations.unshelve(rows(world, 1), "req-2") == {UUID: None}
+    assert world.row(1).vm_state == "active"
+    assert world.hypervisor.states[UUID] == RUNNING
+
+
+def test_a_guest_whose_unshelving_was_interrupted_after_its_start_is_not_offloaded(
+    world, operations, monkeypatch
+):
+    start = world.hypervisor.start
+
+    def die(*arguments):
+        raise Killed
+
+    def start_and_die(uuid):
+        start(uuid)
+        raise Killed
+
+    def unshelve(context):
+        with monkeypatch.context() as patch:
+            patch.setattr(world.hypervisor, "start", start_and_die)
+            patch.setattr(operations._claims, "record", die)
+            operations.unshelve(rows(world, 1), context.request_id)
+
+    def run():
+        return Run("instance_unshelve", "test", "operator", False, world.clock.utcnow())
+
+    operations.shelve(rows(world, 1), "req-1")
+    with pytest.raises(Killed):
+        world.agent.runner.execute(run(), unshelve)
+    world.agent.runner.execute(
+        run(), lambda context: operations.release_interrupted(context, rows(world, 1))
+    )
+    assert (world.row(1).vm_state, world.row(1).task_state) == ("shelved", None)
+    results = operations.offload(rows(world, 1), "req-2")
+    assert "they are kept here" in str(results[UUID])
+    assert world.hypervisor.states[UUID] == RUNNING
+    assert disk(world).exists()
+    assert operations.unshelve(rows(world, 1), "req-3") == {UUID: None}
 
 
 def test_an_instance_of_nova_is_offloaded_when_its_image_is_on_record(world, operations):
