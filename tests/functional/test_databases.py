@@ -278,12 +278,26 @@ def test_every_operation_needs_the_printed_grants_and_no_more(tmp_path, server, 
     world.hypervisor.deaf.clear()
     record = world.agent.build(UpdateAvailableResource)
     assert world.agent.run(record).outcome == "ok"
+    volumes = world.agent.build(PollVolumeUsage)
+    world.agent.set(volumes.name, spacing=60)
+    with world.engine.begin() as connection:
+        connection.execute(
+            sa.insert(models.block_device_mapping).values(
+                instance_uuid=operations.UUID, volume_id="volume-1", device_name="vdb",
+                destination_type="volume", deleted=0,
+            )
+        )  # fmt: skip
+    for reads in (1, 2):
+        world.hypervisor.counters[operations.UUID] = {"vdb": BlockCounters(reads, 0, 0, 0)}
+        assert world.agent.run(volumes).counters["done"] == 1
     for name in ("stop", "start", "reboot", "rescue", "unrescue", "resize", "confirm", "shelve",
                  "offload", "unshelve", "soft-delete", "restore", "delete"):  # fmt: skip
         assert operations.run(world, name) == {operations.UUID: None}, name
     assert world.row(operations.NUMBER).deleted
     assert world.agent.run(record).counters["done"] == 1
-    granted = {table: set(words) for table, words in grants.AGENT.items()}
+    granted = {
+        table: {*words, *grants.OWN_AGENT.get(table, ())} for table, words in grants.AGENT.items()
+    }
     # It is looked whether it is there, which takes a privilege on it.
     assert granted.pop("bw_usage_cache") == {"SELECT"}
     assert used.privileges.pop(migrate.VERSION_TABLE) == {"SELECT"}
