@@ -470,6 +470,11 @@ def _confirm(database, number, name):
     return bool(database.start_confirming(found, confirming(found, f"req-{name}")))
 
 
+def _give_up(database, number, name):
+    found = database.migrations_of([uuid_of(number)], "finished")
+    return bool(database.set_migration_status([row.id for row in found], "finished", "error"))
+
+
 def _destroy(database, number, name):
     return bool(database.destroy_instances("host1", destroyed([number])))
 
@@ -534,6 +539,24 @@ def test_of_two_agents_that_want_to_confirm_exactly_one_does(tmp_path, url, data
         (uuid_of(n), f"req-{name}") for name, numbers in won.items() for n in numbers
     )
     assert len(rows(engine, models.instance_actions_events)) == ROUNDS
+
+
+def test_a_migration_is_either_confirmed_or_given_up(tmp_path, url, database, engine):
+    add_migrations(engine, range(ROUNDS))
+    won = race(tmp_path, url, {"confirm": _confirm, "give up": _give_up})
+    assert not won["confirm"] & won["give up"]
+    assert won["confirm"] | won["give up"] == set(range(ROUNDS))
+    found = rows(engine, models.migrations)
+    left = {
+        status: {row.instance_uuid for row in found if row.status == status}
+        for status in ("confirming", "error")
+    }
+    assert left == {
+        "confirming": {uuid_of(n) for n in won["confirm"]},
+        "error": {uuid_of(n) for n in won["give up"]},
+    }
+    started = {row.instance_uuid for row in rows(engine, models.instance_actions)}
+    assert started == left["confirming"]
 
 
 def test_an_instance_is_either_destroyed_or_restored(tmp_path, url, database, engine):
