@@ -9,13 +9,15 @@ built or loaded. Source: Nova's notifications; the fields are those of its
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from oslo_config import cfg
 
 from cepheid_plugins.compute.kinds import Operation
 from cepheid_plugins.database.records import Instance, InstanceFacts
+from cepheid_plugins.notifications import opts
+from cepheid_plugins.notifications.driver import Notification
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
@@ -34,7 +36,8 @@ class Notifications:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
         self._database = agent.driver("database")
-        self._wanted: tuple[cfg.ConfigOpts, bool] | None = None
+        #: Whether a configuration names a driver.
+        self._configured: tuple[cfg.ConfigOpts, bool] | None = None
 
     def started(self, operation: Operation, instances: Iterable[Instance], request: str) -> None:
         """Tell that an operation begins, of each instance that is claimed for it."""
@@ -50,29 +53,34 @@ class Notifications:
         :param event: what, without ``compute.instance.``
         """
         uuids = [row.uuid for row in instances]
-        if not uuids or not self._are_wanted():
+        if not uuids or not self.wanted():
             return
-        notifier = self._agent.driver("notifications")
         facts = self._database.instance_facts(uuids)
-        for uuid in uuids:
-            if uuid in facts:
-                notifier.info(f"compute.instance.{event}", payload(facts[uuid]), request)
+        self.send(
+            [
+                Notification(f"compute.instance.{event}", payload(facts[uuid]), request_id=request)
+                for uuid in uuids
+                if uuid in facts
+            ]
+        )
 
-    def tell_payloads(
-        self, event_type: str, payloads: Iterable[dict[str, Any]], request: str
-    ) -> None:
-        """Send notifications that are not an operation's."""
-        if not self._are_wanted():
-            return
-        notifier = self._agent.driver("notifications")
-        for one in payloads:
-            notifier.info(event_type, one, request)
-
-    def _are_wanted(self) -> bool:
+    def wanted(self, versioned: bool = False) -> bool:
+        """Tell whether notifications of a format are sent at all."""
         conf = self._agent.conf
-        if self._wanted is None or self._wanted[0] is not conf:
-            self._wanted = (conf, bool(_drivers(conf)))
-        return self._wanted[1]
+        if self._configured is None or self._configured[0] is not conf:
+            conf.register_opts(opts.OPTIONS, group="notifications")
+            self._configured = (conf, bool(_drivers(conf)))
+        chosen = conf.notifications.notification_format
+        return self._configured[1] and chosen in ("both", opts.format_name(versioned))
+
+    def send(self, notifications: Sequence[Notification]) -> None:
+        """Send those whose format is wanted, in this order.
+
+        :raises NotificationsRefused: they were not taken
+        """
+        wanted = [one for one in notifications if self.wanted(one.versioned)]
+        if wanted:
+            self._agent.driver("notifications").send(wanted)
 
 
 def payload(facts: InstanceFacts) -> dict[str, Any]:

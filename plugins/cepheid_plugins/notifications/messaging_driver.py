@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import oslo_messaging
 
 from cepheid import errors
-from cepheid_plugins.notifications.driver import Notifier
+from cepheid_plugins.notifications import opts
+from cepheid_plugins.notifications.driver import Notification, Notifier
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
@@ -21,7 +22,7 @@ class MessagingNotifier(Notifier):
     :raises ConfigError: the transport's URL cannot be used
     """
 
-    options: list[Any] = []
+    options = opts.OPTIONS
 
     def __init__(self, agent: Agent) -> None:
         try:
@@ -37,11 +38,10 @@ class MessagingNotifier(Notifier):
             transport, publisher_id=f"compute.{agent.host}", retry=0
         )
 
-    def info(self, event_type: str, payload: Mapping[str, Any], request_id: str = "") -> None:
-        self._notifier.info({"request_id": request_id}, event_type, dict(payload))
-
-    def error(self, event_type: str, payload: Mapping[str, Any], request_id: str = "") -> None:
-        self._notifier.error({"request_id": request_id}, event_type, dict(payload))
+    def send(self, notifications: Sequence[Notification]) -> None:
+        for one in notifications:
+            publish = getattr(self._notifier, one.priority.lower())
+            publish({"request_id": one.request_id}, one.event_type, dict(one.payload))
 
     def close(self) -> None:
         """Close the connection to the broker."""

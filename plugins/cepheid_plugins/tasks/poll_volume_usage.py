@@ -9,6 +9,7 @@ Source: Nova's _poll_volume_usage.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +20,7 @@ from cepheid.run import RunContext
 from cepheid_plugins.compute.notifications import Notifications
 from cepheid_plugins.database.records import Attachment, VolumeUsage
 from cepheid_plugins.hypervisor.driver import BlockCounters
+from cepheid_plugins.notifications.driver import Notification
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
@@ -138,23 +140,26 @@ class PollVolumeUsage(cepheid.Task):
 
     def _tell(self, context: RunContext, readings: Iterable[Reading]) -> None:
         now = self.agent.clock.utcnow()
-        self.notifications.tell_payloads(
-            "volume.usage",
+        self.notifications.send(
             [
-                {
-                    "volume_id": row.volume_id,
-                    "tenant_id": row.project_id,
-                    "user_id": row.user_id,
-                    "availability_zone": row.availability_zone or "",
-                    "instance_id": row.instance_uuid,
-                    "last_refreshed": str(now),
-                    **reading.totals(),
-                }
+                Notification("volume.usage", payload(reading, now), request_id=context.request_id)
                 for reading in readings
-                for row in (reading.attachment,)
-            ],
-            context.request_id,
+            ]
         )
+
+
+def payload(reading: Reading, now: datetime.datetime) -> dict[str, Any]:
+    """Return what the unversioned notification says of a volume."""
+    row = reading.attachment
+    return {
+        "volume_id": row.volume_id,
+        "tenant_id": row.project_id,
+        "user_id": row.user_id,
+        "availability_zone": row.availability_zone or "",
+        "instance_id": row.instance_uuid,
+        "last_refreshed": str(now),
+        **reading.totals(),
+    }
 
 
 def device(row: Attachment) -> str:
