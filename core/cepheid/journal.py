@@ -10,21 +10,17 @@ from __future__ import annotations
 import datetime
 import json
 import sqlite3
-import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cepheid import errors
+from cepheid.sqlite_file import SqliteFile
 
 if TYPE_CHECKING:
     from cepheid.run import Change, Run
 
 FILE_NAME = "cepheid-journal.sqlite"
-
-#: Seconds to wait for another process that is writing.
-BUSY_TIMEOUT_SECONDS = 10
 
 SCHEMA_VERSION = 1
 SCHEMA = """
@@ -63,7 +59,7 @@ CREATE TABLE last_runs (
 """
 
 
-class Journal:
+class Journal(SqliteFile):
     """Reads and writes the journal file, which is made when it is missing.
 
     Usable by several threads, and by several processes at one time.
@@ -73,24 +69,7 @@ class Journal:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._lock = threading.RLock()
-        with self._errors():
-            self._connection = sqlite3.connect(
-                self.path,
-                timeout=BUSY_TIMEOUT_SECONDS,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-            self._connection.row_factory = sqlite3.Row
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = FULL")
-            self._create()
-
-    def close(self) -> None:
-        """Close the file."""
-        with self._lock:
-            self._connection.close()
+        super().__init__(path, "journal", SCHEMA, SCHEMA_VERSION, errors.JournalError)
 
     # Writing.
 
@@ -99,7 +78,7 @@ class Journal:
 
         :param scheduled_at: its time in the task's schedule, see :meth:`set_last_run`
         """
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             cursor = connection.execute(
                 "INSERT INTO runs (task, distribution, trigger, dry_run, request_id, started_at,"
                 " lateness_seconds, outcome) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -120,7 +99,7 @@ class Journal:
 
     def end_run(self, run: Run) -> None:
         """Record how `run` ended."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.execute(
                 "UPDATE runs SET duration_seconds = ?, outcome = ?, counters = ?, error = ?"
                 " WHERE id = ?",
@@ -135,7 +114,7 @@ class Journal:
 
     def set_outcome(self, run: Run) -> None:
         """Record the outcome of a run that is still going on; one that has ended keeps its own."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.execute(
                 "UPDATE runs SET outcome = ? WHERE id = ? AND duration_seconds IS NULL",
                 (run.outcome, run.id),
@@ -143,7 +122,7 @@ class Journal:
 
     def add_changes(self, run: Run, changes: Sequence[Change]) -> None:
         """Record `changes` with their outcomes as they are now, and give each its id."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             for change in changes:
                 cursor = connection.execute(
                     "INSERT INTO changes (run_id, kind, target, before, after, reason, outcome)"
@@ -162,7 +141,7 @@ class Journal:
 
     def complete_changes(self, changes: Sequence[Change]) -> None:
         """Record what came of `changes`."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.executemany(
                 "UPDATE changes SET outcome = ?, error = ? WHERE id = ?",
                 [(change.outcome, change.error, change.id) for change in changes],
@@ -170,7 +149,7 @@ class Journal:
 
     def set_last_run(self, task: str, at: datetime.datetime) -> None:
         """Remember when `task` last ran or its schedule began, for the time after a restart."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             _set_last_run(connection, task, at)
 
     def mark_interrupted(self) -> int:
@@ -178,7 +157,7 @@ class Journal:
 
         For an agent at its start only, when no other process may be running tasks.
         """
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.execute("UPDATE changes SET outcome = 'unknown' WHERE outcome = 'started'")
             cursor = connection.execute(
                 "UPDATE runs SET outcome = 'interrupted' WHERE duration_seconds IS NULL"
@@ -190,18 +169,18 @@ class Journal:
 
     def last_run(self, task: str) -> datetime.datetime | None:
         """Return when `task` last ran in its schedule, or that began, in UTC; None for never."""
-        rows = self._rows("SELECT at FROM last_runs WHERE task = ?", (task,))
+        rows = self.rows("SELECT at FROM last_runs WHERE task = ?", (task,))
         return datetime.datetime.fromisoformat(rows[0]["at"]) if rows else None
 
     def runs(self, task: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
         """Return the newest runs, of one task or of all, newest first."""
         where, values = ("WHERE task = ?", [task]) if task else ("", [])
-        rows = self._rows(f"SELECT * FROM runs {where} ORDER BY id DESC LIMIT ?", [*values, limit])
+        rows = self.rows(f"SELECT * FROM runs {where} ORDER BY id DESC LIMIT ?", [*values, limit])
         return [{**row, "counters": json.loads(row["counters"])} for row in map(dict, rows)]
 
     def newest_runs(self) -> dict[str, dict[str, Any]]:
         """Return the newest run of each task, by task."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT * FROM runs WHERE id IN (SELECT max(id) FROM runs GROUP BY task)", ()
         )
         return {row["task"]: dict(row) for row in rows}
@@ -210,60 +189,18 @@ class Journal:
         """Return the task of each of these requests that belongs to a run on record."""
         ids = list(request_ids)
         marks = ", ".join("?" * len(ids))
-        rows = self._rows(f"SELECT request_id, task FROM runs WHERE request_id IN ({marks})", ids)
+        rows = self.rows(f"SELECT request_id, task FROM runs WHERE request_id IN ({marks})", ids)
         return {row["request_id"]: row["task"] for row in rows}
 
     def changes(self, run_ids: Iterable[int]) -> list[dict[str, Any]]:
         """Return the changes of these runs, in the order in which they were made."""
         ids = list(run_ids)
         marks = ", ".join("?" * len(ids))
-        rows = self._rows(f"SELECT * FROM changes WHERE run_id IN ({marks}) ORDER BY id", ids)
+        rows = self.rows(f"SELECT * FROM changes WHERE run_id IN ({marks}) ORDER BY id", ids)
         return [
             {**row, "before": json.loads(row["before"]), "after": json.loads(row["after"])}
             for row in map(dict, rows)
         ]
-
-    def _rows(self, query: str, values: Sequence[Any]) -> list[sqlite3.Row]:
-        with self._lock, self._errors():
-            return self._connection.execute(query, values).fetchall()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, self._errors():
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-                self._connection.execute("COMMIT")
-            finally:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-
-    def _create(self) -> None:
-        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        if version == SCHEMA_VERSION:
-            return
-        if version != 0:
-            raise errors.JournalError(
-                f"The journal {self.path} has version {version}, this cepheid knows "
-                f"{SCHEMA_VERSION}. Upgrade cepheid, or move the file aside to start a new one."
-            )
-        # Another process may be making it as well: the winner's work is kept.
-        with self._transaction() as connection:
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                for statement in SCHEMA.split(";"):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as err:
-            raise errors.JournalError(
-                f"The journal {self.path} cannot be used: {err}. "
-                "Check state_path, its owner and the free space there."
-            ) from err
 
 
 def _set_last_run(connection: sqlite3.Connection, task: str, at: datetime.datetime) -> None:

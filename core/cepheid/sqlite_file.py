@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An SQLite file of this host's own: how it is opened, made, written, and what its errors say.
+
+It is in WAL mode, and a transaction that was committed survives a loss of power.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from cepheid import errors
+
+#: Seconds to wait for another process that is writing.
+BUSY_TIMEOUT_SECONDS = 10
+
+
+class SqliteFile:
+    """A file with the tables of one schema, made when it is missing.
+
+    Usable by several threads, and by several processes at one time. With green threads a
+    transaction must not let others run: no logging, no waiting in it.
+
+    :param path: the file; its directory must exist
+    :param name: what messages call it
+    :param schema: statements, each ended by a semicolon
+    :param error: what is raised when the file cannot be used
+    :raises CepheidError: as `error` says: it cannot be opened, or is not of this version
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        name: str,
+        schema: str,
+        version: int,
+        error: type[errors.CepheidError],
+    ) -> None:
+        self.path = Path(path)
+        self._name = name
+        self._error = error
+        self._lock = threading.RLock()
+        with self._errors():
+            self._connection = sqlite3.connect(
+                self.path,
+                timeout=BUSY_TIMEOUT_SECONDS,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            self._connection.row_factory = sqlite3.Row
+            self._connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # in a new file only
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._create(schema, version)
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._connection.close()
+
+    def rows(self, query: str, values: Sequence[object] = ()) -> list[sqlite3.Row]:
+        """Return what a query finds."""
+        with self._lock, self._errors():
+            return self._connection.execute(query, values).fetchall()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Write all that is done inside, or nothing when an error comes out."""
+        with self._lock, self._errors():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+
+    def shrink(self) -> None:
+        """Give the room of what was deleted back to the file system."""
+        self.rows("PRAGMA incremental_vacuum")
+
+    def _create(self, schema: str, known: int) -> None:
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if version == known:
+            return
+        if version != 0:
+            raise self._error(
+                f"The {self._name} {self.path} has version {version}, this cepheid knows "
+                f"{known}. Upgrade cepheid, or move the file aside to start a new one."
+            )
+        # Another process may be making it as well: the winner's work is kept.
+        with self.transaction() as connection:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                for statement in schema.split(";"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {known}")
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as err:
+            raise self._error(
+                f"The {self._name} {self.path} cannot be used: {err}. "
+                "Check state_path, its owner and the free space there."
+            ) from err
