@@ -6,6 +6,7 @@ The core knows no driver's contract: a task asks for a kind and knows what it ge
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from typing import TYPE_CHECKING, Any
@@ -84,6 +85,7 @@ class DriverSet:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
         self._drivers: dict[str, Any] = {}
+        self._plugins: dict[str, loading.Plugin] = {}
         self._given: set[str] = set()
         self._lock = threading.RLock()
 
@@ -94,7 +96,9 @@ class DriverSet:
         """
         with self._lock:
             if kind not in self._drivers:
-                self._drivers[kind] = find(self._agent.conf, kind).load()(self._agent)
+                plugin = find(self._agent.conf, kind)
+                self._plugins[kind] = plugin
+                self._drivers[kind] = plugin.factory(self._agent)
             return self._drivers[kind]
 
     def use(self, kind: str, driver: Any) -> None:
@@ -107,10 +111,21 @@ class DriverSet:
         """The kinds of the drivers in use."""
         return [kind for kind in self._drivers if kind not in self._given]
 
+    @property
+    def in_use(self) -> dict[str, loading.Plugin]:
+        """The plugins of the drivers in use, by kind."""
+        return {kind: self._plugins[kind] for kind in self.kinds}
+
     def prepare(self, conf: cfg.ConfigOpts) -> None:
-        """Register the options of the drivers in use with a configuration read anew."""
-        for kind in self.kinds:
+        """Register the options of the drivers in use with a configuration read anew.
+
+        It may have chosen others, which come with the next start; until then these go on.
+        """
+        for kind, plugin in self.in_use.items():
             find(conf, kind)
+            for option in getattr(plugin.factory, "options", ()):
+                with contextlib.suppress(cfg.DuplicateOptError):  # the other's, of that name
+                    conf.register_opt(option, group=kind)
 
     def check(self) -> None:
         """Let every driver in use that can check itself do so.

@@ -253,7 +253,9 @@ def _report(plugins: list[Plugin]) -> None:
 def _warn_of_fixed_options(old: cfg.ConfigOpts, new: cfg.ConfigOpts, kinds: list[str]) -> None:
     changed = [name for name in FIXED_OPTIONS if old[name] != new[name]]
     for kind in kinds:
-        changed += [f"[{kind}] {name}" for name in new[kind] if old[kind][name] != new[kind][name]]
+        # Where another driver was chosen, each has options that the other does not know.
+        known = [name for name in new[kind] if name in old[kind]]
+        changed += [f"[{kind}] {name}" for name in known if old[kind][name] != new[kind][name]]
     if changed:
         LOG.warning(
             "Changed, but read at the start only; restart the agent for: %s", ", ".join(changed)
