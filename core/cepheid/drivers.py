@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from oslo_config import cfg
@@ -32,6 +33,25 @@ DEFAULTS = {
 }
 
 
+#: Every kind has a namespace of its own that begins so. These others do too.
+PREFIX = "cepheid."
+OTHER_NAMESPACES = ("cepheid.cli", "cepheid.observers", "cepheid.tasks")
+
+
+@dataclass
+class Kind:
+    """A kind of driver: what is installed of it, and which of that is wanted.
+
+    A plugin's state is ``installed``, ``failed`` or ``in conflict``.
+    """
+
+    name: str
+    wanted: str | None
+    plugins: list[loading.Plugin]
+    #: Why nothing that is installed is the one wanted; empty where something is.
+    reason: str = ""
+
+
 def driver_option(kind: str) -> cfg.Opt:
     """Return the option that names the driver of a kind, for group ``[KIND]``."""
     return cfg.StrOpt(
@@ -46,11 +66,45 @@ def find(conf: cfg.ConfigOpts, kind: str) -> loading.Plugin:
 
     :raises PluginError: there is none, or several, or it cannot be loaded
     """
+    return _choose(conf, kind, loading.discover(PREFIX + kind))
+
+
+def find_all(conf: cfg.ConfigOpts) -> list[Kind]:
+    """Find every kind of driver there is, and load all that is installed of each."""
+    kinds: dict[str, list[loading.Plugin]] = {kind: [] for kind in DEFAULTS}
+    for plugin in loading.discover_under(PREFIX):
+        if plugin.namespace not in OTHER_NAMESPACES:
+            kinds.setdefault(plugin.namespace.removeprefix(PREFIX), []).append(plugin)
+    return [_look_at(conf, kind, plugins) for kind, plugins in sorted(kinds.items())]
+
+
+def _look_at(conf: cfg.ConfigOpts, kind: str, plugins: list[loading.Plugin]) -> Kind:
+    found = Kind(kind, _wanted(conf, kind, plugins), plugins)
+    try:
+        _choose(conf, kind, plugins)
+    except errors.PluginError as err:
+        if not any(plugin.name == found.wanted for plugin in plugins):
+            found.reason = str(err)
+    for plugin in plugins:
+        if plugin.state == "found":
+            try:
+                plugin.load()
+                plugin.state = "installed"
+            except errors.PluginError as err:
+                plugin.fail(err)
+    return found
+
+
+def _wanted(conf: cfg.ConfigOpts, kind: str, offered: list[loading.Plugin]) -> str | None:
+    """Return the name that is configured, or the only one there is."""
     conf.register_opt(driver_option(kind), group=kind)
-    offered = loading.discover(f"cepheid.{kind}")
-    name = conf[kind].driver
-    if name is None and len({plugin.name for plugin in offered}) == 1:
-        name = offered[0].name
+    name: str | None = conf[kind].driver
+    names = {plugin.name for plugin in offered}
+    return names.pop() if name is None and len(names) == 1 else name
+
+
+def _choose(conf: cfg.ConfigOpts, kind: str, offered: list[loading.Plugin]) -> loading.Plugin:
+    name = _wanted(conf, kind, offered)
     chosen = [plugin for plugin in offered if plugin.name == name]
     if not chosen:
         names = ", ".join(sorted({plugin.name for plugin in offered})) or "none"
@@ -60,19 +114,21 @@ def find(conf: cfg.ConfigOpts, kind: str) -> loading.Plugin:
         )
     if len(chosen) > 1:
         providers = " and ".join(plugin.provider for plugin in chosen)
+        for plugin in chosen:
+            plugin.state, plugin.reason = "in conflict", f"offered by {providers}; uninstall one"
         raise errors.PluginError(
             f"The {kind} driver {name} is offered by {providers}; uninstall one of them."
         )
     plugin = chosen[0]
     try:
-        factory = plugin.load()
-        conf.register_opts(list(getattr(factory, "options", ())), group=kind)
+        conf.register_opts(list(getattr(plugin.load(), "options", ())), group=kind)
     except errors.PluginError as err:
         plugin.fail(err)
         raise errors.PluginError(
             f"The {kind} driver {name} of {plugin.provider} cannot be loaded: {err}"
         ) from err
     except (cfg.Error, TypeError, AttributeError) as err:
+        plugin.fail(f"bad options: {err}")
         raise errors.PluginError(
             f"The {kind} driver {name} of {plugin.provider} has bad options: {err}"
         ) from err

@@ -163,11 +163,15 @@ class Service:
     # What the admin socket offers.
 
     def status(self) -> dict[str, Any]:
-        """Return what the agent is and does: host, pid, tasks with state and next run."""
+        """Return what the agent is and does: host, pid, drivers, tasks with state and next run."""
         active = {run.task for run in self.agent.runner.active}
         return {
             "host": self.agent.host,
             "pid": os.getpid(),
+            "drivers": [
+                {"kind": kind, "name": plugin.name, "distribution": plugin.distribution}
+                for kind, plugin in self.agent.drivers.in_use.items()
+            ],
             "tasks": [self._task_status(plugin, active) for plugin in self.agent.plugins],
         }
 
