@@ -137,3 +137,11 @@ def call(state_path: str | Path, command: str, **arguments: Any) -> Any:
     if "error" in answer:
         raise errors.CepheidError(answer["error"])
     return answer["result"]
+
+
+def ask(state_path: str | Path, command: str, **arguments: Any) -> Any:
+    """Ask the agent that runs on this host; return its answer, or None where none does."""
+    try:
+        return call(state_path, command, **arguments)
+    except errors.NotRunning:
+        return None

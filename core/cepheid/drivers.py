@@ -6,8 +6,10 @@ The core knows no driver's contract: a task asks for a kind and knows what it ge
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from oslo_config import cfg
@@ -31,6 +33,25 @@ DEFAULTS = {
 }
 
 
+#: Every kind has a namespace of its own that begins so. These others do too.
+PREFIX = "cepheid."
+OTHER_NAMESPACES = ("cepheid.cli", "cepheid.observers", "cepheid.tasks")
+
+
+@dataclass
+class Kind:
+    """A kind of driver: what is installed of it, and which of that is wanted.
+
+    A plugin's state is ``installed``, ``failed`` or ``in conflict``.
+    """
+
+    name: str
+    wanted: str | None
+    plugins: list[loading.Plugin]
+    #: Why nothing that is installed is the one wanted; empty where something is.
+    reason: str = ""
+
+
 def driver_option(kind: str) -> cfg.Opt:
     """Return the option that names the driver of a kind, for group ``[KIND]``."""
     return cfg.StrOpt(
@@ -45,11 +66,45 @@ def find(conf: cfg.ConfigOpts, kind: str) -> loading.Plugin:
 
     :raises PluginError: there is none, or several, or it cannot be loaded
     """
+    return _choose(conf, kind, loading.discover(PREFIX + kind))
+
+
+def find_all(conf: cfg.ConfigOpts) -> list[Kind]:
+    """Find every kind of driver there is, and load all that is installed of each."""
+    kinds: dict[str, list[loading.Plugin]] = {kind: [] for kind in DEFAULTS}
+    for plugin in loading.discover_under(PREFIX):
+        if plugin.namespace not in OTHER_NAMESPACES:
+            kinds.setdefault(plugin.namespace.removeprefix(PREFIX), []).append(plugin)
+    return [_look_at(conf, kind, plugins) for kind, plugins in sorted(kinds.items())]
+
+
+def _look_at(conf: cfg.ConfigOpts, kind: str, plugins: list[loading.Plugin]) -> Kind:
+    found = Kind(kind, _wanted(conf, kind, plugins), plugins)
+    try:
+        _choose(conf, kind, plugins)
+    except errors.PluginError as err:
+        if not any(plugin.name == found.wanted for plugin in plugins):
+            found.reason = str(err)
+    for plugin in plugins:
+        if plugin.state == "found":
+            try:
+                plugin.load()
+                plugin.state = "installed"
+            except errors.PluginError as err:
+                plugin.fail(err)
+    return found
+
+
+def _wanted(conf: cfg.ConfigOpts, kind: str, offered: list[loading.Plugin]) -> str | None:
+    """Return the name that is configured, or the only one there is."""
     conf.register_opt(driver_option(kind), group=kind)
-    offered = loading.discover(f"cepheid.{kind}")
-    name = conf[kind].driver
-    if name is None and len({plugin.name for plugin in offered}) == 1:
-        name = offered[0].name
+    name: str | None = conf[kind].driver
+    names = {plugin.name for plugin in offered}
+    return names.pop() if name is None and len(names) == 1 else name
+
+
+def _choose(conf: cfg.ConfigOpts, kind: str, offered: list[loading.Plugin]) -> loading.Plugin:
+    name = _wanted(conf, kind, offered)
     chosen = [plugin for plugin in offered if plugin.name == name]
     if not chosen:
         names = ", ".join(sorted({plugin.name for plugin in offered})) or "none"
@@ -59,19 +114,21 @@ def find(conf: cfg.ConfigOpts, kind: str) -> loading.Plugin:
         )
     if len(chosen) > 1:
         providers = " and ".join(plugin.provider for plugin in chosen)
+        for plugin in chosen:
+            plugin.state, plugin.reason = "in conflict", f"offered by {providers}; uninstall one"
         raise errors.PluginError(
             f"The {kind} driver {name} is offered by {providers}; uninstall one of them."
         )
     plugin = chosen[0]
     try:
-        factory = plugin.load()
-        conf.register_opts(list(getattr(factory, "options", ())), group=kind)
+        conf.register_opts(list(getattr(plugin.load(), "options", ())), group=kind)
     except errors.PluginError as err:
         plugin.fail(err)
         raise errors.PluginError(
             f"The {kind} driver {name} of {plugin.provider} cannot be loaded: {err}"
         ) from err
     except (cfg.Error, TypeError, AttributeError) as err:
+        plugin.fail(f"bad options: {err}")
         raise errors.PluginError(
             f"The {kind} driver {name} of {plugin.provider} has bad options: {err}"
         ) from err
@@ -84,6 +141,7 @@ class DriverSet:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
         self._drivers: dict[str, Any] = {}
+        self._plugins: dict[str, loading.Plugin] = {}
         self._given: set[str] = set()
         self._lock = threading.RLock()
 
@@ -94,7 +152,9 @@ class DriverSet:
         """
         with self._lock:
             if kind not in self._drivers:
-                self._drivers[kind] = find(self._agent.conf, kind).load()(self._agent)
+                plugin = find(self._agent.conf, kind)
+                self._plugins[kind] = plugin
+                self._drivers[kind] = plugin.factory(self._agent)
             return self._drivers[kind]
 
     def use(self, kind: str, driver: Any) -> None:
@@ -107,10 +167,21 @@ class DriverSet:
         """The kinds of the drivers in use."""
         return [kind for kind in self._drivers if kind not in self._given]
 
+    @property
+    def in_use(self) -> dict[str, loading.Plugin]:
+        """The plugins of the drivers in use, by kind."""
+        return {kind: self._plugins[kind] for kind in self.kinds}
+
     def prepare(self, conf: cfg.ConfigOpts) -> None:
-        """Register the options of the drivers in use with a configuration read anew."""
-        for kind in self.kinds:
+        """Register the options of the drivers in use with a configuration read anew.
+
+        It may have chosen others, which come with the next start; until then these go on.
+        """
+        for kind, plugin in self.in_use.items():
             find(conf, kind)
+            for option in getattr(plugin.factory, "options", ()):
+                with contextlib.suppress(cfg.DuplicateOptError):  # the other's, of that name
+                    conf.register_opt(option, group=kind)
 
     def check(self) -> None:
         """Let every driver in use that can check itself do so.

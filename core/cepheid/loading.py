@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import re
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,7 +88,9 @@ class _OnePlugin(extension.ExtensionManager[Any]):
 def _load(plugin: Plugin) -> Any:
     # stevedore lets AssertionError out, and a module may call sys.exit() while it is imported.
     try:
-        manager = _OnePlugin(plugin.entry_point)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what libraries say of their future is no news
+            manager = _OnePlugin(plugin.entry_point)
     except SystemExit as err:
         raise errors.PluginError(f"it exits when it is imported (sys.exit({err.code!r}))") from err
     except AssertionError as err:
@@ -130,18 +133,28 @@ def _remedy(module: str) -> str:
 
 def discover(namespace: str) -> list[Plugin]:
     """Find every plugin that an installed distribution offers in `namespace`, sorted by name."""
+    return _discover(lambda offered: offered == namespace)
+
+
+def discover_under(prefix: str) -> list[Plugin]:
+    """Find every plugin in a namespace that begins with `prefix`, sorted by namespace and name."""
+    return sorted(_discover(lambda offered: offered.startswith(prefix)), key=lambda p: p.namespace)
+
+
+def _discover(is_wanted: Callable[[str], bool]) -> list[Plugin]:
     plugins: dict[str, list[Plugin]] = {}
     for offering in importlib.metadata.distributions():
         try:
             # Names are slow to read, and few distributions have such entry points.
-            if not offering.entry_points.select(group=namespace):
+            if not any(is_wanted(entry_point.group) for entry_point in offering.entry_points):
                 continue
             name = offering.metadata["Name"]
             # Installed twice, the first on the path shadows the other.
             distribution = importlib.metadata.distribution(name)
             plugins[_normalized(name)] = [
-                Plugin(namespace, entry_point.name, name, distribution.version, entry_point)
-                for entry_point in distribution.entry_points.select(group=namespace)
+                Plugin(entry_point.group, entry_point.name, name, distribution.version, entry_point)
+                for entry_point in distribution.entry_points
+                if is_wanted(entry_point.group)
             ]
         except Exception as err:  # noqa: BLE001 - any damaged distribution's metadata
             where = getattr(offering, "_path", offering)

@@ -163,11 +163,15 @@ class Service:
     # What the admin socket offers.
 
     def status(self) -> dict[str, Any]:
-        """Return what the agent is and does: host, pid, tasks with state and next run."""
+        """Return what the agent is and does: host, pid, drivers, tasks with state and next run."""
         active = {run.task for run in self.agent.runner.active}
         return {
             "host": self.agent.host,
             "pid": os.getpid(),
+            "drivers": [
+                {"kind": kind, "name": plugin.name, "distribution": plugin.distribution}
+                for kind, plugin in self.agent.drivers.in_use.items()
+            ],
             "tasks": [self._task_status(plugin, active) for plugin in self.agent.plugins],
         }
 
@@ -253,7 +257,9 @@ def _report(plugins: list[Plugin]) -> None:
 def _warn_of_fixed_options(old: cfg.ConfigOpts, new: cfg.ConfigOpts, kinds: list[str]) -> None:
     changed = [name for name in FIXED_OPTIONS if old[name] != new[name]]
     for kind in kinds:
-        changed += [f"[{kind}] {name}" for name in new[kind] if old[kind][name] != new[kind][name]]
+        # Where another driver was chosen, each has options that the other does not know.
+        known = [name for name in new[kind] if name in old[kind]]
+        changed += [f"[{kind}] {name}" for name in known if old[kind][name] != new[kind][name]]
     if changed:
         LOG.warning(
             "Changed, but read at the start only; restart the agent for: %s", ", ".join(changed)

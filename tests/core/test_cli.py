@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line as an operator meets it: results, and one clear line for each mistake."""
 
+import contextlib
 import json
 import os
+import pty
+import termios
 
 import pytest
 
@@ -13,6 +16,24 @@ from tests.worlds import node_xml
 RUNNING, PAUSED, SHUTDOWN, CRASHED = 1, 3, 4, 6
 
 pytestmark = pytest.mark.process
+
+
+DRIVER = '''
+from oslo_config import cfg
+from cepheid import errors
+
+class Driver:
+    """Measures."""
+
+    options = [cfg.IntOpt("volts", default=230)]
+
+    def __init__(self, agent):
+        self.volts = agent.conf.meter.volts
+
+    def check(self):
+        if self.volts > 400:
+            raise errors.CepheidError("[meter] volts is too high")
+'''
 
 
 @pytest.fixture
@@ -28,6 +49,17 @@ def adopted(host):
     host.run("db", "sync")
     host.run("host", "adopt")
     return host
+
+
+def install(host, path, *packages):
+    """Install distributions for what the host runs: (name, entry points, modules) each."""
+    site = path / "site"
+    site.mkdir()
+    distributions = Distributions(site)
+    for package in packages:
+        distributions.add(*package)
+    distributions.remove()
+    host.environment = {**os.environ, "PYTHONPATH": str(site)}
 
 
 def refused(host, *words):
@@ -91,6 +123,98 @@ def test_tasks_are_listed_with_state_spacing_and_provenance(host):
 @pytest.mark.parametrize("format_", ["table", "json", "yaml", "csv", "value"])
 def test_lists_come_in_every_format(host, format_):
     assert "check_instance_build_time" in host.run("task", "list", "-f", format_).stdout
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("words", [("task", "list"), ("driver", "list")])
+def test_lists_fit_a_terminal_with_every_name_whole(host, words, width):
+    names = {row["Name"] for row in host.rows(*words)}
+    lines = in_terminal(host, width, *words)
+    assert max(map(len, lines)) <= width
+    assert names <= {cell.strip() for line in lines for cell in line.split("|")}
+
+
+def in_terminal(host, width, *words):
+    """Run a command in a terminal of this width; return the lines that it shows."""
+    ours, its = pty.openpty()
+    termios.tcsetwinsize(its, (100, width))
+    with open(its, "wb") as end:
+        # The program asks standard input, output and error how wide they are.
+        running = host.popen(*words, stdin=end, stdout=end, stderr=end)
+    shown = b""
+    with open(ours, "rb", buffering=0) as terminal, contextlib.suppress(OSError):  # it has ended
+        while piece := terminal.read(65536):
+            shown += piece
+    assert running.wait() == 0
+    return shown.decode().splitlines()
+
+
+def test_drivers_are_listed_with_what_is_chosen_and_provenance(host):
+    host.conf.write_text(host.conf.read_text() + "[network]\ndriver = neutron\n")
+    rows = {(row["Kind"], row["Name"]): row for row in host.rows("driver", "list")}
+    assert rows["hypervisor", "libvirt"] == {
+        "Kind": "hypervisor", "Name": "libvirt", "Chosen": "yes", "State": "installed",
+        "Reason": "", "In use": "", "Distribution": "cepheid", "Version": "0.1.0",
+        "Summary": rows["hypervisor", "libvirt"]["Summary"],
+    }  # fmt: skip
+    assert rows["hypervisor", "libvirt"]["Summary"].startswith("The domains behind")
+    chosen = [name for (kind, name), row in rows.items() if kind == "network" and row["Chosen"]]
+    assert chosen == ["neutron"]
+
+
+def test_a_vendors_kinds_are_listed_and_what_is_wrong_with_each_driver(host, tmp_path):
+    install(
+        host,
+        tmp_path,
+        ("acme", {"cepheid.meter": {"good": "acme_good:Driver"}}, {"acme_good": DRIVER}),
+        ("beta", {"cepheid.meter": {"bad": "beta_bad:Driver"}}, {"beta_bad": "import libmeter\n"}),
+        ("gamma", {"cepheid.meter": {"twice": "acme_good:Driver"}}, {}),
+        ("delta", {"cepheid.meter": {"twice": "acme_good:Driver"}}, {}),
+    )
+
+    def meters(wanted):
+        host.conf.write_text(f"{host.conf.read_text()}[meter]\ndriver = {wanted}\n")
+        rows = [row for row in host.rows("driver", "list") if row["Kind"] == "meter"]
+        return {(row["Name"], row["Distribution"]): row for row in rows}
+
+    rows = meters("good")
+    assert {key: (row["Chosen"], row["State"]) for key, row in rows.items()} == {
+        ("bad", "beta"): ("", "failed"),
+        ("good", "acme"): ("yes", "installed"),
+        ("twice", "delta"): ("", "installed"),
+        ("twice", "gamma"): ("", "installed"),
+    }
+    assert rows["bad", "beta"]["Reason"] == "the Python module libmeter is missing"
+    rows = meters("twice")
+    assert rows["twice", "gamma"]["State"] == "in conflict"
+    assert rows["twice", "gamma"]["Reason"] == "offered by delta 1.0 and gamma 1.0; uninstall one"
+    rows = meters("better")
+    assert rows["better", ""]["State"] == "missing"
+    assert "installed are: bad, good, twice" in rows["better", ""]["Reason"]
+
+
+def test_a_driver_is_built_and_checks_itself(host, tmp_path):
+    install(
+        host, tmp_path, ("acme", {"cepheid.meter": {"one": "acme_m:Driver"}}, {"acme_m": DRIVER})
+    )
+    done = host.run("driver", "check", "meter")
+    assert done.stdout == "The meter driver one of acme 1.0 works.\n"
+    assert "is built; it has no check" in host.run("driver", "check", "network").stdout
+    host.conf.write_text(host.conf.read_text() + "[meter]\nvolts = 900\n")
+    assert "[meter] volts is too high" in refused(host, "driver", "check", "meter")
+    assert "run 'cepheid db sync'" in refused(host, "driver", "check", "database")
+    assert "no kind of driver 'fuse'" in refused(host, "driver", "check", "fuse")
+    host.conf.write_text(host.conf.read_text() + "driver = two\n")
+    assert "[meter] driver = two: no such driver" in refused(host, "driver", "check", "meter")
+
+
+def test_a_driver_that_an_agent_uses_is_said_to_be_in_use(adopted, tmp_path):
+    adopted.start_agent()
+    try:
+        used = {(r["Kind"], r["Name"]) for r in adopted.rows("driver", "list") if r["In use"]}
+        assert {("database", "sqlalchemy"), ("hypervisor", "libvirt")} <= used
+    finally:
+        adopted.close()
 
 
 def test_a_task_is_shown_with_every_option_and_where_it_was_set(host):

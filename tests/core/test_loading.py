@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import re
 import sys
+import warnings
 
 import pytest
 
@@ -225,6 +226,28 @@ def test_a_plugin_is_found_with_its_distribution_and_version(distributions):
 def test_plugins_of_other_namespaces_are_not_found(distributions):
     distributions.add("acme", {"acme.things": {"x": "acme:X"}})
     assert loading.discover(NAMESPACE) == []
+
+
+def test_plugins_of_all_namespaces_with_one_beginning_are_found(distributions):
+    distributions.add("acme", {"other.a": {"one": "m:One"}, "cepheid.b": {"two": "m:Two"}})
+    distributions.add("zeta", {"cepheid.a": {"one": "m:One"}, "cepheid.b": {"one": "m:One"}})
+    found = [
+        (plugin.namespace, plugin.name, plugin.distribution)
+        for plugin in loading.discover_under("cepheid.")
+    ]
+    assert found == [
+        ("cepheid.a", "one", "zeta"),
+        ("cepheid.b", "one", "zeta"),
+        ("cepheid.b", "two", "acme"),
+    ]
+
+
+def test_what_a_library_warns_of_at_its_import_is_not_shown(distributions):
+    distributions.add_task("acme", "t", "import warnings\nwarnings.warn('old')\nPlugin = 1\n")
+    (plugin,) = loading.discover(NAMESPACE)
+    with warnings.catch_warnings(record=True) as shown:
+        assert plugin.load() == 1
+    assert shown == []
 
 
 def test_nothing_is_imported_to_find_plugins(distributions):

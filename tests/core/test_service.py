@@ -72,6 +72,42 @@ class Plugin(cepheid.Task):
 '''
 
 
+#: Two drivers with options of their own, and a task that reads one at each run.
+METERS = """
+from oslo_config import cfg
+
+class Analog:
+    options = [cfg.IntOpt("volts", default=230)]
+
+    def __init__(self, agent):
+        self.agent = agent
+
+    def value(self):
+        return self.agent.conf.meter.volts
+
+class Digital(Analog):
+    options = [cfg.IntOpt("bits", default=16)]
+"""
+
+METERED = '''
+import cepheid
+from cepheid.periodic_task import periodic_task
+
+class Plugin(cepheid.Task):
+    """Read the meter."""
+
+    drivers = ("meter",)
+
+    def __init__(self, agent):
+        super().__init__(agent)
+        self.meter = agent.driver("meter")
+
+    @periodic_task(spacing=1, run_immediately=True)
+    def metered(self, context):
+        context.count("volts", self.meter.value())
+'''
+
+
 @pytest.fixture
 def distributions(tmp_path):
     path = tmp_path / "site"
@@ -181,6 +217,28 @@ def test_a_bad_configuration_at_a_reload_changes_nothing(start, distributions):
     assert "[quick] spacing in " in installation.read_log()
     count = len(history(installation, "quick"))
     wait_until(lambda: len(history(installation, "quick")) > count)
+
+
+def test_a_reload_that_chooses_another_driver_says_so_and_goes_on_with_the_old(
+    start, distributions
+):
+    distributions.add(
+        "acme-meters",
+        {"cepheid.meter": {"analog": "acme_meters:Analog", "digital": "acme_meters:Digital"}},
+        {"acme_meters": METERS},
+    )
+    distributions.add_task("acme-metered", "metered", METERED)
+    installation = start("threading", "[meter]\ndriver = analog\nvolts = 12\n")
+    wait_until(lambda: history(installation, "metered"), installation.read_log)
+    text = installation.conf.read_text()
+    installation.conf.write_text(text.replace("driver = analog", "driver = digital"))
+    installation.signal_agent(signal.SIGHUP)
+    wait_until(lambda: "Reloaded" in installation.read_log(), installation.read_log)
+    assert "restart the agent for: [meter] driver\n" in installation.read_log()
+    count = len(history(installation, "metered"))
+    wait_until(lambda: len(history(installation, "metered")) > count, installation.read_log)
+    assert {row["Outcome"] for row in history(installation, "metered")} == {"ok"}
+    assert installation.stop_agent() == 0
 
 
 def test_a_task_installed_while_it_runs_starts_at_a_reload(start, distributions):

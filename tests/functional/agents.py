@@ -29,13 +29,15 @@ class Installation:
         )
         (path / "instances").mkdir(exist_ok=True)
         self.agent: subprocess.Popen[bytes] | None = None
+        #: Whose cepheid is run.
+        self.python = sys.executable
         #: The environment of what is run; None for the tests' own.
         self.environment: dict[str, str] | None = None
 
     def run(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command; return how it ended and what it printed."""
         return subprocess.run(
-            [sys.executable, "-m", "cepheid", "--config-file", self.conf, *words],
+            [self.python, "-m", "cepheid", "--config-file", self.conf, *words],
             check=check,
             text=True,
             capture_output=True,
@@ -44,14 +46,13 @@ class Installation:
             timeout=PATIENCE_SECONDS,
         )
 
-    def popen(self, *words: str) -> subprocess.Popen[bytes]:
-        """Start a command and let it go on."""
+    def popen(self, *words: str, **streams: Any) -> subprocess.Popen[bytes]:
+        """Start a command and let it go on; what it says is not read, unless `streams` say so."""
+        nowhere = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
         return subprocess.Popen(
-            [sys.executable, "-m", "cepheid", "--config-file", self.conf, *words],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            [self.python, "-m", "cepheid", "--config-file", self.conf, *words],
             env=self.environment,
+            **{**nowhere, **streams},
         )
 
     def rows(self, *words: str) -> list[dict[str, Any]]:

@@ -6,28 +6,35 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from oslo_config import cfg
 
 from cepheid import admin, catalogue, config, errors, journal, loading, periodic_task
-from cepheid.cli import base
+from cepheid.cli import base, lists
 from cepheid.service import run_as_dict
 
-#: Characters of a docstring's first line in the list.
-SUMMARY_WIDTH = 60
 
-
-class TaskList(base.Lister):
+class TaskList(lists.PluginLister):
     """List every task that is installed, whether it runs or not, and why."""
+
+    importance = (
+        "Outcome",
+        "Next run",
+        "Spacing",
+        "Last run",
+        "Summary",
+        "Distribution",
+        "Version",
+    )
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[Any]]:
         conf = self.conf
         plugins = described_catalogue(conf)
         config.check(conf)
-        live = _ask_agent(conf, "status")
+        live = admin.ask(conf.state_path, "status")
         by_plugin = {
             (row["name"], row["distribution"]): row for row in (live or {}).get("tasks", ())
         }
@@ -49,17 +56,6 @@ class TaskList(base.Lister):
             for plugin in plugins
         ]
 
-    def produce_output(
-        self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Iterable[Any]
-    ) -> int:
-        """Print the rows; a table leaves out the columns that have nothing to say."""
-        rows = [tuple(row) for row in data]
-        if parsed_args.formatter == "table" and not parsed_args.columns:
-            told = [n for n in range(len(column_names)) if any(row[n] for row in rows)]
-            column_names = [column_names[n] for n in told]
-            rows = [tuple(row[n] for n in told) for row in rows]
-        return int(super().produce_output(parsed_args, column_names, rows) or 0)
-
 
 class TaskShow(base.ShowOne):
     """Show a task: where it comes from, every option, its drivers, its latest runs."""
@@ -75,7 +71,7 @@ class TaskShow(base.ShowOne):
         config.check(conf)
         fields: dict[str, Any] = {
             "name": plugin.name,
-            "summary": _summary(plugin),
+            "summary": lists.summary(plugin.factory),
             "state": plugin.state,
             "reason": plugin.reason,
             "distribution": plugin.distribution,
@@ -237,7 +233,7 @@ def _row(
         _next_run(live),
         plugin.distribution,
         plugin.version,
-        _summary(plugin),
+        lists.summary(plugin.factory),
     )
 
 
@@ -259,12 +255,6 @@ def _ago(started_at: str) -> str:
     now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
     elapsed = (now - datetime.datetime.fromisoformat(started_at)).total_seconds()
     return f"{duration(max(0.0, elapsed))} ago"
-
-
-def _summary(plugin: loading.Plugin) -> str:
-    text = (getattr(plugin.factory, "__doc__", None) or "").strip()
-    first = text.splitlines()[0] if text else ""
-    return first if len(first) <= SUMMARY_WIDTH else first[: SUMMARY_WIDTH - 1] + "…"
 
 
 def _history_rows(run: dict[str, Any], changes: list[dict[str, Any]]) -> Iterable[tuple[Any, ...]]:
@@ -312,13 +302,6 @@ def _find(plugins: list[loading.Plugin], name: str) -> loading.Plugin:
 
 def _no_such_task(name: str) -> str:
     return f"There is no task {name!r}; 'cepheid task list' shows those there are."
-
-
-def _ask_agent(conf: cfg.ConfigOpts, command: str) -> Any:
-    try:
-        return admin.call(conf.state_path, command)
-    except errors.NotRunning:
-        return None
 
 
 def _newest_runs(conf: cfg.ConfigOpts) -> dict[str, dict[str, Any]]:

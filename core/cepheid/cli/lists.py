@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lists of plugins: tables that a terminal has room for, with the reasons below."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import Any, TextIO
+
+from cliff import utils
+from cliff.formatters import table
+
+from cepheid.cli import base
+
+Rows = list[tuple[Any, ...]]
+
+#: What a table needs around a cell: a line, and a space on either side.
+BORDER_WIDTH = 3
+
+#: Characters of a docstring's first line in a list.
+SUMMARY_WIDTH = 60
+
+
+class PluginLister(base.Lister):
+    """Lists plugins with ``Name``, ``State`` and ``Reason``, among other columns."""
+
+    #: The columns that a narrow table may lack, those that matter most first. Not ``Reason``,
+    #: which then stands below it.
+    importance: Sequence[str] = ()
+
+    def produce_output(
+        self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Iterable[Any]
+    ) -> int:
+        """Print the rows; a table that shows every column fits the terminal."""
+        if parsed_args.formatter == "table" and not parsed_args.columns:
+            self.formatter = FittedTable(self.importance)
+        return int(super().produce_output(parsed_args, column_names, data) or 0)
+
+
+class FittedTable(table.TableFormatter):
+    """A table without its empty columns, and no wider than the terminal.
+
+    Where it would be wider, the reasons stand below, each once, and columns are left out.
+
+    :param importance: the columns that may be left out, those that matter most first
+    """
+
+    def __init__(self, importance: Sequence[str]) -> None:
+        self.importance = importance
+
+    def emit_list(
+        self,
+        column_names: Sequence[str],
+        data: Iterable[Sequence[Any]],
+        stdout: TextIO,
+        parsed_args: argparse.Namespace,
+    ) -> None:
+        names, rows = list(column_names), [tuple(row) for row in data]
+        names, rows = keep(names, rows, {name for name in names if any(_cells(names, rows, name))})
+        width = _width_there_is(parsed_args)
+        notes: list[str] = []
+        if width and width_of(names, rows) > width:
+            names, rows, notes = with_notes(names, rows)
+            names, rows = fit(names, rows, width, self.importance)
+        super().emit_list(names, rows, stdout, parsed_args)
+        for number, note in enumerate(notes, 1):
+            stdout.write(_wrapped(f"[{number}] ", note, width or 0) + "\n")
+
+
+def _wrapped(mark: str, note: str, width: int) -> str:
+    # A command is to be copied from one line.
+    whole = note.replace("pip install ", "pip\N{NO-BREAK SPACE}install\N{NO-BREAK SPACE}")
+    text = textwrap.fill(
+        mark + whole,
+        width,
+        subsequent_indent=" " * len(mark),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return text.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def _width_there_is(parsed_args: argparse.Namespace) -> int | None:
+    """Return the characters of a line, as cliff would; nothing where any number will do."""
+    if parsed_args.max_width > 0:
+        return int(parsed_args.max_width)
+    if sys.stdout.isatty() or parsed_args.fit_width:
+        return utils.terminal_width()
+    return None
+
+
+def width_of(names: Sequence[str], rows: Rows) -> int:
+    """Return the characters of a line of a table."""
+    return 1 + sum(
+        max(len(str(cell)) for cell in (name, *_cells(names, rows, name))) + BORDER_WIDTH
+        for name in names
+    )
+
+
+def keep(names: Sequence[str], rows: Rows, kept: Iterable[str]) -> tuple[list[str], Rows]:
+    """Return the table with these columns alone."""
+    places = [place for place, name in enumerate(names) if name in kept]
+    return [names[place] for place in places], [tuple(row[p] for p in places) for row in rows]
+
+
+def with_notes(names: Sequence[str], rows: Rows) -> tuple[list[str], Rows, list[str]]:
+    """Move the column ``Reason`` below: each state gets the number of its reason, as ``[1]``."""
+    if "Reason" not in names:
+        return list(names), rows, []
+    state, reason = names.index("State"), names.index("Reason")
+    notes = list(dict.fromkeys(row[reason] for row in rows if row[reason]))
+    marked = []
+    for row in rows:
+        mark = f" [{notes.index(row[reason]) + 1}]" if row[reason] else ""
+        marked.append((*row[:state], row[state] + mark, *row[state + 1 :]))
+    names, rows = keep(names, marked, set(names) - {"Reason"})
+    return names, rows, notes
+
+
+def fit(
+    names: Sequence[str], rows: Rows, width: int, importance: Sequence[str]
+) -> tuple[list[str], Rows]:
+    """Return the table with the columns that there is room for, the most important ones first.
+
+    Who provides a plugin matters most where not all are of one distribution, and least where
+    they are.
+    """
+    order = list(importance)
+    if "Distribution" in names and len(set(_cells(names, rows, "Distribution"))) > 1:
+        order = ["Distribution", *order]
+    kept = set(names) - set(importance)
+    for name in order:
+        if name in names and width_of(*keep(names, rows, kept | {name})) <= width:
+            kept.add(name)
+    return keep(names, rows, kept)
+
+
+def summary(factory: Any) -> str:
+    """Return the first line of a docstring, shortened where it is long."""
+    text = (getattr(factory, "__doc__", None) or "").strip()
+    first = text.splitlines()[0] if text else ""
+    return first if len(first) <= SUMMARY_WIDTH else first[: SUMMARY_WIDTH - 1] + "…"
+
+
+def _cells(names: Sequence[str], rows: Rows, name: str) -> list[Any]:
+    place = list(names).index(name)
+    return [row[place] for row in rows]

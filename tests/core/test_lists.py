@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lists of plugins in a terminal: which columns there is room for, and the reasons below."""
+
+import argparse
+import io
+
+import pytest
+
+from cepheid.cli import lists
+
+NAMES = ("Name", "State", "Reason", "Outcome", "Distribution", "Summary")
+MISSING = "the Python module libvirt is missing; pip install 'cepheid[libvirt]'"
+ROWS = [
+    ("check", "failed", MISSING, "", "cepheid", "Check this and that."),
+    ("poll", "enabled", "", "ok", "cepheid", "Poll."),
+    ("sync", "failed", MISSING, "", "cepheid", "Synchronize."),
+    ("tidy", "disabled", "named in disabled_tasks", "ok", "cepheid", "Tidy up."),
+]
+IMPORTANCE = ("Outcome", "Summary", "Distribution")
+
+
+def printed(width, rows=ROWS, importance=IMPORTANCE):
+    """Return the lines of a table in a terminal of this width; 0 for none."""
+    out = io.StringIO()
+    asked = argparse.Namespace(max_width=width, fit_width=False, print_empty=False)
+    lists.FittedTable(importance).emit_list(NAMES, rows, out, asked)
+    return out.getvalue().splitlines()
+
+
+def columns(lines):
+    return [cell.strip() for cell in lines[1].strip("|").split("|")]
+
+
+def test_a_table_that_fits_or_goes_to_no_terminal_is_whole():
+    for width in (0, 1000):
+        lines = printed(width)
+        assert columns(lines) == list(NAMES)
+        assert sum(MISSING in line for line in lines) == 2
+
+
+def test_columns_that_are_empty_are_left_out():
+    rows = [(name, state, "", "", "", "") for name, state, *_ in ROWS]
+    assert columns(printed(0, rows)) == ["Name", "State"]
+
+
+@pytest.mark.parametrize(
+    ("width", "kept"),
+    [
+        (78, ["Name", "State", "Outcome", "Distribution", "Summary"]),
+        (65, ["Name", "State", "Outcome", "Summary"]),
+        (49, ["Name", "State", "Outcome", "Distribution"]),
+        (40, ["Name", "State", "Outcome"]),
+        (25, ["Name", "State"]),
+    ],
+)
+def test_a_table_in_a_terminal_is_no_wider_and_has_each_reason_once_below(width, kept):
+    lines = printed(width)
+    assert columns(lines) == kept
+    table = [line for line in lines if line[0] in "+|"]
+    assert max(map(len, table)) <= width
+    assert [line.split()[1:5] for line in table[3:-1]] == [
+        ["check", "|", "failed", "[1]"],
+        ["poll", "|", "enabled", "|"],
+        ["sync", "|", "failed", "[1]"],
+        ["tidy", "|", "disabled", "[2]"],
+    ]
+    below = " ".join(line.strip() for line in lines[len(table) :])
+    assert below == f"[1] {MISSING} [2] named in disabled_tasks"
+
+
+def test_a_command_in_a_reason_stays_on_one_line():
+    lines = [line.strip() for line in printed(50) if "|" not in line and "+" not in line]
+    assert lines == [
+        "[1] the Python module libvirt is missing;",
+        "pip install 'cepheid[libvirt]'",
+        "[2] named in disabled_tasks",
+    ]
+
+
+def test_who_provides_a_plugin_matters_most_where_they_differ():
+    rows = [*ROWS, ("poll", "replaced", "by acme", "", "acme", "Poll.")]
+    assert columns(printed(49, rows)) == ["Name", "State", "Outcome", "Distribution"]
+    assert columns(printed(44, rows)) == ["Name", "State", "Distribution"]
+
+
+def test_a_summary_is_the_first_line_of_a_docstring_shortened():
+    class Long:
+        __doc__ = "x" * 61 + "\nMore."
+
+    class Short:
+        """Do it."""
+
+    assert lists.summary(Long) == "x" * 59 + "…"
+    assert lists.summary(Short) == "Do it."
+    assert lists.summary(None) == ""
