@@ -165,6 +165,7 @@ class Attachment:
     project_id: str | None
     user_id: str | None
     availability_zone: str | None
+    attached_at: datetime.datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +183,7 @@ class VolumeUsage:
     curr_read_bytes: int
     curr_writes: int
     curr_write_bytes: int
+    curr_last_refreshed: datetime.datetime | None
 
 
 @dataclass(frozen=True, slots=True)

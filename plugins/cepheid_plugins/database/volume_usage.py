@@ -37,6 +37,7 @@ def attached(connection: sa.Connection, host: str) -> list[Attachment]:
             _instances.c.project_id,
             _instances.c.user_id,
             _instances.c.availability_zone,
+            _mappings.c.created_at,
         )
         .join(_instances, _instances.c.uuid == _mappings.c.instance_uuid)
         .where(

@@ -34,13 +34,31 @@ class Reading(NamedTuple):
     attachment: Attachment
     counters: BlockCounters
     before: VolumeUsage | None
+    read_at: datetime.datetime
 
     @property
     def is_reset(self) -> bool:
-        """Whether any counter went back: the guest was started anew."""
-        return self.before is not None and any(
-            getattr(self.counters, name) < getattr(self.before, f"curr_{name}") for name in COUNTERS
+        """Whether they began anew: any of them went back, or the volume was attached anew."""
+        return self.before is not None and (
+            self._is_attached_anew(self.before)
+            or any(
+                getattr(self.counters, name) < getattr(self.before, f"curr_{name}")
+                for name in COUNTERS
+            )
         )
+
+    def _is_attached_anew(self, before: VolumeUsage) -> bool:
+        """Tell whether the volume was attached since it was read.
+
+        An attachment from the future tells nothing: with the clock of who made it ahead, each
+        pass would take it for new.
+        """
+        if before.instance_uuid not in (None, self.attachment.instance_uuid):
+            return True
+        last_read, attached_at = before.curr_last_refreshed, self.attachment.attached_at
+        if last_read is None or attached_at is None:
+            return False
+        return last_read < attached_at <= self.read_at
 
     @property
     def is_changed(self) -> bool:
@@ -48,6 +66,7 @@ class Reading(NamedTuple):
         before = self.before
         return (
             before is None
+            or self.is_reset
             or before.instance_uuid != self.attachment.instance_uuid
             or any(
                 getattr(self.counters, name) != getattr(before, f"curr_{name}") for name in COUNTERS
@@ -90,9 +109,13 @@ class PollVolumeUsage(cepheid.Task):
         wanted: dict[str, list[str]] = {}
         for row in usable:
             wanted.setdefault(row.instance_uuid, []).append(device(row))
+        read_at = self.agent.clock.utcnow()
         counters = self.hypervisor.block_counters(wanted)
+        recorded: dict[str | None, list[VolumeUsage]] = {}
+        for usage in usages:
+            recorded.setdefault(usage.volume_id, []).append(usage)
         readings = [
-            Reading(row, told, on_record(row, counts, usages))
+            Reading(row, told, on_record(row, counts, recorded.get(row.volume_id, ())), read_at)
             for row in usable
             if (told := counters.get(row.instance_uuid, {}).get(device(row))) is not None
         ]
@@ -130,7 +153,7 @@ class PollVolumeUsage(cepheid.Task):
                 for name, value in dataclasses.asdict(reading.counters).items()
             }
             values |= dataclasses.asdict(reading.attachment)
-            del values["device_name"]
+            del values["device_name"], values["attached_at"]
             if reading.before is None:
                 new.append(values)
             else:
@@ -168,13 +191,13 @@ def device(row: Attachment) -> str:
 
 
 def on_record(
-    row: Attachment, counts: Mapping[str, int] | Counter[str], usages: Iterable[VolumeUsage]
+    row: Attachment, counts: Mapping[str, int] | Counter[str], of_volume: Sequence[VolumeUsage]
 ) -> VolumeUsage | None:
-    """Return what is on record of a volume; of one with several attachments, of this one.
+    """Return what is on record of a volume; if it has several attachments, of this one.
 
-    Otherwise each of them would look like a guest that was started anew.
+    Otherwise each of them would look like a guest that was started anew. It has had several where
+    there is more than one row: the attachment that is left goes on with its own.
     """
-    of_volume = [usage for usage in usages if usage.volume_id == row.volume_id]
-    if counts[row.volume_id or ""] > 1:
-        of_volume = [one for one in of_volume if one.instance_uuid == row.instance_uuid]
-    return of_volume[0] if of_volume else None
+    own = [usage for usage in of_volume if usage.instance_uuid == row.instance_uuid]
+    found = own or ([] if counts[row.volume_id or ""] > 1 else of_volume)
+    return found[0] if found else None

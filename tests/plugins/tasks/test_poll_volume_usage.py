@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """poll_volume_usage: the cases of the behaviour reference, and its arithmetic."""
 
+import datetime
 import json
 import logging
 
@@ -47,6 +48,18 @@ def attach(world, number, volume="volume-1", device="/dev/vdb", **columns):
             sa.insert(models.block_device_mapping).values(
                 instance_uuid=uuid_of(number), volume_id=volume, device_name=device, **values
             )
+        )
+
+
+def detach(world, number):
+    with world.engine.begin() as connection:
+        connection.execute(
+            sa.update(models.block_device_mapping)
+            .where(
+                models.block_device_mapping.c.instance_uuid == uuid_of(number),
+                models.block_device_mapping.c.deleted == 0,
+            )
+            .values(deleted=models.block_device_mapping.c.id)
         )
 
 
@@ -198,13 +211,73 @@ def test_a_volume_that_is_attached_anew_goes_on_with_its_row(world, task):
     attach(world, 1)
     count(world, 1, 10, 0, 0, 0)
     world.agent.run(task)
-    with world.engine.begin() as connection:
-        connection.execute(sa.update(models.block_device_mapping).values(deleted=1))
+    detach(world, 1)
     attach(world, 2)
     count(world, 2, 4, 0, 0, 0)
     world.agent.run(task)
     assert [(tot[0], curr[0]) for tot, curr in usage(world)] == [(10, 4)]
     assert world.rows(models.volume_usage_cache)[0].instance_uuid == uuid_of(2)
+
+
+def test_on_another_instance_a_volume_counts_from_zero_however_much_it_was_used(world, task):
+    attach(world, 1)
+    count(world, 1, 10, 10, 10, 10)
+    world.agent.run(task)
+    detach(world, 1)
+    attach(world, 2)
+    # More than on record, so the counters alone do not tell.
+    count(world, 2, 11, 12, 13, 14)
+    for _ in range(2):
+        world.agent.run(task)
+    assert usage(world) == [((10, 10, 10, 10), (11, 12, 13, 14))]
+
+
+@pytest.mark.parametrize("counted", [(11, 12, 13, 14), (10, 10, 10, 10)], ids=["more", "as_much"])
+def test_attached_anew_between_two_passes_it_counts_from_zero_on_the_same_instance(
+    world, task, counted
+):
+    attach(world, 1, created_at=world.clock.utcnow())
+    count(world, 1, 10, 10, 10, 10)
+    world.clock.sleep(60)
+    world.agent.run(task)
+    world.clock.sleep(60)
+    detach(world, 1)
+    attach(world, 1, created_at=world.clock.utcnow())
+    count(world, 1, *counted)
+    for _ in range(3):
+        world.clock.sleep(60)
+        world.agent.run(task)
+    assert usage(world) == [((10, 10, 10, 10), counted)]
+
+
+@pytest.mark.parametrize("minutes", [-600, 600], ids=["behind", "ahead"])
+def test_an_attachment_dated_by_a_wrong_clock_adds_nothing(world, task, minutes):
+    created_at = world.clock.utcnow() + datetime.timedelta(minutes=minutes)
+    attach(world, 1, created_at=created_at)
+    for reads in (10, 20, 30):
+        count(world, 1, reads, 0, 0, 0)
+        world.clock.sleep(60)
+        world.agent.run(task)
+    assert usage(world) == [((0, 0, 0, 0), (30, 0, 0, 0))]
+
+
+def test_d14_the_attachment_that_is_left_of_several_goes_on_with_its_own_row(world, task):
+    for number in (1, 2):
+        attach(world, number)
+        count(world, number, 100 * number, 0, 0, 0)
+    world.agent.run(task)
+    detach(world, 1)
+    count(world, 2, 210, 0, 0, 0)
+    for _ in range(2):
+        world.agent.run(task)
+    assert [(tot[0], curr[0]) for tot, curr in usage(world)] == [(0, 100), (0, 210)]
+    # Then it is with a third, which has no row: the oldest goes on, and nothing is lost.
+    detach(world, 2)
+    attach(world, 3)
+    count(world, 3, 500, 0, 0, 0)
+    for _ in range(2):
+        world.agent.run(task)
+    assert [(tot[0], curr[0]) for tot, curr in usage(world)] == [(100, 500), (0, 210)]
 
 
 def test_a_hypervisor_that_does_not_answer_ends_the_pass(world, task):
