@@ -200,6 +200,30 @@ class TinyGuest:
         self.run(f"ping -A -q -c {count} -s {data_bytes} -W {PATIENCE_SECONDS} {address}")
         return count * (data_bytes + PING_HEADER_BYTES)
 
+    def plug(self, element: str, target: str) -> None:
+        """Give the running guest one more disk, and wait until it can use it.
+
+        :param element: see :func:`disk`
+        """
+        self.domain.attachDeviceFlags(element, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        self.run(f"until [ -b /dev/{target} ]; do usleep 10000; done")
+        self.read(target, blocks=1)  # after the kernel has looked for partitions
+
+    def unplug(self, element: str, target: str) -> None:
+        """Take a disk from the running guest, and wait until it has let go of it."""
+        self.domain.detachDeviceFlags(element, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        wait_until(lambda: not self.has(target), self.read_console)
+
+    def has(self, target: str) -> bool:
+        """Tell whether it has a disk."""
+        return f"dev='{target}'" in self.domain.XMLDesc()
+
+    def reboot(self) -> None:
+        """Let the guest reboot by itself; its QEMU goes on."""
+        self.begin("reboot -f")
+        self._read_until("ready")
+        self.run(":")
+
     def press_power_button(self) -> None:
         """Ask it by ACPI to power off, and wait until it did."""
         self.domain.shutdown()
