@@ -178,7 +178,7 @@ def payload(reading: Reading, now: datetime.datetime) -> dict[str, Any]:
         "volume_id": row.volume_id,
         "tenant_id": row.project_id,
         "user_id": row.user_id,
-        "availability_zone": row.availability_zone or "",
+        "availability_zone": row.availability_zone,
         "instance_id": row.instance_uuid,
         "last_refreshed": str(now),
         **reading.totals(),

@@ -126,7 +126,8 @@ def test_a_new_volume_has_a_row_and_one_notification_with_the_same_sums(tmp_path
     assert notification["event_type"] == "volume.usage"
     assert notification["payload"] == {
         "volume_id": "volume-1", "tenant_id": "project-1", "user_id": "user-1",
-        "availability_zone": "", "instance_id": uuid_of(1), "last_refreshed": "2026-11-23 12:00:00",
+        "availability_zone": None, "instance_id": uuid_of(1),
+        "last_refreshed": "2026-11-23 12:00:00",
         "reads": 100, "read_bytes": 500, "writes": 25, "write_bytes": 75,
     }  # fmt: skip
     world.close()
