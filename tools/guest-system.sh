@@ -2,8 +2,8 @@
 # Fetch the parts of the system that the functional tests' guests boot: Debian's kernel for clouds,
 # a few of its modules, and busybox. Quick when they are there already.
 #
-# They are unpacked into the user's cache. Installed, the kernel would bring udev, initramfs-tools
-# and hooks in /boot to a machine that never boots it.
+# They are unpacked into the user's cache, and stay as they are until that is removed. Installed, the
+# kernel would bring udev, initramfs-tools and hooks in /boot to a machine that never boots it.
 set -euo pipefail
 
 system=${XDG_CACHE_HOME:-$HOME/.cache}/cepheid-tests/guest-system
@@ -25,6 +25,11 @@ command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null ||
     fail "the tests' guests boot Debian's kernel, which only a Debian can fetch; on another system put
 bzImage as vmlinuz, busybox, and these modules into $system, and make a file 'complete' there:
     ${modules//|/ }"
+
+if [ "$(dpkg --print-architecture)" != amd64 ]; then
+    say "setup: the tests' guests are made on amd64 only; what needs one will say so"
+    exit 0
+fi
 
 mkdir -p "$(dirname "$system")"
 work=$(mktemp -d "$system.XXXXXX")

@@ -8,7 +8,7 @@ import pwd
 import shutil
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -24,9 +24,12 @@ SYSTEM_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 def require(*programs: str) -> None:
     """Skip where a program is missing; in CI that is a failure."""
     missing = [name for name in programs if shutil.which(name, path=SYSTEM_PATH) is None]
-    if not missing:
-        return
-    message = f"missing: {', '.join(missing)}; 'make test' installs them"
+    if missing:
+        give_up(f"missing: {', '.join(missing)}; 'make test' installs them")
+
+
+def give_up(message: str) -> NoReturn:
+    """Skip, since something is missing; in CI that is a failure."""
     if os.environ.get("CI"):
         pytest.fail(message)
     pytest.skip(message)

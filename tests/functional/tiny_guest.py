@@ -20,7 +20,7 @@ import libvirt
 import pytest
 
 from tests.functional.libvirtd import Libvirtd
-from tests.functional.processes import PATIENCE_SECONDS, wait_until
+from tests.functional.processes import PATIENCE_SECONDS, give_up, wait_until
 
 #: In the order in which they need each other; tools/guest-system.sh fetches them.
 MODULES = (
@@ -282,7 +282,7 @@ def _system() -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     path = cache / "cepheid-tests" / "guest-system"
     if not (path / "complete").exists():
-        pytest.fail(f"the guests' kernel is not in {path}; tools/guest-system.sh fetches it")
+        give_up(f"missing: the guests' kernel, in {path}; 'make test' fetches it")
     return path
 
 
