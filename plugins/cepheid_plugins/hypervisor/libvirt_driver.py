@@ -102,6 +102,7 @@ class LibvirtHypervisor(XmlHypervisor):
         self._macs = InterfaceMacs()
         #: The connection that tells of plugged in interfaces, and the number of that request.
         self._watched: tuple[Any, int] | None = None
+        self._watching = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -180,7 +181,8 @@ class LibvirtHypervisor(XmlHypervisor):
 
         def bulk() -> list[Devices]:
             connection, stats = self._interface_stats()
-            self._watch_interfaces(connection)
+            with self._watching:
+                self._watch_interfaces(connection)
             stats = [(d, values) for d, values in stats if d.UUIDString() in wanted]
             domains.update({domain.UUIDString(): domain for domain, _ in stats})
             without_bulk[:] = [domain for domain, values in stats if "net.count" not in values]
@@ -309,11 +311,11 @@ class LibvirtHypervisor(XmlHypervisor):
         self._connect()
 
     def close(self) -> None:
+        self._unwatch_interfaces()
         connection = self._connection
         if connection is None:
             return
         self._drop(connection)
-        self._unwatch_interfaces()
         try:
             self._agent.run_native(connection.close, deadline=5, name="virConnectClose")
         except (libvirt.libvirtError, errors.CallTimeout) as err:
