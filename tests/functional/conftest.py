@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from tests.functional import servers
 from tests.functional.inventories import open_database
 from tests.functional.libvirtd import PROGRAMS, Libvirtd
+from tests.functional.privileged_libvirtd import PrivilegedLibvirtd
 from tests.functional.processes import require
 
 KINDS = ("sqlite", "mariadb", "postgresql")
@@ -17,6 +18,14 @@ def libvirtd():
     """A private libvirtd without guests."""
     require(*PROGRAMS)
     with Libvirtd() as daemon:
+        yield daemon
+
+
+@pytest.fixture(scope="module")
+def privileged_libvirtd():
+    """A privileged libvirtd apart from the machine, with a bridge."""
+    require(*PROGRAMS)
+    with PrivilegedLibvirtd() as daemon:
         yield daemon
 
 
