@@ -8,6 +8,7 @@ from tests.functional import servers
 from tests.functional.inventories import open_database
 from tests.functional.libvirtd import PROGRAMS, Libvirtd
 from tests.functional.nova_cell import NovaCell
+from tests.functional.privileged_libvirtd import PrivilegedLibvirtd
 from tests.functional.processes import require
 
 KINDS = ("sqlite", "mariadb", "postgresql")
@@ -18,6 +19,14 @@ def libvirtd():
     """A private libvirtd without guests."""
     require(*PROGRAMS)
     with Libvirtd() as daemon:
+        yield daemon
+
+
+@pytest.fixture(scope="module")
+def privileged_libvirtd():
+    """A privileged libvirtd apart from the machine, with a bridge."""
+    require(*PROGRAMS)
+    with PrivilegedLibvirtd() as daemon:
         yield daemon
 
 

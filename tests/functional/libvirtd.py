@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 import uuid
 from pathlib import Path
+from typing import IO
 
 import libvirt
 
@@ -47,12 +48,15 @@ PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 
 class Libvirtd:
-    """The daemon and its guests; use it in a ``with`` statement."""
+    """The daemon and its guests; use it in a ``with`` statement.
 
-    def __init__(self) -> None:
+    :param as_root: whether root runs it, where root runs the tests
+    """
+
+    def __init__(self, as_root: bool = False) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="cepheid-lv-"))
         self.process: subprocess.Popen[bytes] | None = None
-        self._user = unprivileged_user()
+        self._user = None if as_root else unprivileged_user()
         for name in ("run", "config", "cache", "data", "disks"):
             (self.path / name).mkdir(mode=0o700)
         if self._user is not None:
@@ -80,6 +84,12 @@ class Libvirtd:
 
     def start(self) -> None:
         """Start the daemon and wait until it answers."""
+        with (self.path / "libvirtd.log").open("ab") as log:
+            self.process = self._popen(log)
+        wait_until(lambda: self._answers() or self.process.poll() is not None, self._read_log)
+        assert self.process.poll() is None, self._read_log()
+
+    def _popen(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
         environment = {
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": str(self.path),
@@ -88,29 +98,32 @@ class Libvirtd:
             "XDG_CACHE_HOME": str(self.path / "cache"),
             "XDG_DATA_HOME": str(self.path / "data"),
         }
-        with (self.path / "libvirtd.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                ["libvirtd", "--timeout", "600"],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.path,
-                **as_user(self._user),
-            )
-        wait_until(self._answers, lambda: (self.path / "libvirtd.log").read_text()[-2000:])
+        return subprocess.Popen(
+            ["libvirtd", "--timeout", "600"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=self.path,
+            **as_user(self._user),
+        )
 
     def stop(self) -> None:
         """End the daemon; its guests go on."""
         if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
+            self.signal(signal.SIGTERM)
             self.process.wait(PATIENCE_SECONDS)
 
     def kill(self) -> None:
         """Kill the daemon, as a crash would; its guests go on."""
         assert self.process is not None
-        self.process.kill()
+        self.signal(signal.SIGKILL)
         self.process.wait(PATIENCE_SECONDS)
+
+    def signal(self, number: int) -> None:
+        """Send the daemon a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
 
     def connect(self) -> libvirt.virConnect:
         """Open a connection of the test's own."""
@@ -162,8 +175,13 @@ class Libvirtd:
         connection = self.connect()
         name = connection.lookupByUUIDString(guest_uuid).name()
         connection.close()
-        pid_file = self.path / "run" / "libvirt" / "qemu" / "run" / f"{name}.pid"
-        return int(pid_file.read_text())
+        return int((self._pid_directory() / f"{name}.pid").read_text())
+
+    def _pid_directory(self) -> Path:
+        return self.path / "run" / "libvirt" / "qemu" / "run"
+
+    def _read_log(self) -> str:
+        return (self.path / "libvirtd.log").read_text()[-2000:]
 
     def _answers(self) -> bool:
         assert self.process is not None
