@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 class LibvirtMeter(BandwidthMeter):
-    """Counts all interfaces that the domains have, whatever the inventory knows of them."""
+    """libvirt's counters of all interfaces of running domains.
+
+    Whatever the inventory knows of them.
+    """
 
     def __init__(self, agent: Agent) -> None:
         super().__init__(agent)
