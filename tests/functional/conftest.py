@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from tests.functional import servers
 from tests.functional.inventories import open_database
 from tests.functional.libvirtd import PROGRAMS, Libvirtd
+from tests.functional.nova_cell import NovaCell
 from tests.functional.privileged_libvirtd import PrivilegedLibvirtd
 from tests.functional.processes import require
 
@@ -71,3 +72,14 @@ def engine(url):
     engine = sa.create_engine(url, poolclass=sa.NullPool)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def cell(request, tmp_path_factory):
+    """A cell database that Nova has made; each test has hosts of its own in it."""
+    path = tmp_path_factory.mktemp("cell")
+    if request.param == "sqlite":
+        yield NovaCell(path, sa.make_url(f"sqlite:///{path}/cell.sqlite"))
+        return
+    with getattr(servers, request.param)() as server:
+        yield NovaCell(path, servers.new_database(server, "nova_cell"))

@@ -12,6 +12,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from cepheid_plugins.database import grants
+from tests.functional import servers
+
 #: The release whose database is the contract.
 NOVA_VERSION = "34.0.0"
 
@@ -34,6 +37,15 @@ def environment() -> Path:
         )
         complete.touch()
     return path
+
+
+def least_account(url: sa.URL, name: str = "least") -> sa.URL:
+    """Return the database's URL for an account with the printed grants."""
+    kind = url.get_backend_name()
+    if kind == "sqlite":
+        return url
+    printed = grants.statements(kind, url.database, "alembic_version", name, nova=True)
+    return servers.new_account(url, name, printed)
 
 
 class NovaCell:

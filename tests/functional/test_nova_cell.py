@@ -25,9 +25,8 @@ from cepheid_plugins.tasks.reclaim_queued_deletes import ReclaimQueuedDeletes
 from cepheid_plugins.tasks.sync_power_states import SyncPowerStates
 from tests.fake_agent import FakeAgent, FakeClock
 from tests.fakes import FakeHypervisor
-from tests.functional import servers
 from tests.functional.inventories import Used
-from tests.functional.nova_cell import NovaCell
+from tests.functional.nova_cell import least_account
 from tests.neutron import NeutronServer, port
 
 pytestmark = [pytest.mark.functional, pytest.mark.timeout(600)]
@@ -72,17 +71,6 @@ GUESTS = {
     "rebooting": SHUTDOWN,
     "elsewhere": SHUTDOWN,
 }
-
-
-@pytest.fixture(scope="module", params=["sqlite", "mariadb", "postgresql"])
-def cell(request, tmp_path_factory):
-    """A cell database that Nova has made; each test has hosts of its own in it."""
-    path = tmp_path_factory.mktemp("cell")
-    if request.param == "sqlite":
-        yield NovaCell(path, sa.make_url(f"sqlite:///{path}/cell.sqlite"))
-        return
-    with getattr(servers, request.param)() as server:
-        yield NovaCell(path, servers.new_database(server, "nova_cell"))
 
 
 def structure(engine):
@@ -264,15 +252,6 @@ TIMED_OUT = [
         "times": {"updated_at": HOUR_AGO},
     },
 ]
-
-
-def least_account(url, name="least"):
-    """Return the database's URL for an account with the printed grants."""
-    kind = url.get_backend_name()
-    if kind == "sqlite":
-        return url
-    printed = grants.statements(kind, url.database, "alembic_version", name, nova=True)
-    return servers.new_account(url, name, printed)
 
 
 def hanging_on(engine, uuid):

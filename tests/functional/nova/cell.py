@@ -52,12 +52,13 @@ def write(admin):
         volume = wanted.pop("volume", None)
         destroyed = wanted.pop("destroyed", False)
         has_all = wanted.pop("has_all", False)
+        vifs = wanted.pop("vifs", [])
         if migration:
             instance.flavor, instance.old_flavor, instance.new_flavor = small, tiny, small
         for name, value in wanted.items():
             setattr(instance, name, value)
         instance.create()
-        instance.info_cache.network_info = network_model.NetworkInfo([])
+        instance.info_cache.network_info = network_model.NetworkInfo.hydrate(vifs)
         instance.info_cache.save()
         if migration:
             moved = objects.Migration(admin, instance_uuid=instance.uuid, **migration)
