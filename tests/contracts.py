@@ -49,6 +49,18 @@ class HypervisorContract:
         hypervisor.power_off(running)
         assert not any(hypervisor.block_counters({running: ["vda"]}).values())
 
+    def test_counts_only_interfaces_that_are_there_of_domains_that_run(
+        self, hypervisor: Hypervisor, running: str
+    ):
+        nobody = str(uuid.uuid4())
+        assert not hypervisor.network_counters([])
+        assert not any(hypervisor.network_counters([running, nobody]).values())
+        before = hypervisor.calls.copy()
+        assert nobody not in hypervisor.network_counters([running, nobody])
+        assert (hypervisor.calls - before)["virConnectGetAllDomainStats"] == 1
+        hypervisor.power_off(running)
+        assert not any(hypervisor.network_counters([running]).values())
+
     def test_tells_the_interfaces_of_a_domain_by_mac(self, hypervisor: Hypervisor, running: str):
         text = hypervisor.definition(running)
         interface = (

@@ -7,10 +7,12 @@ The contract tests run on them and on the real drivers alike.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 from defusedxml import ElementTree
 
+from cepheid_plugins.bandwidth.driver import BandwidthMeter, InterfaceCounters, MeteredInstance
 from cepheid_plugins.compute import power_state
 from cepheid_plugins.hypervisor import definition
 from cepheid_plugins.hypervisor.definition import XmlHypervisor
@@ -24,6 +26,7 @@ from cepheid_plugins.hypervisor.driver import (
     HypervisorError,
     HypervisorUnavailable,
     Interface,
+    NetworkCounters,
 )
 from cepheid_plugins.network.driver import LookUp, Network, Vif
 from cepheid_plugins.scheduler.driver import Scheduler, SchedulerUnavailable
@@ -84,6 +87,8 @@ class FakeHypervisor(XmlHypervisor):
         self.capacities: list[DiskCapacity] = []
         #: Counters of disks, by uuid and target.
         self.counters: dict[str, dict[str, BlockCounters]] = {}
+        #: Counters of interfaces, by uuid.
+        self.traffic: dict[str, list[NetworkCounters]] = {}
         #: Addresses with their prefixes, by MAC.
         self.addresses: dict[str, tuple[str, ...]] = {}
         #: Every call that changes something: (call, uuid).
@@ -130,6 +135,15 @@ class FakeHypervisor(XmlHypervisor):
             uuid: {name: counters for name, counters in disks.items() if name in wanted[uuid]}
             for uuid, disks in self.counters.items()
             if uuid in wanted and self.states.get(uuid) == power_state.RUNNING
+        }
+
+    def network_counters(self, wanted: Collection[str]) -> dict[str, list[NetworkCounters]]:
+        self._call("virConnectGetAllDomainStats")
+        running = (power_state.RUNNING, power_state.PAUSED)
+        return {
+            uuid: list(counters)
+            for uuid, counters in self.traffic.items()
+            if uuid in set(wanted) and self.states.get(uuid) in running
         }
 
     def interfaces(self, uuid: str) -> list[Interface]:
@@ -222,6 +236,27 @@ class FakeHypervisor(XmlHypervisor):
         if allowed is not None and self.states[uuid] not in allowed:
             raise HypervisorError(f"{uuid}: the domain is in no state for {name}")
         self.acts.append((name, uuid))
+
+
+class FakeMeter(BandwidthMeter):
+    """Tells what it is given to tell."""
+
+    def __init__(self, agent: Any) -> None:
+        super().__init__(agent)
+        #: What it tells, right or wrong, and what it fails with after that.
+        self.told: list[object] = []
+        self.error: Exception | None = None
+        #: Called before it tells.
+        self.meanwhile: Callable[[], object] = lambda: None
+        #: What it was asked for, each time.
+        self.asked: list[list[MeteredInstance]] = []
+
+    def read(self, instances: Sequence[MeteredInstance]) -> Iterable[InterfaceCounters]:
+        self.asked.append(list(instances))
+        self.meanwhile()
+        yield from self.told
+        if self.error is not None:
+            raise self.error
 
 
 class FakeNetwork(Network):

@@ -19,6 +19,7 @@ SOURCES = {
     "cepheid_plugins": ROOT / "plugins/cepheid_plugins",
 }
 NAMESPACES = (
+    "cepheid.bandwidth",
     "cepheid.cli",
     "cepheid.database",
     "cepheid.hypervisor",

@@ -152,10 +152,21 @@ class DriverSet:
         """
         with self._lock:
             if kind not in self._drivers:
-                plugin = find(self._agent.conf, kind)
-                self._plugins[kind] = plugin
-                self._drivers[kind] = plugin.factory(self._agent)
+                self._drivers[kind] = self._build(kind)
             return self._drivers[kind]
+
+    def _build(self, kind: str) -> Any:
+        plugin = self._plugins[kind] = find(self._agent.conf, kind)
+        try:
+            return plugin.factory(self._agent)
+        except errors.CepheidError:
+            raise
+        except (Exception, SystemExit) as err:  # a vendor's driver may do anything
+            LOG.debug("The %s driver %s cannot be built", kind, plugin.name, exc_info=True)
+            raise errors.PluginError(
+                f"The {kind} driver {plugin.name} of {plugin.provider} cannot be built: "
+                f"{type(err).__name__}: {err}"
+            ) from err
 
     def use(self, kind: str, driver: Any) -> None:
         """Let `driver` be the agent's driver of `kind`, whatever is configured."""

@@ -114,6 +114,17 @@ def test_a_broken_driver_is_named_with_its_package_and_the_reason(
     assert reason in str(caught.value)
 
 
+@pytest.mark.parametrize("failure", ["ValueError('no volts')", "SystemExit('no volts')"])
+def test_a_driver_that_cannot_be_built_is_named_with_its_package_and_the_reason(
+    distributions, make_agent, failure
+):
+    source = f"def Meter(agent):\n    raise {failure}\n"
+    distributions.add("dud", {"cepheid.fuse": {"dud": "dud_fuse:Meter"}}, {"dud_fuse": source})
+    reason = r"The fuse driver dud of dud 1.0 cannot be built: \w+: no volts$"
+    with pytest.raises(errors.PluginError, match=reason):
+        make_agent().driver("fuse")
+
+
 def test_drivers_in_use_are_checked(make_agent):
     agent = make_agent("[meter]\nvolts = 500\n")
     agent.drivers.check()

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
+from cepheid_plugins.bandwidth.libvirt_driver import LibvirtMeter
 from cepheid_plugins.database import grants, migrate, models
 from cepheid_plugins.database.driver import Database
 from cepheid_plugins.database.errors import (
@@ -21,7 +22,8 @@ from cepheid_plugins.database.errors import (
     DatabaseUnavailable,
 )
 from cepheid_plugins.database.records import ActionEnd, ActionStart, Fault, InstanceUpdate
-from cepheid_plugins.hypervisor.driver import BlockCounters, HypervisorError
+from cepheid_plugins.hypervisor.driver import BlockCounters, HypervisorError, NetworkCounters
+from cepheid_plugins.tasks.poll_bandwidth_usage import PollBandwidthUsage
 from cepheid_plugins.tasks.poll_volume_usage import PollVolumeUsage
 from cepheid_plugins.tasks.sync_power_states import SyncPowerStates
 from cepheid_plugins.tasks.update_available_resource import UpdateAvailableResource
@@ -290,6 +292,12 @@ def test_every_operation_needs_the_printed_grants_and_no_more(tmp_path, server, 
     for reads in (1, 2):
         world.hypervisor.counters[operations.UUID] = {"vdb": BlockCounters(reads, 0, 0, 0)}
         assert world.agent.run(volumes).counters["done"] == 1
+    world.agent.drivers.use("bandwidth", LibvirtMeter(world.agent))
+    bandwidth = world.agent.build(PollBandwidthUsage)
+    for received in (1, 2):
+        traffic = NetworkCounters("52:54:00:00:00:01", received, 0)
+        world.hypervisor.traffic[operations.UUID] = [traffic]
+        assert world.agent.run(bandwidth).counters["done"] == 1
     for name in ("stop", "start", "reboot", "rescue", "unrescue", "resize", "confirm", "shelve",
                  "offload", "unshelve", "soft-delete", "restore", "delete"):  # fmt: skip
         assert operations.run(world, name) == {operations.UUID: None}, name
@@ -298,8 +306,6 @@ def test_every_operation_needs_the_printed_grants_and_no_more(tmp_path, server, 
     granted = {
         table: {*words, *grants.OWN_AGENT.get(table, ())} for table, words in grants.AGENT.items()
     }
-    # It is looked whether it is there, which takes a privilege on it.
-    assert granted.pop("bw_usage_cache") == {"SELECT"}
     assert used.privileges.pop(migrate.VERSION_TABLE) == {"SELECT"}
     used.privileges.pop("information_schema", None)
     assert {t: w for t, w in used.privileges.items() if t in granted} == granted

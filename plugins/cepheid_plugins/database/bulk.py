@@ -44,17 +44,37 @@ def update_rows(
     table: sa.TableClause,
     rows: Mapping[int, Mapping[str, Any]],
     common: Mapping[str, Any],
-) -> None:
+    expected: Mapping[int, Mapping[str, Any]] | None = None,
+) -> int:
     """Give each row values of its own in some columns, and all of them the same in others.
 
     :param rows: by id, the values by column, the same columns for each
+    :param expected: likewise; a row with other values than these is left alone
+    :return: how many rows were written
     """
+    expected, written = expected or {}, 0
     for batch in batches(list(rows)):
-        own = {
-            name: sa.case(
-                {row_id: sa.literal(rows[row_id][name], table.c[name].type) for row_id in batch},
-                value=table.c.id,
-            )
-            for name in rows[batch[0]]
-        }
-        connection.execute(sa.update(table).where(table.c.id.in_(batch)).values({**common, **own}))
+        own = {name: _by_id(table, name, rows, batch) for name in rows[batch[0]]}
+        query = sa.update(table).where(table.c.id.in_(batch)).values({**common, **own})
+        for name in expected.get(batch[0], ()):
+            # Cast: where all are NULL, a server does not know their type.
+            value = sa.cast(_by_id(table, name, expected, batch), table.c[name].type)
+            query = query.where(table.c[name].is_not_distinct_from(value))
+        written += connection.execute(query).rowcount
+    return written
+
+
+def _by_id(
+    table: sa.TableClause, name: str, rows: Mapping[int, Mapping[str, Any]], ids: Sequence[int]
+) -> sa.Case[Any]:
+    """Return the expression that gives each row its own value."""
+    values = {row_id: sa.literal(rows[row_id][name], table.c[name].type) for row_id in ids}
+    return sa.case(values, value=table.c.id)
+
+
+def insert_rows(
+    connection: sa.Connection, table: sa.TableClause, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Insert rows that have the same columns."""
+    for batch in batches(rows):
+        connection.execute(sa.insert(table).values(list(batch)))

@@ -18,6 +18,7 @@ from oslo_db import api as oslo_db_api
 from cepheid import concurrency
 from cepheid_plugins.database import (
     actions,
+    bandwidth,
     compute_nodes,
     engine,
     errors,
@@ -33,6 +34,7 @@ from cepheid_plugins.database.records import (
     ActionEnd,
     ActionStart,
     Attachment,
+    BandwidthUsage,
     ComputeNode,
     Confirmed,
     Fault,
@@ -42,6 +44,7 @@ from cepheid_plugins.database.records import (
     InstanceUpdate,
     Migration,
     Move,
+    Networked,
     NewInstance,
     Occupant,
     Resized,
@@ -180,6 +183,26 @@ class Database:
     def interface_order(self, uuid: str) -> list[str]:
         """Return the ids of an instance's interfaces in the guest's order, as far as Nova's."""
         return self._read(info_caches.order, uuid) if self.is_novas() else []
+
+    # Bandwidth.
+
+    def bandwidth_on_host(
+        self, host: str, periods: Sequence[datetime.datetime]
+    ) -> tuple[list[Networked], list[BandwidthUsage]]:
+        """Return a host's live instances, and what is on record of them for these periods.
+
+        :param periods: when each begins
+        """
+        return self._read(_bandwidth_on_host, host, periods)
+
+    def save_bandwidth_usage(
+        self,
+        start_period: datetime.datetime,
+        known: Sequence[tuple[BandwidthUsage, Mapping[str, int]]],
+        new: Sequence[Mapping[str, Any]],
+    ) -> int:
+        """Write usages, as :func:`~cepheid_plugins.database.bandwidth.save` says."""
+        return self._write(bandwidth.save, start_period, known, new, self._now())
 
     # Volumes.
 
@@ -374,6 +397,13 @@ class Database:
 
     def _now(self) -> Any:
         return self._agent.clock.utcnow()
+
+
+def _bandwidth_on_host(
+    connection: sa.Connection, host: str, periods: Sequence[datetime.datetime]
+) -> tuple[list[Networked], list[BandwidthUsage]]:
+    networked = bandwidth.networked(connection, host)
+    return networked, bandwidth.on_host(connection, host, periods) if networked else []
 
 
 def _volumes_of_host(

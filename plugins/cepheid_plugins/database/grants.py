@@ -21,7 +21,7 @@ AGENT: Mapping[str, tuple[str, ...]] = {
     "block_device_mapping": ("SELECT", "UPDATE"),
     "compute_nodes": ("SELECT", "UPDATE"),
     "migrations": ("SELECT", "UPDATE"),
-    "bw_usage_cache": ("SELECT",),
+    "bw_usage_cache": ("SELECT", "INSERT", "UPDATE"),
     "volume_usage_cache": ("SELECT", "INSERT", "UPDATE"),
 }
 

@@ -185,6 +185,31 @@ class VolumeUsage:
 
 
 @dataclass(frozen=True, slots=True)
+class Networked:
+    """An instance, and what is cached of its network."""
+
+    uuid: str
+    network_info: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class BandwidthUsage:
+    """A row of ``bw_usage_cache``: what went through an interface in a period, in bytes.
+
+    :param last_ctr_in: the counter at the last look
+    """
+
+    id: int
+    uuid: str | None
+    mac: str | None
+    start_period: datetime.datetime
+    bw_in: int | None
+    bw_out: int | None
+    last_ctr_in: int | None
+    last_ctr_out: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class ActionStart:
     """An instance action that begins, with its one event."""
 

@@ -68,6 +68,16 @@ class BlockCounters:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkCounters:
+    """What a running guest has received and sent through an interface since it was plugged in."""
+
+    #: In lower case.
+    mac: str
+    received_bytes: int
+    sent_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Interface:
     """A network interface of a domain."""
 
@@ -166,6 +176,17 @@ class Hypervisor(abc.ABC):
         What is not running, not there or not a disk is left out.
 
         :param wanted: by uuid, the targets of disks (``vda``)
+        """
+
+    @abc.abstractmethod
+    def network_counters(self, wanted: Collection[str]) -> dict[str, list[NetworkCounters]]:
+        """Return the counters of all interfaces of running domains, paused ones included, in one
+        call where libvirt has a bulk and no interface has been plugged in since the last time.
+
+        What is not running or not there is left out, and what has no device on the host to count
+        at: user-mode networks, passed-through devices.
+
+        :param wanted: the uuids of the domains
         """
 
     @abc.abstractmethod

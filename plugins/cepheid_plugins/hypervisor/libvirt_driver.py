@@ -24,6 +24,7 @@ from cepheid import concurrency, errors
 from cepheid_plugins.compute import power_state
 from cepheid_plugins.hypervisor import capabilities, definition, driver, opts
 from cepheid_plugins.hypervisor.definition import XmlHypervisor
+from cepheid_plugins.hypervisor.interface_macs import Devices, InterfaceMacs
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
@@ -73,6 +74,13 @@ ADDRESS_SOURCES = (
 #: The fields of a disk's statistics, in the order of :class:`~.driver.BlockCounters`.
 BLOCK_FIELDS = ("rd.reqs", "rd.bytes", "wr.reqs", "wr.bytes")
 
+#: What the guest received and sent. libvirt turns the counters of a tap device round, which
+#: receives what the guest sends. Source: virNetDevTapInterfaceStats.
+NETWORK_FIELDS = ("rx.bytes", "tx.bytes")
+
+#: Seconds to tell libvirtd that the events of a connection are wanted no more.
+UNWATCH_SECONDS = 5
+
 _event_loop_lock = threading.Lock()
 _event_loop_pid: int | None = None
 
@@ -91,6 +99,9 @@ class LibvirtHypervisor(XmlHypervisor):
         self._name = ""
         self._identity = ""
         self.calls: Counter[str] = Counter()
+        self._macs = InterfaceMacs()
+        #: The connection that tells of plugged in interfaces, and the number of that request.
+        self._watched: tuple[Any, int] | None = None
 
     @property
     def name(self) -> str:
@@ -160,6 +171,29 @@ class LibvirtHypervisor(XmlHypervisor):
             else:
                 # The test driver has no bulk.
                 found[uuid] = self._counters_one_by_one(domain, wanted[uuid])
+        return found
+
+    def network_counters(self, wanted: Collection[str]) -> dict[str, list[driver.NetworkCounters]]:
+        wanted = set(wanted)
+        domains: dict[str, Any] = {}
+        without_bulk: list[Any] = []
+
+        def bulk() -> list[Devices]:
+            connection, stats = self._interface_stats()
+            self._watch_interfaces(connection)
+            stats = [(d, values) for d, values in stats if d.UUIDString() in wanted]
+            domains.update({domain.UUIDString(): domain for domain, _ in stats})
+            without_bulk[:] = [domain for domain, values in stats if "net.count" not in values]
+            return [
+                Devices(domain.UUIDString(), domain.ID(), _network_counters(values))
+                for domain, values in stats
+                if "net.count" in values
+            ]
+
+        found = self._macs.counters(bulk, lambda uuid: self._macs_of(domains[uuid]))
+        for domain in without_bulk:
+            # The test driver has no bulk.
+            found[domain.UUIDString()] = self._traffic_one_by_one(domain)
         return found
 
     def interfaces(self, uuid: str) -> list[driver.Interface]:
@@ -279,6 +313,7 @@ class LibvirtHypervisor(XmlHypervisor):
         if connection is None:
             return
         self._drop(connection)
+        self._unwatch_interfaces()
         try:
             self._agent.run_native(connection.close, deadline=5, name="virConnectClose")
         except (libvirt.libvirtError, errors.CallTimeout) as err:
@@ -299,6 +334,76 @@ class LibvirtHypervisor(XmlHypervisor):
                 LOG.debug("No counters of %s of %s: %s", target, domain.name(), err)
                 continue
             found[target] = driver.BlockCounters(reads, read_bytes, writes, write_bytes)
+        return found
+
+    def _interface_stats(self) -> tuple[Any, list[tuple[Any, dict[str, Any]]]]:
+        """Return the statistics of all running domains' interfaces, and the connection used."""
+        groups = libvirt.VIR_DOMAIN_STATS_STATE | libvirt.VIR_DOMAIN_STATS_INTERFACE
+        flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
+        connection, stats = self._on_connection(
+            "virConnectGetAllDomainStats",
+            lambda conn: (conn, conn.getAllDomainStats(groups, flags)),
+        )
+        return connection, stats
+
+    def _watch_interfaces(self, connection: Any) -> None:
+        """See that libvirt tells when an interface is plugged into a domain."""
+        if self._watched is not None and self._watched[0] is connection:
+            return
+        self._unwatch_interfaces()
+        number = self._call(
+            "virConnectDomainEventRegisterAny",
+            lambda: connection.domainEventRegisterAny(
+                None, libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, self._plugged_in, None
+            ),
+            connection,
+        )
+        self._macs.forget_all()
+        self._watched = connection, number
+
+    def _unwatch_interfaces(self) -> None:
+        """Let go of the connection that told; until then it is kept, lost or not."""
+        if self._watched is None:
+            return
+        (connection, number), self._watched = self._watched, None
+        name = "virConnectDomainEventDeregisterAny"
+        try:
+            self._agent.run_native(
+                connection.domainEventDeregisterAny, number, deadline=UNWATCH_SECONDS, name=name
+            )
+        except (libvirt.libvirtError, errors.CallTimeout) as err:
+            LOG.debug("Events of %s: %s", self._uri, err)
+
+    def _plugged_in(self, connection: Any, domain: Any, alias: str, opaque: Any) -> None:
+        """Take an event, on libvirt's event thread."""
+        self._macs.forget(domain.UUIDString())
+
+    def _macs_of(self, domain: Any) -> dict[str, str] | None:
+        """Return the MACs of a running domain by device; None where it cannot be described."""
+        try:
+            text = self._on_domain("virDomainGetXMLDesc", domain, lambda: domain.XMLDesc(0))
+            found = definition.interfaces(text, {})
+        except driver.HypervisorUnavailable:
+            raise
+        except driver.HypervisorError as err:
+            LOG.debug("The interfaces of %s are not known: %s", domain.name(), err)
+            return None
+        return {interface.devname: interface.mac for interface in found if interface.devname}
+
+    def _traffic_one_by_one(self, domain: Any) -> list[driver.NetworkCounters]:
+        found = []
+        for device, mac in (self._macs_of(domain) or {}).items():
+            ask = functools.partial(domain.interfaceStats, device)
+            try:
+                received, _, _, _, sent, *_ = self._on_domain(
+                    "virDomainInterfaceStats", domain, ask
+                )
+            except driver.HypervisorUnavailable:
+                raise
+            except driver.HypervisorError as err:
+                LOG.debug("No counters of %s of %s: %s", device, domain.name(), err)
+                continue
+            found.append(driver.NetworkCounters(mac, received, sent))
         return found
 
     def _addresses(self, domain: Any, source: int) -> dict[str, tuple[str, ...]]:
@@ -461,6 +566,17 @@ def _block_counters(values: Mapping[str, Any]) -> dict[str, driver.BlockCounters
         if all(prefix + name in values for name in BLOCK_FIELDS):
             fields = [int(values[prefix + name]) for name in BLOCK_FIELDS]
             found[values[f"{prefix}name"]] = driver.BlockCounters(*fields)
+    return found
+
+
+def _network_counters(values: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """Return the counters of a domain's interfaces, by device. Source: as above."""
+    found = {}
+    for number in range(values["net.count"]):
+        prefix = f"net.{number}."
+        if all(prefix + name in values for name in ("name", *NETWORK_FIELDS)):
+            received, sent = (int(values[prefix + name]) for name in NETWORK_FIELDS)
+            found[values[f"{prefix}name"]] = received, sent
     return found
 
 

@@ -23,6 +23,7 @@ def test_beside_nova_nothing_is_inserted_that_nova_makes():
     lines = grants.statements("mysql", "cell", "alembic_version", "agent", nova=True)
     inserted = {line.split("`")[3] for line in lines if "INSERT" in line}
     assert inserted == {
+        "bw_usage_cache",
         "instance_actions",
         "instance_actions_events",
         "instance_faults",
