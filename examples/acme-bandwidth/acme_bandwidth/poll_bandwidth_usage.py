@@ -57,7 +57,7 @@ class PollBandwidthUsage(cepheid.Task):
             "traffic",
             target=str(file.path),
             after=f"{sum(map(sum, carried.values()))} bytes",
-            reason=f"{len(carried)} devices carried them in the hour {hour}",
+            reason=f"by {len(carried)} of the devices, in the hour {hour}",
             do=lambda: file.save(hour, carried, changed),
         )
 

@@ -57,8 +57,27 @@ def test_one_change_says_how_much_it_was_and_none_is_made_where_nothing_moved(ho
     host.set_devices(tap1=(20, 3), vnet0=(5, 0))
     (change,) = task.run_now("test").changes
     assert (change.kind, change.after, change.outcome) == ("traffic", "17 bytes", "done")
-    assert change.reason == "2 devices carried them in the hour 2026-11-23T12:00Z"
+    assert change.reason == "by 2 of the devices, in the hour 2026-11-23T12:00Z"
     assert task.run_now("test").changes == []
+
+
+@pytest.mark.parametrize("number", [10, 1000])
+def test_where_nothing_moved_one_statement_is_made_whatever_the_number_of_devices(
+    host, task, monkeypatch, number
+):
+    host.set_devices(**{f"tap{n}": (n, n) for n in range(number)})
+    assert task.run_now("test").counters["devices"] == number
+    statements = []
+    connect = sqlite3.connect
+
+    def traced(path):
+        connection = connect(path)
+        connection.set_trace_callback(statements.append)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", traced)
+    task.run_now("test")
+    assert [statement.split()[0] for statement in statements] == ["SELECT"]
 
 
 def test_a_dry_run_plans_and_writes_nothing(host, task):
