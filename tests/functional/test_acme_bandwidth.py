@@ -140,6 +140,11 @@ def test_with_the_core_alone_every_task_is_listed_with_what_is_missing(make_host
     for row in rows:
         assert "is missing; pip install 'cepheid[" in row["Reason"]
         assert row["Summary"]
+    for width in (80, 120):
+        shown = host.run("task", "list", "--max-width", str(width)).stdout
+        assert max(map(len, shown.splitlines())) <= width
+        assert {row["Name"] for row in rows} <= set(shown.split())
+        assert shown.count("pip install 'cepheid[database]'") == 1
 
 
 def test_a_vendors_package_takes_the_place_of_a_bundled_task_and_leaves_it(
