@@ -46,8 +46,9 @@ HEAVY = (
 )
 
 
-#: The package that the page on writing a task shows.
-EXAMPLE = ROOT / "examples" / "acme-guest-dumps"
+#: The packages that the pages for vendors show; the first is that on writing a task.
+EXAMPLES = [ROOT / "examples" / name for name in ("acme-guest-dumps", "acme-bandwidth")]
+EXAMPLE = EXAMPLES[0]
 
 
 def setup_cfg(folder=ROOT):
@@ -228,14 +229,31 @@ def test_the_sample_says_nothing_of_the_machine_it_was_made_on():
     assert str(ROOT) not in text
 
 
-def test_the_package_on_the_page_about_writing_a_task_works(tmp_path):
-    ((namespace, name, value),) = declared_entry_points(EXAMPLE)
-    site, dumps, conf = tmp_path / "site", tmp_path / "dumps", tmp_path / "cepheid.conf"
+def install_example(folder, site):
+    """Let a package be found, from where it is: what belongs into PYTHONPATH for that."""
+    points = {}
+    for namespace, name, value in declared_entry_points(folder):
+        points.setdefault(namespace, {})[name] = value
     site.mkdir()
-    dumps.mkdir()
     installed = Distributions(site)
-    installed.add(setup_cfg(EXAMPLE)["metadata"]["name"], {namespace: {name: value}})
+    metadata = setup_cfg(folder)["metadata"]
+    installed.add(metadata["name"], points, version=metadata["version"])
     installed.remove()
+    return os.pathsep.join([str(site), str(folder)])
+
+
+@pytest.mark.parametrize("folder", EXAMPLES, ids=lambda folder: folder.name)
+def test_an_examples_own_tests_pass(folder, tmp_path):
+    path = install_example(folder, tmp_path / "site")
+    options = ("-q", "-p", "no:cacheprovider", f"--rootdir={folder}", "-c", os.devnull)
+    assert " passed" in run_python("-m", "pytest", *options, str(folder), PYTHONPATH=path)
+
+
+def test_the_package_on_the_page_about_writing_a_task_works(tmp_path):
+    ((_, name, _),) = declared_entry_points(EXAMPLE)
+    dumps, conf = tmp_path / "dumps", tmp_path / "cepheid.conf"
+    dumps.mkdir()
+    path = install_example(EXAMPLE, tmp_path / "site")
     for age_days in (0, 90):
         dump = dumps / f"web-{age_days}"
         dump.touch()
@@ -245,7 +263,6 @@ def test_the_package_on_the_page_about_writing_a_task_works(tmp_path):
     )
     command = ("-m", "cepheid", "--config-file", str(conf), "task", "run", name)
     output = ("-f", "value", "-c", "Target", "-c", "Outcome")
-    path = os.pathsep.join([str(site), str(EXAMPLE)])
 
     planned = run_python(*command, "--dry-run", *output, PYTHONPATH=path)
     assert planned == f"{dumps}/web-90 planned\n"

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Metering of network traffic, by the ACME company."""
