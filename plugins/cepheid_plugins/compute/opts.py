@@ -49,7 +49,7 @@ SHELVED_OFFLOAD_TIME = cfg.IntOpt(
 BDMS_IN_NOTIFICATIONS = cfg.BoolOpt(
     "bdms_in_notifications",
     default=False,
-    help="Whether versioned notifications of instances name their volumes.",
+    help="Tell of an instance's block devices in its versioned notifications.",
 )
 
 
