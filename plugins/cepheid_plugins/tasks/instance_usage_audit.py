@@ -93,7 +93,7 @@ class InstanceUsageAudit(cepheid.Task):
         ),
     ]
     shared_options = [("notifications", [opts.BDMS_IN_NOTIFICATIONS])]
-    drivers = ("database", "notifications")
+    drivers = ("database",)
     time_limit = 1800
 
     def __init__(self, agent: Agent) -> None:
@@ -117,7 +117,7 @@ class InstanceUsageAudit(cepheid.Task):
                 self.agent.host,
                 log.state if log else None,
                 DONE,
-                f"{in_words(period)}: {items} instances",
+                f"{in_words(period)}: {items} instance{'' if items == 1 else 's'}",
                 do=functools.partial(audit.carry_out, log, items),
             )
             if change.outcome not in ("done", "planned"):

@@ -178,7 +178,7 @@ def test_one_instance_is_told_of_and_the_row_is_as_novas(world, task):
     assert (change.kind, change.target, change.before, change.after) == (
         "usage_audit", "host1", None, "DONE",
     )  # fmt: skip
-    assert change.reason == "2026-10-01 00:00 to 2026-11-01 00:00 UTC: 1 instances"
+    assert change.reason == "2026-10-01 00:00 to 2026-11-01 00:00 UTC: 1 instance"
 
 
 def test_without_instances_the_period_is_recorded_all_the_same(world, task):
