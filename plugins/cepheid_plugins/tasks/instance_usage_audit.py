@@ -88,6 +88,7 @@ class InstanceUsageAudit(cepheid.Task):
             "catch_up_periods",
             default=3,
             min=0,
+            max=1000,
             help="The most periods before the last one that are audited as well, the newest of "
             "those that have passed since the last audit on record. 0: none, as in Nova.",
         ),
@@ -104,7 +105,7 @@ class InstanceUsageAudit(cepheid.Task):
     @periodic_task
     def instance_usage_audit(self, context: RunContext) -> None:
         formats = [one for one in (False, True) if self.notifications.wanted(one)]
-        if not formats:
+        if not formats and not self.notifications.are_silenced():
             raise errors.ConfigError(
                 "Nobody would be told of any instance: set [oslo_messaging_notifications] driver "
                 "to messagingv2 or log; or to noop, to have periods recorded as audited only."
@@ -198,12 +199,12 @@ class Audit:
         while page := self._database.audited_instances(
             self._host, self._period, after, PAGE, self._with_devices
         ):
-            errors = self._tell(page)
+            failed = self._tell(page)
             # Who is killed here tells of the page again, with the same message ids.
             row = page[-1].facts.columns
             after = (row["project_id"] or "", row["uuid"])
             so_far = progress._replace(
-                items=progress.items + len(page), errors=progress.errors + errors, last=row["uuid"]
+                items=progress.items + len(page), errors=progress.errors + failed, last=row["uuid"]
             )
             progress = self._save(progress, so_far)
             self._clock.sleep(0)
@@ -229,7 +230,7 @@ class Audit:
 
     def _tell(self, page: Iterable[AuditedInstance]) -> int:
         """Tell of instances, all or none; return how many cannot be told of."""
-        notifications, errors = [], 0
+        notifications, failed = [], 0
         for instance in page:
             try:
                 notifications += instance_exists.exists(
@@ -237,11 +238,11 @@ class Audit:
                     self._with_devices,
                 )  # fmt: skip
             except ValueError as err:
-                errors += 1
+                failed += 1
                 self._context.skip(instance.facts.columns["uuid"], str(err))
         self._notifications.send(notifications)
         self._context.count("notifications", len(notifications))
-        return errors
+        return failed
 
     def _end(self, progress: Progress, seconds: float) -> None:
         message = (
@@ -260,8 +261,8 @@ def completed(unit: str, now: datetime.datetime, number: int) -> list[AuditPerio
     periods = [audit_periods.last_completed(unit, now)]
     while len(periods) < number:
         # At its end a period is not over yet: this is the one before.
-        periods.insert(0, audit_periods.last_completed(unit, periods[0].end))
-    return periods
+        periods.append(audit_periods.last_completed(unit, periods[-1].end))
+    return periods[::-1]
 
 
 def since(

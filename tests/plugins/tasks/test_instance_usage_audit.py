@@ -130,6 +130,14 @@ def test_where_nobody_would_be_told_it_says_so_and_no_period_is_lost(tmp_path):
     world.close()
 
 
+def test_with_the_driver_noop_periods_are_recorded_though_nobody_is_told(tmp_path):
+    world = fake_world(tmp_path, {}, settings="[oslo_messaging_notifications]\ndriver = noop\n")
+    add(world, 1)
+    world.agent.run(world.agent.build(InstanceUsageAudit))
+    assert logs(world) == [(BEGIN, END, "DONE", 1, 0)]
+    world.close()
+
+
 @pytest.mark.parametrize("state", ["RUNNING", "DONE"])
 def test_a_row_of_novas_in_any_state_is_enough(world, task, state):
     add(world, 1)
