@@ -264,22 +264,6 @@ class FakeNetwork(Network):
         self.misbound.pop(uuid, None)
 
 
-class FakeScheduler(Scheduler):
-    """Keeps what it is told: (host, uuids, request)."""
-
-    enabled = True
-
-    def __init__(self) -> None:
-        self.messages: list[tuple[str, list[str], str]] = []
-        #: What sending raises.
-        self.error: SchedulerUnavailable | None = None
-
-    def sync_instance_info(self, host: str, uuids: Sequence[str], request_id: str = "") -> None:
-        if self.error is not None:
-            raise self.error
-        self.messages.append((host, list(uuids), request_id))
-
-
 class FakeNotifier(Notifier):
     """Keeps what it takes, and in a file where one is given, so that it survives its process."""
 
@@ -299,6 +283,10 @@ class FakeNotifier(Notifier):
 
     def send(self, notifications: Sequence[Notification]) -> None:
         wanted: dict[str, Any] = {one.message_id or str(uuid4()): one for one in notifications}
+        try:
+            json.dumps([one.payload for one in notifications])
+        except (TypeError, ValueError) as err:
+            raise NotificationsRefused(f"A payload is not for JSON: {err}") from err
         new = {name: one for name, one in wanted.items() if name not in self.taken}
         if self.room is not None and len(new) > self.room:
             raise NotificationsRefused("The fake's outbox is full.")
@@ -314,3 +302,19 @@ class FakeNotifier(Notifier):
 
     def _keep(self, batch: Iterable[Notification]) -> None:
         self.taken.update({one.message_id: one for one in batch})
+
+
+class FakeScheduler(Scheduler):
+    """Keeps what it is told: (host, uuids, request)."""
+
+    enabled = True
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[str, list[str], str]] = []
+        #: What sending raises.
+        self.error: SchedulerUnavailable | None = None
+
+    def sync_instance_info(self, host: str, uuids: Sequence[str], request_id: str = "") -> None:
+        if self.error is not None:
+            raise self.error
+        self.messages.append((host, list(uuids), request_id))
