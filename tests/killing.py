@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -26,6 +26,9 @@ DATABASE = (
     "complete_confirmations",
     "end_actions",
     "add_faults",
+    "begin_audit",
+    "update_audit",
+    "end_audit",
 )
 QEMU_IMG = ("convert", "resize")
 
@@ -45,6 +48,7 @@ class Steps:
     :param hypervisor: the class of the driver
     :param last: how many steps are carried out; None for all
     :param die: called in the place of the step after that
+    :param more: further classes, and what of them changes something
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class Steps:
         hypervisor: type,
         last: int | None = None,
         die: Callable[[], None] = raise_killed,
+        more: Iterable[tuple[type, tuple[str, ...]]] = (),
     ) -> None:
         self.taken: list[str] = []
         self._last = last
@@ -62,6 +67,7 @@ class Steps:
             (InstancesPath, FILES),
             (Database, DATABASE),
             (qemu_img, QEMU_IMG),
+            *more,
         ):
             for name in names:
                 monkeypatch.setattr(owner, name, self._counted(getattr(owner, name), name))

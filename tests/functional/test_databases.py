@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The data layer on SQLite, MariaDB and PostgreSQL alike."""
 
+import datetime
 import multiprocessing
 import sqlite3
 import subprocess
@@ -23,13 +24,14 @@ from cepheid_plugins.database.errors import (
 )
 from cepheid_plugins.database.records import ActionEnd, ActionStart, Fault, InstanceUpdate
 from cepheid_plugins.hypervisor.driver import BlockCounters, HypervisorError, NetworkCounters
+from cepheid_plugins.tasks.instance_usage_audit import InstanceUsageAudit
 from cepheid_plugins.tasks.poll_bandwidth_usage import PollBandwidthUsage
 from cepheid_plugins.tasks.poll_volume_usage import PollVolumeUsage
 from cepheid_plugins.tasks.sync_power_states import SyncPowerStates
 from cepheid_plugins.tasks.update_available_resource import UpdateAvailableResource
 from tests import operations
 from tests.fake_agent import FakeAgent
-from tests.fakes import FakeHypervisor
+from tests.fakes import FakeHypervisor, FakeNotifier
 from tests.functional import servers
 from tests.functional.agents import Installation
 from tests.functional.inventories import Used, add_many, open_database, rows
@@ -267,10 +269,13 @@ def login(world, url):
 @pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
 def test_every_operation_needs_the_printed_grants_and_no_more(tmp_path, server, kind):
     url = servers.new_database(server(kind), "cepheid_operations")
-    world = disk_world(tmp_path, [operations.NUMBER], settings=settings_for(url, "test:///default"))
+    settings = settings_for(url, "test:///default")
+    settings += "[oslo_messaging_notifications]\ndriver = log\n"
+    world = disk_world(tmp_path, [operations.NUMBER], settings=settings)
     printed = grants.statements(kind, url.database, migrate.VERSION_TABLE, "operating")
     login(world, servers.new_account(url, "operating", printed))
     used = Used(world.database)
+    world.agent.drivers.use("notifications", FakeNotifier())
     world.database.check()
     world.hypervisor.stubborn.add(operations.UUID)
     world.hypervisor.deaf.add(operations.UUID)
@@ -298,6 +303,9 @@ def test_every_operation_needs_the_printed_grants_and_no_more(tmp_path, server, 
         traffic = NetworkCounters("52:54:00:00:00:01", received, 0)
         world.hypervisor.traffic[operations.UUID] = [traffic]
         assert world.agent.run(bandwidth).counters["done"] == 1
+    usage = world.agent.build(InstanceUsageAudit)
+    world.update(operations.NUMBER, launched_at=datetime.datetime(2026, 1, 1))
+    assert world.agent.run(usage).counters["done"] == 1
     for name in ("stop", "start", "reboot", "rescue", "unrescue", "resize", "confirm", "shelve",
                  "offload", "unshelve", "soft-delete", "restore", "delete"):  # fmt: skip
         assert operations.run(world, name) == {operations.UUID: None}, name

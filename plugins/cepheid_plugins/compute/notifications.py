@@ -82,6 +82,10 @@ class Notifications:
         if wanted:
             self._agent.driver("notifications").send(wanted)
 
+    def are_silenced(self) -> bool:
+        """Tell whether the only driver that the configuration names is noop: none shall be sent."""
+        return set(_drivers(self._agent.conf)) == {"noop"}
+
 
 def payload(facts: InstanceFacts) -> dict[str, Any]:
     """Return what a legacy notification says of an instance."""

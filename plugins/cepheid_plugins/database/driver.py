@@ -28,12 +28,15 @@ from cepheid_plugins.database import (
     models,
     opts,
     resizes,
+    usage_audit,
     volume_usage,
 )
 from cepheid_plugins.database.records import (
     ActionEnd,
     ActionStart,
     Attachment,
+    AuditedInstance,
+    AuditLog,
     BandwidthUsage,
     ComputeNode,
     Confirmed,
@@ -220,6 +223,67 @@ class Database:
     ) -> None:
         """Write usages, as :func:`~cepheid_plugins.database.volume_usage.save` says."""
         self._write(volume_usage.save, known, new, carried, self._now())
+
+    # Usage audits.
+
+    def audit_logs(self, host: str, since: datetime.datetime) -> list[AuditLog]:
+        """Return the audits of a host whose periods began at `since` or later, oldest first."""
+        return self._read(usage_audit.logs, host, since)
+
+    def audit_history(
+        self, host: str, until: datetime.datetime
+    ) -> tuple[list[AuditLog], datetime.datetime | None]:
+        """Return the audits of a host that have not ended, and how far there are any.
+
+        As :func:`~cepheid_plugins.database.usage_audit.history` says.
+        """
+        return self._read(usage_audit.history, host, until)
+
+    def begin_audit(self, host: str, period: usage_audit.Period, message: str, items: int) -> bool:
+        """Record that an audit has begun; tell whether nobody had begun it before."""
+        try:
+            self._write(usage_audit.begin, host, period, message, items, self._now())
+        except errors.DuplicateRow:
+            return False
+        return True
+
+    def update_audit(
+        self, host: str, period: usage_audit.Period, before: str, message: str, errors: int
+    ) -> bool:
+        """Give an audit that goes on another message, if it has that of before; tell whether."""
+        values = {"message": message, "errors": errors}
+        return self._write(usage_audit.update, host, period, before, values, self._now())
+
+    def end_audit(
+        self, host: str, period: usage_audit.Period, before: str, message: str, items: int,
+        errors: int,
+    ) -> bool:  # fmt: skip
+        """Record that an audit has ended, if it has that message; tell whether."""
+        values = {"state": usage_audit.DONE, "message": message, "task_items": items,
+                  "errors": errors}  # fmt: skip
+        return self._write(usage_audit.update, host, period, before, values, self._now())
+
+    def count_audited(self, host: str, period: usage_audit.Period) -> int:
+        """Return how many instances of a host existed within a period."""
+        return self._read(usage_audit.count, host, period)
+
+    def place_of_audited(self, uuid: str) -> usage_audit.Place | None:
+        """Return where an instance stands among those of an audit; None where it is gone."""
+        return self._read(usage_audit.place, uuid)
+
+    def audited_instances(
+        self,
+        host: str,
+        period: usage_audit.Period,
+        after: usage_audit.Place | None,
+        limit: int,
+        with_devices: bool,
+    ) -> list[AuditedInstance]:
+        """Return a page of the instances of a host that existed within a period.
+
+        As :func:`~cepheid_plugins.database.usage_audit.page` says.
+        """
+        return self._read(usage_audit.page, host, period, after, limit, with_devices)
 
     # Resizes.
 

@@ -30,6 +30,10 @@ class DatabaseNotMigrated(DatabaseError):
     """The database has not the tables that this version needs."""
 
 
+class DuplicateRow(DatabaseError):
+    """There is such a row already."""
+
+
 @contextmanager
 def translated(url: sa.URL) -> Iterator[None]:
     """Turn the errors of SQLAlchemy and oslo.db into ours, which name the database."""
@@ -45,6 +49,8 @@ def translated(url: sa.URL) -> Iterator[None]:
         sqlalchemy.exc.TimeoutError,
     ) as err:
         raise unavailable(url, err) from err
+    except oslo_db_exception.DBDuplicateEntry as err:
+        raise DuplicateRow(f"The database {name}: {_reason(err)}") from err
     except (oslo_db_exception.DBError, sqlalchemy.exc.SQLAlchemyError) as err:
         if _is_about_connecting(err):
             raise unavailable(url, err) from err

@@ -23,6 +23,7 @@ AGENT: Mapping[str, tuple[str, ...]] = {
     "migrations": ("SELECT", "UPDATE"),
     "bw_usage_cache": ("SELECT", "INSERT", "UPDATE"),
     "volume_usage_cache": ("SELECT", "INSERT", "UPDATE"),
+    "task_log": ("SELECT", "INSERT", "UPDATE"),
 }
 
 #: By table, what is needed besides where there is no Nova, which makes these rows itself.

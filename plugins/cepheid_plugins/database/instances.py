@@ -117,22 +117,31 @@ def facts(connection: sa.Connection, uuids: Sequence[str]) -> dict[str, Instance
     found: dict[str, InstanceFacts] = {}
     for batch in batches(uuids):
         rows = connection.execute(sa.select(_instances).where(_instances.c.uuid.in_(batch)))
-        columns = {row["uuid"]: row for row in rows.mappings()}
-        extra = models.instance_extra
-        query = sa.select(extra.c.instance_uuid, extra.c.flavor).where(
-            extra.c.instance_uuid.in_(batch)
-        )
-        texts = {row.instance_uuid: row.flavor for row in connection.execute(query)}
-        metadata = _metadata(connection, models.instance_metadata, columns)
-        system_metadata = _metadata(connection, models.instance_system_metadata, columns)
-        for uuid, row in columns.items():
-            found[uuid] = InstanceFacts(
-                dict(row),
-                flavors.present(texts.get(uuid)),
-                metadata.get(uuid, {}),
-                system_metadata.get(uuid, {}),
-            )
+        found |= facts_of(connection, {row["uuid"]: row for row in rows.mappings()})
     return found
+
+
+def facts_of(connection: sa.Connection, columns: Mapping[str, Any]) -> dict[str, InstanceFacts]:
+    """Return what is on record of instances besides their rows, with these.
+
+    :param columns: of the rows by uuid; not more than a statement can name
+    """
+    extra = models.instance_extra
+    query = sa.select(extra.c.instance_uuid, extra.c.flavor).where(
+        extra.c.instance_uuid.in_(list(columns))
+    )
+    texts = {row.instance_uuid: row.flavor for row in connection.execute(query)}
+    metadata = _metadata(connection, models.instance_metadata, columns)
+    system_metadata = _metadata(connection, models.instance_system_metadata, columns)
+    return {
+        uuid: InstanceFacts(
+            dict(row),
+            flavors.present(texts.get(uuid)),
+            metadata.get(uuid, {}),
+            system_metadata.get(uuid, {}),
+        )
+        for uuid, row in columns.items()
+    }
 
 
 def _metadata(
@@ -144,10 +153,19 @@ def _metadata(
     ).where(table.c.instance_uuid.in_(list(columns)))
     found: dict[str, dict[str, str]] = {}
     for row in connection.execute(query):
-        instance = columns[row.instance_uuid]
-        if not row.deleted or (instance["deleted"] and row.deleted_at == instance["deleted_at"]):
+        if not row.deleted or _went_with(columns[row.instance_uuid], row.deleted_at):
             found.setdefault(row.instance_uuid, {})[row.key] = row.value
     return found
+
+
+def _went_with(instance: Mapping[str, Any], deleted_at: datetime.datetime | None) -> bool:
+    """Tell whether what was deleted then was deleted with its instance.
+
+    Nova takes the time anew for each table, the instance's first.
+    """
+    if not instance["deleted"] or not instance["deleted_at"]:
+        return False
+    return deleted_at is not None and deleted_at >= instance["deleted_at"]
 
 
 def update(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import datetime
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -60,6 +60,56 @@ class InstanceFacts:
     flavor: Mapping[str, Any]
     metadata: Mapping[str, str]
     system_metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class BandwidthUsage:
+    """What went through an interface of an instance within an audit period."""
+
+    mac: str
+    bw_in: int
+    bw_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlockDevice:
+    """A volume of an instance, as notifications tell of it."""
+
+    volume_id: str
+    device_name: str | None
+    boot_index: int | None
+    delete_on_termination: bool
+    tag: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditedInstance:
+    """An instance that existed within an audit period.
+
+    :param network_info: what is, or was at its deletion, cached of its networks
+    :param devices: its volumes; none where they were not asked for
+    """
+
+    facts: InstanceFacts
+    network_info: str | None
+    bandwidth: Sequence[BandwidthUsage]
+    devices: Sequence[BlockDevice]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditLog:
+    """A row of ``task_log``: the audit of a period on a host.
+
+    :param state: ``RUNNING`` or ``DONE``
+    """
+
+    id: int
+    state: str
+    period_beginning: datetime.datetime
+    period_ending: datetime.datetime
+    message: str
+    created_at: datetime.datetime | None
+    updated_at: datetime.datetime | None
 
 
 @dataclass(frozen=True, slots=True)

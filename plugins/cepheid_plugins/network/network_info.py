@@ -82,20 +82,39 @@ def vif(id_: str, mac: str, **fields: Any) -> Vif:
     }
 
 
+def label(found: Vif) -> str | None:
+    """Return the name of the network that an interface is in."""
+    name: str | None = (found.get("network") or {}).get("label")
+    return name
+
+
+def fixed_ips(found: Vif) -> list[dict[str, Any]]:
+    """Return the fixed addresses of an interface, each with all that is known of it."""
+    subnets = (found.get("network") or {}).get("subnets") or ()
+    return [one for each in subnets for one in each.get("ips") or ()]
+
+
 def fixed_addresses(found: Vif) -> list[str]:
     """Return the fixed addresses of an interface."""
-    subnets = (found.get("network") or {}).get("subnets") or ()
-    return [one["address"] for each in subnets for one in each.get("ips") or ()]
+    return [one["address"] for one in fixed_ips(found)]
 
 
 def parsed(text: str | None) -> list[Vif]:
     """Return the interfaces in a cache; none where it cannot be read."""
     try:
-        found = json.loads(text or "[]")
+        return read(text)
     except ValueError:
         return []
+
+
+def read(text: str | None) -> list[Vif]:
+    """Return the interfaces in a cache.
+
+    :raises ValueError: it cannot be read
+    """
+    found = json.loads(text or "[]")
     if not isinstance(found, list):
-        return []
+        raise ValueError("it is no list")
     return [one for one in found if isinstance(one, dict) and one.get("address")]
 
 

@@ -28,6 +28,7 @@ def test_beside_nova_nothing_is_inserted_that_nova_makes():
         "instance_actions_events",
         "instance_faults",
         "volume_usage_cache",
+        "task_log",
     }
 
 
