@@ -193,6 +193,13 @@ class DriverSet:
             if check is not None:
                 check()
 
+    def start(self) -> None:
+        """Let every driver in use begin what it does of its own accord, in an agent with timers."""
+        for driver in list(self._drivers.values()):
+            start = getattr(driver, "start", None)
+            if start is not None:
+                start()
+
     def close(self) -> None:
         """Close the drivers; an error in one does not keep the others open."""
         with self._lock:
