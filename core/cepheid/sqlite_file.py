@@ -108,6 +108,6 @@ class SqliteFile:
             yield
         except sqlite3.Error as err:
             raise self._error(
-                f"The {self._name} {self.path} cannot be used: {err}. "
+                f"The {self._name} {self.path} cannot be used: {str(err).rstrip('.')}. "
                 "Check state_path, its owner and the free space there."
             ) from err
