@@ -182,6 +182,8 @@ class VolumeUsage:
     curr_read_bytes: int
     curr_writes: int
     curr_write_bytes: int
+    #: When the totals last changed as Nova's service does it, with a detachment.
+    tot_last_refreshed: datetime.datetime | None
 
 
 @dataclass(frozen=True, slots=True)
