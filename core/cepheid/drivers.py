@@ -193,12 +193,12 @@ class DriverSet:
             if check is not None:
                 check()
 
-    def start(self) -> None:
+    def serve(self) -> None:
         """Let every driver in use begin what it does of its own accord, in an agent with timers."""
         for driver in list(self._drivers.values()):
-            start = getattr(driver, "start", None)
-            if start is not None:
-                start()
+            serve = getattr(driver, "serve", None)
+            if serve is not None:
+                serve()
 
     def close(self) -> None:
         """Close the drivers; an error in one does not keep the others open."""

@@ -51,7 +51,7 @@ class MessagingNotifier(Notifier):
         self._direct_lock = threading.Lock()
         self._decided: tuple[cfg.ConfigOpts, bool] | None = None
 
-    def start(self) -> None:
+    def serve(self) -> None:
         """Send what an earlier agent, or a command, has left."""
         self._sender.start()
 

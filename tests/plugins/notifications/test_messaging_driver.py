@@ -191,7 +191,7 @@ def test_a_broker_that_is_away_costs_no_time_and_the_next_agent_sends(
     notifier.close()
     assert "2 notifications wait in" in caplog.text
     following = make()
-    following.start()
+    following.serve()
     first, second = consumer.received(2)
     assert (first["message_id"], first["payload"]) == ("one", {"n": 1})
     assert second["payload"] == {"n": 2}
