@@ -208,7 +208,7 @@ def test_a_broker_that_hangs_holds_up_neither_passes_nor_the_end(host, broker, q
     started = time.monotonic()
     assert host.stop_agent() == 0
     assert time.monotonic() - started < 15
-    assert "notifications wait in" in host.read_log()
+    assert "Notifications are left in" in host.read_log()
     assert host.waiting()[:3] == kept
     broker.thaw()
     host.start_agent()
@@ -313,7 +313,7 @@ def test_a_command_leaves_to_the_agent_what_it_cannot_send(host_with, broker, qu
     done = host.run("task", "run", TASK)
     assert time.monotonic() - started < 15
     assert "ok in" in done.stderr
-    assert "1 notifications wait in" in done.stderr
+    assert "cepheid-outbox.sqlite until they can be sent: 1" in done.stderr
     (kept,) = host.waiting()
     status = host.status()
     assert status["waiting"] == 1

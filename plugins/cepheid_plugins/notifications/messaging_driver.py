@@ -70,7 +70,9 @@ class MessagingNotifier(Notifier):
         waiting = self._outbox.standing().waiting
         if waiting:
             LOG.warning(
-                "%d notifications wait in %s until they can be sent", waiting, self._outbox.path
+                "Notifications are left in %s until they can be sent: %d",
+                self._outbox.path,
+                waiting,
             )
         if is_idle:
             self._outbox.close()

@@ -36,6 +36,10 @@ DIRECT = frozenset({"log", "noop", "test"})
 EXCHANGE = "nova"
 
 
+class BrokerError(errors.CepheidError):
+    """The broker is away, or refused a message, or did not confirm it."""
+
+
 def register_options(conf: cfg.ConfigOpts) -> None:
     """Register oslo.messaging's options, with Nova's exchange where none is set."""
     for group, options in oslo_messaging_opts.list_opts():
@@ -62,6 +66,7 @@ class OsloPublisher:
         self._conf: cfg.ConfigOpts | None = None
         self._drivers: dict[bool, list[Any]] = {}
         self._transport: Any = None
+        self._broker = ""
         self._retry = 0
         #: Of which message how many destinations have it already.
         self._progress = ("", 0)
@@ -82,6 +87,7 @@ class OsloPublisher:
             with _named():
                 url = oslo_messaging.TransportURL.parse(conf, options.transport_url)
                 self._transport = oslo_messaging.get_notification_transport(conf, url)
+            self._broker = _name(url)
             # The outbox tries again. At one time, each broker of a cluster is tried once.
             self._retry = options.retry if options.retry >= 0 else max(0, len(url.hosts) - 1)
         topics = {False: options.topics, True: conf.notifications.versioned_notifications_topics}
@@ -97,7 +103,8 @@ class OsloPublisher:
         Called again after an error, it goes on where it was.
 
         :raises ConfigError: it cannot be sent as things are configured
-        :raises Exception: whatever the transport or a driver raises
+        :raises BrokerError: the broker did not take it
+        :raises Exception: whatever another driver raises
         """
         self.open()
         context, body = _context(message.request_id), json.loads(message.body)
@@ -126,14 +133,20 @@ class OsloPublisher:
             if isinstance(driver, messaging.MessagingDriver):
                 for topic in driver.topics:
                     target = oslo_messaging.Target(topic=f"{topic}.{priority.lower()}")
-                    yield functools.partial(
-                        self._transport._send_notification,
-                        target,
-                        version=driver.version,
-                        retry=self._retry,
-                    )
+                    yield functools.partial(self._send, target, version=driver.version)
             else:
                 yield functools.partial(driver.notify, priority=priority, retry=self._retry)
+
+    def _send(
+        self, target: Any, context: dict[str, Any], body: dict[str, Any], version: float
+    ) -> None:
+        try:
+            self._transport._send_notification(
+                target, context, body, version=version, retry=self._retry
+            )
+        except Exception as err:
+            reason = " ".join(str(err).split()).rstrip(".") or type(err).__name__
+            raise BrokerError(f"The message broker {self._broker} took none: {reason}.") from err
 
 
 def _find(names: list[str]) -> list[Callable[..., Any]]:
@@ -165,13 +178,30 @@ def _find(names: list[str]) -> list[Callable[..., Any]]:
     return found
 
 
+class _Context(oslo_context.RequestContext):
+    """The context of a message: an administrator's, as that of Nova's periodic tasks."""
+
+    def __init__(self, request_id: str) -> None:
+        # What the thread that sends logs of a message is to name its request. A task's own
+        # thread has the task's context.
+        current = oslo_context.get_current()
+        super().__init__(
+            is_admin=True,
+            roles=["admin"],
+            request_id=request_id or None,
+            overwrite=isinstance(current, _Context),
+        )
+
+
 def _context(request_id: str) -> dict[str, Any]:
-    """Return the context of a message: an administrator's, as that of Nova's periodic tasks."""
-    context = oslo_context.RequestContext(
-        is_admin=True, roles=["admin"], request_id=request_id or None, overwrite=False
-    )
-    values: dict[str, Any] = context.to_dict()
+    values: dict[str, Any] = _Context(request_id).to_dict()
     return {**values, "user_id": None, "read_deleted": "no"}
+
+
+def _name(url: oslo_messaging.TransportURL) -> str:
+    """Return a transport's kind and hosts, without the passwords."""
+    hosts = ", ".join(f"{host.hostname}:{host.port or '(default port)'}" for host in url.hosts)
+    return f"{url.transport}://{hosts}"
 
 
 @contextlib.contextmanager

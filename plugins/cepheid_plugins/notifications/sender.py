@@ -124,18 +124,24 @@ class Sender:
 
     def _attempt(self) -> bool:
         """Send all that waits; tell whether nothing went wrong."""
+        failure = self._try()
+        if failure is None:
+            self._failures = 0
+            return True
+        self._failures += 1
+        self._say(describe(failure))
+        self._publisher.close()
+        return False
+
+    def _try(self) -> Exception | None:
         try:
             with self._exclusively() as free:
                 if free:
                     self._send_all()
         except Exception as err:
             LOG.debug("A notification was not sent", exc_info=True)
-            self._failures += 1
-            self._say(describe(err))
-            self._publisher.close()
-            return False
-        self._failures = 0
-        return True
+            return err  # whatever a driver raises: it waits, and is tried again
+        return None
 
     def _send_all(self) -> None:
         while messages := self._outbox.first():
