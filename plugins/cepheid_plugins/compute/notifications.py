@@ -131,7 +131,7 @@ def payload(facts: InstanceFacts) -> dict[str, Any]:
         "cell_name": columns["cell_name"] or "",
         "created_at": f"{columns['created_at']}+00:00" if columns["created_at"] else "None",
         **{name: _time(columns[name]) for name in ("launched_at", "terminated_at", "deleted_at")},
-        "image_ref_url": columns["image_ref"] or "",
+        "image_ref_url": columns["image_ref"],
         **{name: columns[name] for name in ("os_type", "kernel_id", "ramdisk_id")},
         "state": columns["vm_state"],
         "state_description": columns["task_state"] or "",
