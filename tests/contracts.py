@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import datetime
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -15,6 +17,7 @@ from cepheid_plugins.hypervisor.driver import (
     Hypervisor,
     HypervisorError,
 )
+from cepheid_plugins.notifications.driver import Notification, NotificationsRefused, Notifier
 from cepheid_plugins.scheduler.driver import Scheduler
 
 
@@ -212,3 +215,55 @@ class SchedulerContract:
         for count, (host, uuids) in enumerate(told, start=1):
             scheduler.sync_instance_info(host, tuple(uuids), "req-1")
             assert received(count) == told[:count]
+
+
+class NotifierContract:
+    """Inherit, and give fixtures ``notifier``, and ``received``, which waits for a number of
+    messages and returns them as a consumer of oslo.messaging's gets them."""
+
+    def test_every_notification_arrives_whole_and_in_order(
+        self, notifier: Notifier, received: Callable[[int], list[dict[str, Any]]]
+    ):
+        payloads = [{"n": n, "text": "größer", "none": None, "list": [1, 2.5]} for n in range(20)]
+        told = [Notification("compute.instance.exists", payload) for payload in payloads]
+        notifier.send(told[:1])
+        notifier.send(told[1:])
+        messages = received(20)
+        assert [message["payload"] for message in messages] == payloads
+        assert {message["publisher_id"] for message in messages} == {"compute.host1"}
+        assert {message["priority"] for message in messages} == {"INFO"}
+        assert len({uuid.UUID(message["message_id"]) for message in messages}) == 20
+        for message in messages:
+            datetime.datetime.fromisoformat(message["timestamp"])
+
+    def test_one_with_a_known_message_id_is_passed_over(
+        self, notifier: Notifier, received: Callable[[int], list[dict[str, Any]]]
+    ):
+        first, second = (
+            Notification("volume.usage", {"n": n}, message_id=str(uuid.UUID(int=n))) for n in (1, 2)
+        )
+        notifier.send([first, first])
+        received(1)
+        notifier.send([first, second])
+        assert [m["message_id"] for m in received(2)] == [first.message_id, second.message_id]
+        notifier.send([first])
+        notifier.send([Notification("volume.usage", {"n": 3}, priority="ERROR")])
+        last = received(3)[-1]
+        assert (last["payload"], last["priority"]) == ({"n": 3}, "ERROR")
+
+    def test_versioned_ones_have_a_publisher_and_topics_of_their_own(
+        self, notifier: Notifier, received: Callable[[int], list[dict[str, Any]]]
+    ):
+        notifier.send([Notification("volume.usage", {}, versioned=True)])
+        (message,) = received(1)
+        assert message["publisher_id"] == "nova-compute:host1"
+        assert message.get("topic", "versioned_notifications") == "versioned_notifications"
+
+    def test_what_json_cannot_hold_is_refused_with_what_came_with_it(
+        self, notifier: Notifier, received: Callable[[int], list[dict[str, Any]]]
+    ):
+        bad = Notification("volume.usage", {"n": object()})
+        with pytest.raises(NotificationsRefused, match=r"volume\.usage"):
+            notifier.send([Notification("volume.usage", {"n": 1}), bad])
+        notifier.send([Notification("volume.usage", {"n": 2})])
+        assert [message["payload"]["n"] for message in received(1)] == [2]

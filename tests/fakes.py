@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -38,6 +39,7 @@ from cepheid_plugins.notifications.driver import (
     NotificationsRefused,
     Notifier,
 )
+from cepheid_plugins.notifications.outbox import Message
 from cepheid_plugins.scheduler.driver import Scheduler, SchedulerUnavailable
 
 
@@ -352,3 +354,28 @@ class FakeScheduler(Scheduler):
         if self.error is not None:
             raise self.error
         self.messages.append((host, list(uuids), request_id))
+
+
+class FakePublisher:
+    """Keeps the ids of the messages it is given; fails and hangs when it is told to."""
+
+    def __init__(self) -> None:
+        self.published: list[str] = []
+        self.attempts = 0
+        #: How often it was closed.
+        self.closed = 0
+        #: What publishing raises.
+        self.error: Exception | None = None
+        #: While this is not set, publishing hangs.
+        self.answers = threading.Event()
+        self.answers.set()
+
+    def publish(self, message: Message) -> None:
+        self.attempts += 1
+        self.answers.wait()
+        if self.error is not None:
+            raise self.error
+        self.published.append(message.message_id)
+
+    def close(self) -> None:
+        self.closed += 1

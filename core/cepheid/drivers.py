@@ -204,6 +204,13 @@ class DriverSet:
             if check is not None:
                 check()
 
+    def serve(self) -> None:
+        """Let every driver in use begin what it does of its own accord, in an agent with timers."""
+        for driver in list(self._drivers.values()):
+            serve = getattr(driver, "serve", None)
+            if serve is not None:
+                serve()
+
     def close(self) -> None:
         """Close the drivers; an error in one does not keep the others open."""
         with self._lock:

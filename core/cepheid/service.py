@@ -75,6 +75,7 @@ class Service:
         agent.load_tasks()
         _report(agent.plugins)
         agent.drivers.check()
+        agent.drivers.serve()
         self._admin = admin.AdminServer(
             agent.state_path / admin.SOCKET_NAME,
             {"status": self.status, "run": self.run_task},

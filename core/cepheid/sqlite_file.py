@@ -78,9 +78,12 @@ class SqliteFile:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
 
-    def shrink(self) -> None:
-        """Give the room of what was deleted back to the file system."""
-        self.rows("PRAGMA incremental_vacuum")
+    def shrink(self, pages: int = 256) -> None:
+        """Give the room of what was deleted back to the file system, so many pages at most."""
+        with self._lock, self._errors():
+            # It gives back a page for each row, of no columns, that is fetched; only a script
+            # fetches those.
+            self._connection.executescript(f"PRAGMA incremental_vacuum({pages})")
 
     def _create(self, schema: str, known: int) -> None:
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
@@ -105,6 +108,6 @@ class SqliteFile:
             yield
         except sqlite3.Error as err:
             raise self._error(
-                f"The {self._name} {self.path} cannot be used: {err}. "
+                f"The {self._name} {self.path} cannot be used: {str(err).rstrip('.')}. "
                 "Check state_path, its owner and the free space there."
             ) from err

@@ -15,12 +15,15 @@ class Meter:
 
     def __init__(self, agent):
         self.volts = agent.conf.meter.volts
-        self.closed = False
+        self.closed = self.serves = False
         Meter.built.append(self)
 
     def check(self):
         if self.volts > 400:
             raise errors.CepheidError("[meter] volts is too high")
+
+    def serve(self):
+        self.serves = True
 
     def close(self):
         self.closed = True
@@ -131,6 +134,14 @@ def test_drivers_in_use_are_checked(make_agent):
     agent.driver("meter")
     with pytest.raises(errors.CepheidError, match="volts is too high"):
         agent.drivers.check()
+
+
+def test_drivers_in_use_begin_their_own_work_when_an_agent_does(make_agent):
+    agent = make_agent(network=object())
+    meter = agent.driver("meter")
+    assert not meter.serves
+    agent.drivers.serve()
+    assert meter.serves
 
 
 def test_closing_one_that_fails_closes_the_others(distributions, make_agent, caplog):

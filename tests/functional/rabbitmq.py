@@ -73,6 +73,11 @@ class RabbitMQ:
             self._epmd.wait(PATIENCE_SECONDS)
         shutil.rmtree(self._path, ignore_errors=True)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started, and not ended since."""
+        return self._broker is not None
+
     def start(self) -> None:
         """Start the broker and wait until it listens."""
         self._log_before = self._output.stat().st_size if self._output.exists() else 0

@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Telling whoever listens what is done to instances, as Nova's legacy notifications do.
 
-They go where ``[oslo_messaging_notifications]`` says. Without a driver there, nothing is read,
-built or loaded. Source: Nova's notifications; the fields are those of its
+They go where ``[oslo_messaging_notifications]`` says. Without a driver there, or with noop alone,
+nothing is read, built or loaded. Source: Nova's notifications; the fields are those of its
 ``compute.instance.*`` payloads.
 """
 
 from __future__ import annotations
 
 import datetime
+import logging
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from oslo_config import cfg
 
+from cepheid import errors
+from cepheid.run import Notices
 from cepheid_plugins.compute.kinds import Operation
 from cepheid_plugins.database.records import Instance, InstanceFacts
 from cepheid_plugins.notifications import opts
@@ -21,6 +24,8 @@ from cepheid_plugins.notifications.driver import Notification
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
+
+LOG = logging.getLogger(__name__)
 
 #: The system metadata that came from the image.
 IMAGE_PREFIX = "image_"
@@ -31,13 +36,20 @@ _DRIVER = cfg.MultiStrOpt("driver", default=[])
 
 
 class Notifications:
-    """The notifications of one agent's operations."""
+    """The notifications of one agent's operations.
+
+    :raises CepheidError: they are configured and cannot be sent: a library, a driver or the
+        outbox cannot be used
+    """
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
         self._database = agent.driver("database")
+        self._notices = Notices(LOG)
         #: Whether a configuration names a driver.
         self._configured: tuple[cfg.ConfigOpts, bool] | None = None
+        if self.wanted() or self.wanted(versioned=True):
+            agent.driver("notifications")
 
     def started(self, operation: Operation, instances: Iterable[Instance], request: str) -> None:
         """Tell that an operation begins, of each instance that is claimed for it."""
@@ -50,11 +62,21 @@ class Notifications:
     def tell(self, event: str, instances: Iterable[Instance], request: str) -> None:
         """Tell that something happened to instances.
 
+        It has happened, whether it can be told or not: an error is logged, not raised.
+
         :param event: what, without ``compute.instance.``
         """
         uuids = [row.uuid for row in instances]
         if not uuids or not self.wanted():
             return
+        self._notices.begin()
+        try:
+            self._tell(event, uuids, request)
+        except errors.CepheidError as err:
+            self._notices.say("tell", f"What is done to instances is not told: {err}")
+        self._notices.end(complete=True)
+
+    def _tell(self, event: str, uuids: Sequence[str], request: str) -> None:
         facts = self._database.instance_facts(uuids)
         self.send(
             [
@@ -69,7 +91,7 @@ class Notifications:
         conf = self._agent.conf
         if self._configured is None or self._configured[0] is not conf:
             conf.register_opts(opts.OPTIONS, group="notifications")
-            self._configured = (conf, bool(_drivers(conf)))
+            self._configured = (conf, not {"noop"}.issuperset(_drivers(conf)))
         chosen = conf.notifications.notification_format
         return self._configured[1] and chosen in ("both", opts.format_name(versioned))
 
@@ -113,7 +135,7 @@ def payload(facts: InstanceFacts) -> dict[str, Any]:
         "cell_name": columns["cell_name"] or "",
         "created_at": f"{columns['created_at']}+00:00" if columns["created_at"] else "None",
         **{name: _time(columns[name]) for name in ("launched_at", "terminated_at", "deleted_at")},
-        "image_ref_url": columns["image_ref"] or "",
+        "image_ref_url": columns["image_ref"],
         **{name: columns[name] for name in ("os_type", "kernel_id", "ramdisk_id")},
         "state": columns["vm_state"],
         "state_description": columns["task_state"] or "",

@@ -45,14 +45,7 @@ SHELVED_OFFLOAD_TIME = cfg.IntOpt(
     "the shelving, which then leaves this task nothing to do; -1 means never.",
 )
 
-#: Of task instance_usage_audit, with its name in nova.conf.
-BDMS_IN_NOTIFICATIONS = cfg.BoolOpt(
-    "bdms_in_notifications",
-    default=False,
-    help="Tell of an instance's block devices in its versioned notifications.",
-)
-
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     """List the options for oslo.config's generator."""
-    return [("compute", OPTIONS), ("notifications", [BDMS_IN_NOTIFICATIONS])]
+    return [("compute", OPTIONS)]

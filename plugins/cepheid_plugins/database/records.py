@@ -234,6 +234,8 @@ class VolumeUsage:
     curr_writes: int
     curr_write_bytes: int
     curr_last_refreshed: datetime.datetime | None
+    #: When the totals last changed as Nova's service does it, with a detachment.
+    tot_last_refreshed: datetime.datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,48 +1,137 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Notifications by oslo.messaging: its drivers (log, messagingv2, ...), topics and transport."""
+"""Notifications by oslo.messaging's drivers (log, messagingv2, ...), topics and transport.
+
+What needs a broker goes through the outbox.
+"""
 
 from __future__ import annotations
 
+import functools
+import json
+import logging
+import threading
+import uuid
+import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import oslo_messaging
+from oslo_config import cfg
 
 from cepheid import errors
 from cepheid_plugins.notifications import opts
-from cepheid_plugins.notifications.driver import Notification, Notifier
+from cepheid_plugins.notifications.driver import Notification, NotificationsRefused, Notifier
+from cepheid_plugins.notifications.outbox import FILE_NAME, Message, Outbox
+from cepheid_plugins.notifications.sender import Sender
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
 
+LOG = logging.getLogger(__name__)
+
 
 class MessagingNotifier(Notifier):
-    """Sends as ``[oslo_messaging_notifications]`` says, as publisher ``compute.<host>``.
+    """Sends as ``[oslo_messaging_notifications]`` says.
 
-    :raises ConfigError: the transport's URL cannot be used
+    :raises ConfigError: the drivers or the transport cannot be used
+    :raises OutboxError: the outbox cannot be used
+    :raises PluginError: oslo.messaging is not installed
     """
 
     options = opts.OPTIONS
 
     def __init__(self, agent: Agent) -> None:
-        try:
-            transport = oslo_messaging.get_notification_transport(agent.conf)
-        except oslo_messaging.MessagingException as err:
-            raise errors.ConfigError(
-                f"Notifications cannot be sent: {err}. Look at transport_url in "
-                "[oslo_messaging_notifications] and [DEFAULT]."
-            ) from err
-        self._transport = transport
-        # A broker that is away costs the message, not the pass.
-        self._notifier = oslo_messaging.Notifier(
-            transport, publisher_id=f"compute.{agent.host}", retry=0
-        )
+        self._agent = agent
+        self._publishers = _publishers()
+        publisher = self._new_publisher()
+        publisher.open()
+        publisher.close()
+        self._outbox = Outbox(agent.state_path / FILE_NAME, agent.clock)
+        self._sender = Sender(self._outbox, publisher, agent.state_path, agent.clock, agent.random)
+        self._direct = self._new_publisher()
+        self._direct_lock = threading.Lock()
+        self._decided: tuple[cfg.ConfigOpts, bool] | None = None
+
+    def serve(self) -> None:
+        """Send what an earlier agent, or a command, has left."""
+        self._sender.start()
 
     def send(self, notifications: Sequence[Notification]) -> None:
-        for one in notifications:
-            publish = getattr(self._notifier, one.priority.lower())
-            publish({"request_id": one.request_id}, one.event_type, dict(one.payload))
+        messages = [self._message(one) for one in notifications]
+        if self._is_direct():
+            self._send_now(messages)
+            return
+        options = self._agent.conf.notifications
+        if self._outbox.take(messages, options.max_waiting, options.remember_days):
+            self._sender.wake()
 
     def close(self) -> None:
-        """Close the connection to the broker."""
-        self._transport.cleanup()
+        """Give what waits a moment to be sent; what is left then is for who comes next."""
+        is_idle = self._sender.close(self._agent.conf.notifications.flush_timeout)
+        waiting = self._outbox.standing().waiting
+        if waiting:
+            LOG.warning(
+                "Notifications are left in %s until they can be sent: %d",
+                self._outbox.path,
+                waiting,
+            )
+        if is_idle:
+            self._outbox.close()
+
+    def _send_now(self, messages: Sequence[Message]) -> None:
+        """Send where nothing is in the way. As always, one with a known message id only once."""
+        with self._direct_lock:
+            named = [one.message_id for one in messages if one.remembered]
+            known = self._outbox.sent(named) if named else set()
+            for message in messages:
+                if message.message_id not in known:
+                    self._direct.publish(message)
+                    known.add(message.message_id)
+            if named:
+                self._outbox.remember(named)
+
+    def _is_direct(self) -> bool:
+        conf = self._agent.conf
+        if self._decided is None or self._decided[0] is not conf:
+            self._decided = (conf, self._publishers.is_direct(conf))
+        return self._decided[1]
+
+    def _message(self, one: Notification) -> Message:
+        source = "nova-compute:" if one.versioned else "compute."
+        message_id = one.message_id or str(uuid.uuid4())
+        body = {
+            "message_id": message_id,
+            "publisher_id": f"{source}{self._agent.host}",
+            "event_type": one.event_type,
+            "priority": one.priority,
+            "payload": dict(one.payload),
+            "timestamp": str(self._agent.clock.utcnow()),
+        }
+        try:
+            text = json.dumps(body)
+        except (TypeError, ValueError) as err:
+            raise NotificationsRefused(
+                f"{one.event_type} was not taken, nor what came with it: {err}."
+            ) from err
+        return Message(message_id, text, one.request_id, one.versioned, bool(one.message_id))
+
+    def _new_publisher(self) -> Any:
+        return self._publishers.OsloPublisher(lambda: self._agent.conf)
+
+
+@functools.cache
+def _publishers() -> Any:
+    """Load what wraps oslo.messaging.
+
+    :raises PluginError: it is not installed
+    """
+    try:
+        with warnings.catch_warnings():
+            # oslo.service loads eventlet, used or not, which says that it is no longer developed.
+            warnings.simplefilter("ignore")
+            from cepheid_plugins.notifications import publisher
+    except ImportError as err:
+        raise errors.PluginError(
+            f"Notifications cannot be sent: {err}; pip install 'cepheid[messaging]', or remove "
+            "[oslo_messaging_notifications] driver."
+        ) from err
+    return publisher

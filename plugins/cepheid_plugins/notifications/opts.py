@@ -12,6 +12,7 @@ OPTIONS: list[cfg.Opt] = [
         "notification_format",
         default="unversioned",
         choices=["unversioned", "versioned", "both"],
+        deprecated_opts=[cfg.DeprecatedOpt("notification_format", group="DEFAULT")],
         help="Which of Nova's two formats notifications are sent in.",
     ),
     cfg.ListOpt(
@@ -19,6 +20,31 @@ OPTIONS: list[cfg.Opt] = [
         default=["versioned_notifications"],
         help="The topics of versioned notifications. Those of the others are "
         "[oslo_messaging_notifications] topics.",
+    ),
+    cfg.BoolOpt(
+        "bdms_in_notifications",
+        default=False,
+        help="Tell of an instance's block devices in its versioned notifications.",
+    ),
+    cfg.IntOpt(
+        "max_waiting",
+        default=100_000,
+        min=1,
+        help="The most notifications that may wait in state_path while the broker takes none; "
+        "further ones are refused. One takes some 2 to 4 KiB there.",
+    ),
+    cfg.IntOpt(
+        "remember_days",
+        default=31,
+        min=1,
+        help="Days for which the ids of notifications that may be repeated are remembered once "
+        "they are sent, so that a repetition is not sent again.",
+    ),
+    cfg.IntOpt(
+        "flush_timeout",
+        default=5,
+        min=0,
+        help="Seconds that an agent or a command which ends gives what still waits to be sent.",
     ),
 ]
 

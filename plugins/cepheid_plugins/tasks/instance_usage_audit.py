@@ -20,10 +20,11 @@ import cepheid
 from cepheid import errors
 from cepheid.periodic_task import periodic_task
 from cepheid.run import Raced, RunContext
-from cepheid_plugins.compute import audit_periods, instance_exists, opts
+from cepheid_plugins.compute import audit_periods, instance_exists
 from cepheid_plugins.compute.audit_periods import AuditPeriod
 from cepheid_plugins.compute.notifications import Notifications
 from cepheid_plugins.database.records import AuditedInstance, AuditLog
+from cepheid_plugins.notifications import opts
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
@@ -93,7 +94,7 @@ class InstanceUsageAudit(cepheid.Task):
             "those that have passed since the last audit on record. 0: none, as in Nova.",
         ),
     ]
-    shared_options = [("notifications", [opts.BDMS_IN_NOTIFICATIONS])]
+    shared_options = [("notifications", opts.OPTIONS)]
     drivers = ("database",)
     time_limit = 1800
 

@@ -15,12 +15,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cepheid
+from cepheid import errors
 from cepheid.periodic_task import periodic_task
 from cepheid.run import RunContext
 from cepheid_plugins.compute.notifications import Notifications
 from cepheid_plugins.database.records import Attachment, VolumeUsage
 from cepheid_plugins.hypervisor.driver import BlockCounters
 from cepheid_plugins.notifications.driver import Notification
+from cepheid_plugins.notifications.versioned import timestamp, versioned_object
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
@@ -72,6 +74,11 @@ class Reading(NamedTuple):
                 getattr(self.counters, name) != getattr(before, f"curr_{name}") for name in COUNTERS
             )
         )
+
+    def refreshed(self, now: datetime.datetime) -> datetime.datetime:
+        """Return when its counters were last read: now, unless Nova has done so since."""
+        before = self.before.tot_last_refreshed if self.before else None
+        return max(before, now) if before else now
 
     def totals(self) -> dict[str, int]:
         """Return all that was ever counted."""
@@ -161,18 +168,29 @@ class PollVolumeUsage(cepheid.Task):
         carried = [r.before.id for r in readings if r.before is not None and r.is_reset]
         self.database.save_volume_usage(known, new, carried)
 
-    def _tell(self, context: RunContext, readings: Iterable[Reading]) -> None:
+    def _tell(self, context: RunContext, readings: Sequence[Reading]) -> None:
+        """Tell of the counters. They are written already, whether they can be told or not."""
         now = self.agent.clock.utcnow()
-        self.notifications.send(
-            [
-                Notification("volume.usage", payload(reading, now), request_id=context.request_id)
-                for reading in readings
-            ]
-        )
+        formats = [one for one in (False, True) if self.notifications.wanted(versioned=one)]
+        told = [
+            Notification(
+                "volume.usage",
+                versioned_payload(reading, now) if versioned else payload(reading, now),
+                request_id=context.request_id,
+                versioned=versioned,
+            )
+            for reading in readings
+            for versioned in formats
+        ]
+        try:
+            self.notifications.send(told)
+        except errors.CepheidError as err:
+            context.count("failed", len(readings))
+            context.notice("notifications", f"volumes' usage is not told: {err}")
 
 
 def payload(reading: Reading, now: datetime.datetime) -> dict[str, Any]:
-    """Return what the unversioned notification says of a volume."""
+    """Return what the legacy notification says of a volume."""
     row = reading.attachment
     return {
         "volume_id": row.volume_id,
@@ -180,9 +198,27 @@ def payload(reading: Reading, now: datetime.datetime) -> dict[str, Any]:
         "user_id": row.user_id,
         "availability_zone": row.availability_zone,
         "instance_id": row.instance_uuid,
-        "last_refreshed": str(now),
+        "last_refreshed": f"{reading.refreshed(now).replace(microsecond=0)}+00:00",
         **reading.totals(),
     }
+
+
+def versioned_payload(reading: Reading, now: datetime.datetime) -> dict[str, Any]:
+    """Return what the versioned notification says of a volume."""
+    row = reading.attachment
+    return versioned_object(
+        "VolumeUsagePayload",
+        "1.0",
+        {
+            "volume_id": row.volume_id,
+            "project_id": row.project_id,
+            "user_id": row.user_id,
+            "availability_zone": row.availability_zone,
+            "instance_uuid": row.instance_uuid,
+            "last_refreshed": timestamp(reading.refreshed(now)),
+            **reading.totals(),
+        },
+    )
 
 
 def device(row: Attachment) -> str:

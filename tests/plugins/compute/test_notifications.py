@@ -7,9 +7,12 @@ import logging
 import pytest
 import sqlalchemy as sa
 
+from cepheid import errors
 from cepheid_plugins.compute.deletion import DeletionOperations
+from cepheid_plugins.compute.notifications import Notifications
 from cepheid_plugins.compute.power import PowerOperations
 from cepheid_plugins.database import models
+from cepheid_plugins.notifications.driver import Notification, NotificationsRefused, Notifier
 from tests.worlds import disk_world, uuid_of
 
 UUID = uuid_of(1)
@@ -101,3 +104,54 @@ def test_without_a_driver_nothing_is_read_or_sent(make, caplog):
     world.database.statements.clear()
     PowerOperations(world.agent).start(rows(world, 1), "req-2")
     assert world.statements() <= silent
+
+
+def test_the_noop_driver_counts_as_none(make):
+    world = make(settings="[oslo_messaging_notifications]\ndriver = noop\n")
+    assert not Notifications(world.agent).wanted()
+    assert "notifications" not in world.agent.drivers.kinds
+
+
+@pytest.mark.parametrize(
+    ("chosen", "formats"),
+    [("unversioned", [False]), ("versioned", [True]), ("both", [False, True])],
+)
+def test_each_format_is_sent_where_it_is_wanted(make, caplog, chosen, formats):
+    world = make(settings=f"notification_format = {chosen}\n{LOG_DRIVER}")  # as once in nova.conf
+    notifications = Notifications(world.agent)
+    assert [one for one in (False, True) if notifications.wanted(one)] == formats
+    with caplog.at_level(logging.INFO):
+        notifications.send([Notification("x", {"v": one}, versioned=one) for one in (False, True)])
+    assert [one["payload"]["v"] for one in sent(caplog)] == formats
+
+
+class UnreliableNotifier(Notifier):
+    """One that takes something now and then."""
+
+    full = True
+
+    def send(self, notifications):
+        if self.full:
+            raise NotificationsRefused("The outbox is full.")
+
+
+def test_an_operation_goes_on_when_it_cannot_be_told(make, caplog):
+    caplog.set_level(logging.INFO)
+    world = make()
+    notifier = UnreliableNotifier()
+    world.agent.drivers.use("notifications", notifier)
+    operations = PowerOperations(world.agent)
+    assert operations.stop(rows(world, 1), "req-1") == {UUID: None}
+    assert operations.start(rows(world, 1), "req-2") == {UUID: None}
+    assert world.row(1).task_state is None
+    text = "What is done to instances is not told: The outbox is full."
+    assert caplog.messages.count(text) == 1
+    notifier.full = False
+    operations.stop(rows(world, 1), "req-3")
+    assert caplog.messages.count(f"Over: {text}") == 1
+
+
+def test_what_is_configured_and_cannot_work_is_named_when_an_agent_begins(make):
+    world = make(settings="[oslo_messaging_notifications]\ndriver = pigeon\n")
+    with pytest.raises(errors.ConfigError, match="driver = pigeon: no such driver"):
+        PowerOperations(world.agent)

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from cepheid_plugins.database import models
 from cepheid_plugins.hypervisor.driver import BlockCounters
+from cepheid_plugins.notifications.driver import NotificationsRefused, Notifier
 from cepheid_plugins.tasks.poll_volume_usage import PollVolumeUsage
 from tests.worlds import fake_world, uuid_of
 
@@ -127,7 +128,7 @@ def test_a_new_volume_has_a_row_and_one_notification_with_the_same_sums(tmp_path
     assert notification["payload"] == {
         "volume_id": "volume-1", "tenant_id": "project-1", "user_id": "user-1",
         "availability_zone": None, "instance_id": uuid_of(1),
-        "last_refreshed": "2026-11-23 12:00:00",
+        "last_refreshed": "2026-11-23 12:00:00+00:00",
         "reads": 100, "read_bytes": 500, "writes": 25, "write_bytes": 75,
     }  # fmt: skip
     world.close()
@@ -338,6 +339,77 @@ def test_the_dry_run_plans_and_changes_nothing(tmp_path, caplog):
     assert usage(world) == []
     assert sent(caplog) == []
     world.close()
+
+
+def test_both_formats_tell_the_same(tmp_path, caplog):
+    world = make_world(tmp_path, f"{LOG_DRIVER}[notifications]\nnotification_format = both\n")
+    task = make(world)
+    attach(world, 1)
+    world.update(1, availability_zone="az-1")
+    count(world, 1, 100, 500, 25, 75)
+    with caplog.at_level(logging.INFO):
+        world.agent.run(task)
+    legacy, versioned = sent(caplog)
+    assert (legacy["publisher_id"], versioned["publisher_id"]) == (
+        "compute.host1",
+        "nova-compute:host1",
+    )
+    assert legacy["payload"]["availability_zone"] == "az-1"
+    assert versioned["event_type"] == "volume.usage"
+    assert versioned["payload"] == {
+        "nova_object.name": "VolumeUsagePayload",
+        "nova_object.namespace": "nova",
+        "nova_object.version": "1.0",
+        "nova_object.data": {
+            "volume_id": "volume-1", "project_id": "project-1", "user_id": "user-1",
+            "availability_zone": "az-1", "instance_uuid": uuid_of(1),
+            "last_refreshed": "2026-11-23T12:00:00Z",
+            "reads": 100, "read_bytes": 500, "writes": 25, "write_bytes": 75,
+        },
+    }  # fmt: skip
+    world.close()
+
+
+def test_the_later_of_the_two_times_is_told(tmp_path, caplog):
+    """Nova's own service refreshes the totals when it detaches, by its clock."""
+    world = make_world(tmp_path, LOG_DRIVER)
+    task = make(world)
+    attach(world, 1)
+    count(world, 1, 1, 1, 1, 1)
+    world.agent.run(task)
+    for hours in (-1, 1):
+        at = world.clock.utcnow() + datetime.timedelta(hours=hours)
+        with world.engine.begin() as connection:
+            connection.execute(sa.update(models.volume_usage_cache).values(tot_last_refreshed=at))
+        with caplog.at_level(logging.INFO):
+            world.agent.run(task)
+    assert [told["payload"]["last_refreshed"] for told in sent(caplog)] == [
+        "2026-11-23 12:00:00+00:00",
+        "2026-11-23 13:00:00+00:00",
+    ]
+    world.close()
+
+
+def test_what_cannot_be_told_is_written_all_the_same_and_counted(tmp_path, caplog):
+    world = make_world(tmp_path, LOG_DRIVER)
+    task = make(world)
+    attach(world, 1)
+    count(world, 1, 1, 1, 1, 1)
+    world.agent.drivers.use("notifications", FullNotifier())
+    for _ in range(2):
+        run = world.agent.run(task)
+        assert run.outcome == "partial"
+    assert (run.counters["read"], run.counters["failed"]) == (1, 1)
+    assert usage(world) == [((0, 0, 0, 0), (1, 1, 1, 1))]
+    assert caplog.text.count("volumes' usage is not told: The outbox is full.") == 1
+    world.close()
+
+
+class FullNotifier(Notifier):
+    """One that takes nothing."""
+
+    def send(self, notifications):
+        raise NotificationsRefused("The outbox is full.")
 
 
 def test_nova_conf_sets_the_interval(tmp_path):
