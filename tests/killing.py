@@ -15,7 +15,7 @@ from cepheid_plugins.storage.instances_path import InstancesPath
 
 #: What changes the world.
 HYPERVISOR = ("shutdown", "power_off", "start", "define", "undefine")
-FILES = ("make", "write", "complete", "unlink", "rename", "copy", "remove")
+FILES = ("make", "write", "complete", "unlink", "rename", "copy", "remove", "set_aside", "put_back")
 DATABASE = (
     "begin",
     "update_instances",
@@ -25,6 +25,8 @@ DATABASE = (
     "start_confirming",
     "complete_confirmations",
     "end_actions",
+    "record_cleaning",
+    "set_migration_status",
     "add_faults",
 )
 QEMU_IMG = ("convert", "resize")
