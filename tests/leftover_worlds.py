@@ -99,8 +99,12 @@ def hold(world: World, path: Path, pid: int = 4711, name: str = "qemu-system-x86
     (descriptors.parent / "comm").write_text(f"{name}\n")
     if not (descriptors.parent / "cwd").is_symlink():
         (descriptors.parent / "cwd").symlink_to("/")
-    # It stays the same file, whatever becomes of its name.
-    link = descriptors / str(len(os.listdir(descriptors)) + 3)
+    number = len(os.listdir(descriptors)) + 3
+    if path.is_file():
+        # It stays the same file, whatever becomes of its name.
+        os.link(path, descriptors.parent / f"file-{number}")
+        path = descriptors.parent / f"file-{number}"
+    link = descriptors / str(number)
     link.symlink_to(path)
     return link
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from cepheid_plugins.storage.errors import StorageError
 from cepheid_plugins.storage.trees import Identity
 
-#: What an open file may be besides a file.
-NO_FILES = ("socket:", "pipe:", "anon_inode:", "/dev/", "/memfd:", "/proc/", "/sys/")
+#: What an open file may be besides a file; a path begins with a slash.
+NO_FILES = ("socket:", "pipe:", "anon_inode:")
 
 #: A file that is no more, of a server that is no more, or on a user's own mount, which not even
 #: root may look at: none of those that can be looked at.
