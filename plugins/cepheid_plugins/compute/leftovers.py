@@ -175,6 +175,7 @@ class Leftovers:
     def _in_use(self, uuids: Iterable[str]) -> dict[str, str]:
         """Return which instances' files somebody has open or locked, or may not be touched."""
         found: dict[str, str] = {}
+        held: dict[str, str] = {}
         owners: dict[tuple[int, int], tuple[str, str]] = {}
         for uuid in uuids:
             for folder in self._folders():
@@ -187,10 +188,20 @@ class Leftovers:
                     owners.update({one: (uuid, path) for one, path in survey.paths.items()})
                     if survey.locked:
                         found[uuid] = f"somebody holds a lock on {survey.locked}"
-        if owners:
-            for one, who in open_files.holders(owners, self._proc, self._sys).items():
-                uuid, path = owners[one]
-                found[uuid] = f"{who} has {path} open"
+                    if survey.held:
+                        held[uuid] = survey.held
+        if not owners:
+            return found
+        holders = open_files.holders(owners, self._proc, self._sys)
+        if holders.blind:
+            reasons = {
+                uuid: f"{holders.blind}, and somebody may have {path} open. Is the agent root?"
+                for uuid, path in held.items()
+            }
+            found = {**reasons, **found}
+        for one, who in holders.found.items():
+            uuid, path = owners[one]
+            found[uuid] = f"{who} has {path} open"
         return found
 
     def _has_domain(self, uuid: str) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cepheid_plugins.storage.errors import StorageError
@@ -19,19 +20,31 @@ from cepheid_plugins.storage.trees import Identity
 #: What an open file may be besides a file; a path begins with a slash.
 NO_FILES = ("socket:", "pipe:", "anon_inode:")
 
+#: The PID namespace in which all processes are seen. Source: linux/proc_ns.h, PROC_PID_INIT_INO.
+ALL_PROCESSES = f"pid:[{0xEFFFFFFC}]"
+
 #: A file that is no more, of a server that is no more, or on a user's own mount, which not even
 #: root may look at: none of those that can be looked at.
 NOT_WANTED = (errno.ESTALE, errno.ENOTCONN, errno.EACCES)
 
 
-def holders(
-    wanted: Collection[Identity], proc: str = "/proc", sys: str = "/sys"
-) -> dict[Identity, str]:
-    """Return who has which of the files open, or stands in which of the directories.
+@dataclass
+class Holders:
+    """Who has files open."""
 
-    :raises StorageError: somebody's files cannot be looked at
+    #: By file: a process or device, for the operator.
+    found: dict[Identity, str] = field(default_factory=dict)
+    #: Why there may be others; nothing where there are none.
+    blind: str = ""
+
+
+def holders(wanted: Collection[Identity], proc: str = "/proc", sys: str = "/sys") -> Holders:
+    """Find who has which of the files open, or stands in which of the directories.
+
+    :raises StorageError: no processes can be looked at
     """
     found: dict[Identity, str] = {}
+    blind = _hidden(proc)
     for pid in _processes(proc):
         try:
             for identity in _files_of(os.path.join(proc, pid)):
@@ -40,15 +53,21 @@ def holders(
         except (FileNotFoundError, ProcessLookupError):
             continue  # it has ended
         except OSError as err:
-            raise StorageError(
-                f"What process {pid} has open cannot be looked at ({err.strerror}), so nothing is "
-                "removed. Run the agent as root."
-            ) from err
+            blind = f"what process {pid} has open cannot be looked at ({err.strerror})"
     for backing in sorted(Path(sys).glob("block/loop*/loop/backing_file")):
         loop = _backing_identity(backing)
         if loop is not None and loop in wanted:
             found.setdefault(loop, f"/dev/{backing.parent.parent.name}")
-    return found
+    return Holders(found, blind)
+
+
+def _hidden(proc: str) -> str:
+    """Return why there may be processes that are not to be seen; nothing where there are none."""
+    try:
+        namespace = os.readlink(os.path.join(proc, "self", "ns", "pid"))
+    except OSError:
+        return ""
+    return "" if namespace == ALL_PROCESSES else "the agent is in a PID namespace of its own"
 
 
 def _processes(proc: str) -> list[str]:

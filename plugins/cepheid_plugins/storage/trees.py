@@ -12,6 +12,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import signal
 import stat
 import struct
 from collections.abc import Callable, Iterator
@@ -39,10 +40,14 @@ class Survey:
     :param paths: by identity, the tree itself included
     :param locked: a file on which somebody holds a lock, on this host or, where the storage knows
         of locks, on another; nothing where there is none. QEMU locks its images
+    :param held: a file that the kernel does not say to be opened by nobody, wherever they hide;
+        nothing where there is none. Not every storage can tell: it is an answer only if it is
+        needed
     """
 
     paths: dict[Identity, str]
     locked: str = ""
+    held: str = ""
 
 
 def survey(parent: int, name: str) -> Survey:
@@ -52,10 +57,10 @@ def survey(parent: int, name: str) -> Survey:
     :raises StorageError: a mount point is in it, or it is one
     """
     found: dict[Identity, str] = {}
-    locked = ""
+    locked: list[str] = []
+    held: list[str] = []
 
     def look(directory: int, path: str, level: int) -> None:
-        nonlocal locked
         own = os.fstat(directory)
         found[own.st_dev, own.st_ino] = path
         for entry in os.listdir(directory):
@@ -69,13 +74,15 @@ def survey(parent: int, name: str) -> Survey:
                     look(opened, inner, level + 1)
                 continue
             found[there.st_dev, there.st_ino] = inner
-            if stat.S_ISREG(there.st_mode) and not locked and _is_locked(directory, entry):
-                locked = inner
+            if stat.S_ISREG(there.st_mode):
+                is_locked, is_held = _uses(directory, entry)
+                locked.extend([inner] * is_locked)
+                held.extend([inner] * is_held)
 
     mount = mount_of(parent)
     with _entered(parent, name, mount, name, 0) as directory:
         look(directory, name, 1)
-    return Survey(found, locked)
+    return Survey(found, *(files[0] if files else "" for files in (locked, held)))
 
 
 def remove(parent: int, name: str, check: Callable[[], None] = lambda: None) -> None:
@@ -157,18 +164,35 @@ def _entered(
         os.close(directory)
 
 
-def _is_locked(directory: int, name: str) -> bool:
+def _uses(directory: int, name: str) -> tuple[bool, bool]:
+    """Tell of a file whether somebody holds a lock on it, and whether somebody may have it open."""
     try:
         # Not blocking: it may be a FIFO by now.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(name, flags, dir_fd=directory)
     except OSError:
-        return False
+        return False, True
     try:
-        whole = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-        with contextlib.suppress(OSError):  # not every storage knows of locks
-            answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, whole)
-            return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)
-        return False
+        return _is_locked(descriptor), not _can_be_leased(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _is_locked(descriptor: int) -> bool:
+    whole = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    with contextlib.suppress(OSError):  # not every storage knows of locks
+        answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, whole)
+        return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)
+    return False
+
+
+def _can_be_leased(descriptor: int) -> bool:
+    """Tell whether the kernel gives a lease: it does so if nobody else has the file open."""
+    try:
+        # Who opens the file meanwhile has us told by a signal; this one is ignored by default.
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError:
+        return False
+    return True

@@ -24,7 +24,7 @@ def disk(tmp_path):
 @pytest.fixture
 def ask(tmp_path, disk):
     (tmp_path / "proc").mkdir()
-    return lambda: holders({identity(disk)}, str(tmp_path / "proc"), str(tmp_path / "sys"))
+    return lambda: holders({identity(disk)}, str(tmp_path / "proc"), str(tmp_path / "sys")).found
 
 
 def add_process(tmp_path, pid, *targets, cwd="/"):
@@ -77,8 +77,18 @@ def test_a_process_that_cannot_be_looked_at_may_have_anything_open(
         return readlink(path, **arguments)
 
     monkeypatch.setattr(os, "readlink", refuse)
-    with pytest.raises(StorageError, match=r"process 1 .* as root"):
-        ask()
+    found = holders({identity(disk)}, str(tmp_path / "proc"), str(tmp_path / "sys"))
+    assert found.blind == "what process 1 has open cannot be looked at (Permission denied)"
+
+
+@pytest.mark.parametrize(("namespace", "is_blind"), [("4026531836", False), ("4026532201", True)])
+def test_in_a_pid_namespace_of_its_own_not_all_processes_are_seen(
+    tmp_path, disk, ask, namespace, is_blind
+):
+    (tmp_path / "proc" / "self" / "ns").mkdir(parents=True)
+    (tmp_path / "proc" / "self" / "ns" / "pid").symlink_to(f"pid:[{namespace}]")
+    found = holders({identity(disk)}, str(tmp_path / "proc"), str(tmp_path / "sys"))
+    assert bool(found.blind) == is_blind
 
 
 def test_without_a_proc_nothing_is_known(tmp_path, disk):
