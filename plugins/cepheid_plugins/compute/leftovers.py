@@ -249,3 +249,8 @@ class Leftovers:
             call, deadline=seconds, name="looking at instances' files"
         )
         return answer
+
+
+def directories(names: Sequence[str]) -> str:
+    """Say how many directories there are, for the record of a change."""
+    return "1 directory" if len(names) == 1 else f"{len(names)} directories"

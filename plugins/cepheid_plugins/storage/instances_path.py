@@ -8,6 +8,7 @@ Source: openat(2), unlinkat(2), renameat(2); the layout is Nova's libvirt driver
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -196,20 +197,22 @@ class InstancesPath:
             for name in there:
                 trees.survey(root, name)
             for name in there:
-                if name == aside:
-                    continue
-                if not self._is_directory(root, aside):
-                    os.rename(name, aside, src_dir_fd=root, dst_dir_fd=root)
-                    moved.append((name, ""))
-                    continue
-                with self._entry(root, aside) as directory:
-                    assert directory is not None
-                    trees.remove(directory, name)  # of an earlier try
-                    os.rename(name, name, src_dir_fd=root, dst_dir_fd=directory)
-                    moved.append((name, name))
+                # Somebody else may remove the same meanwhile.
+                with contextlib.suppress(FileNotFoundError):
+                    if name != aside:
+                        moved.append(self._move(root, name, aside))
             if moved:
                 os.fsync(root)
         return moved
+
+    def _move(self, root: int, name: str, aside: str) -> tuple[str, str]:
+        with self._entry(root, aside) as directory:
+            if directory is None:
+                os.rename(name, aside, src_dir_fd=root, dst_dir_fd=root)
+                return name, ""
+            trees.remove(directory, name)  # of an earlier try
+            os.rename(name, name, src_dir_fd=root, dst_dir_fd=directory)
+            return name, name
 
     def put_back(self, uuid: str, moved: list[tuple[str, str]]) -> None:
         """Give what was set aside its names again.

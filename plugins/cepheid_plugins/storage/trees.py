@@ -70,7 +70,10 @@ def survey(parent: int, name: str) -> Survey:
                 continue
             inner = f"{path}/{entry}"
             if stat.S_ISDIR(there.st_mode):
-                with _entered(directory, entry, mount, inner, level) as opened:
+                with (
+                    contextlib.suppress(FileNotFoundError),  # somebody else removes it
+                    _entered(directory, entry, mount, inner, level) as opened,
+                ):
                     look(opened, inner, level + 1)
                 continue
             found[there.st_dev, there.st_ino] = inner
@@ -80,7 +83,10 @@ def survey(parent: int, name: str) -> Survey:
                 held.extend([inner] * is_held)
 
     mount = mount_of(parent)
-    with _entered(parent, name, mount, name, 0) as directory:
+    with (
+        contextlib.suppress(FileNotFoundError),
+        _entered(parent, name, mount, name, 0) as directory,
+    ):
         look(directory, name, 1)
     return Survey(found, *(files[0] if files else "" for files in (locked, held)))
 

@@ -16,7 +16,7 @@ import cepheid
 from cepheid.periodic_task import periodic_task
 from cepheid.run import Change, RunContext
 from cepheid_plugins.compute import opts
-from cepheid_plugins.compute.leftovers import Leftovers
+from cepheid_plugins.compute.leftovers import Leftovers, directories
 from cepheid_plugins.compute.sightings import Sightings, say_doubts
 from cepheid_plugins.database.records import BrokenMigration
 from cepheid_plugins.storage.errors import StorageError
@@ -102,7 +102,7 @@ class CleanupIncompleteMigrations(cepheid.Task):
         done = context.change_many(
             "delete_files",
             [
-                Change(uuid, ", ".join(n[36:] or "." for n in entries[uuid]), None, _reason(of_one))
+                Change(uuid, directories(entries[uuid]), None, _reason(of_one))
                 for uuid, of_one in due.items()
                 if uuid not in obstacles
             ],

@@ -18,7 +18,7 @@ import cepheid
 from cepheid.periodic_task import periodic_task
 from cepheid.run import Change, RunContext
 from cepheid_plugins.compute import opts
-from cepheid_plugins.compute.leftovers import Leftovers
+from cepheid_plugins.compute.leftovers import Leftovers, directories
 from cepheid_plugins.compute.sightings import Sightings, say_doubts
 from cepheid_plugins.database.records import DeadInstance
 
@@ -97,7 +97,7 @@ class RunPendingDeletes(cepheid.Task):
             [
                 Change(
                     row.uuid,
-                    _directories(entries[row.uuid]),
+                    directories(entries[row.uuid]),
                     None,
                     f"{row.display_name}: deleted at {row.deleted_at:%Y-%m-%d %H:%M:%S}, attempt "
                     f"{attempts_of(row) + 1} of {maximum}",
@@ -208,7 +208,3 @@ def _why_not(row: DeadInstance, seen: Sightings) -> str:
     except ValueError:
         return f"its clean_attempts is {row.clean_attempts!r}, which is no number"
     return ""
-
-
-def _directories(names: Sequence[str]) -> str:
-    return "1 directory" if len(names) == 1 else f"{len(names)} directories"

@@ -107,3 +107,20 @@ def test_who_waits_may_give_up(parent, tmp_path):
     with pytest.raises(StorageError, match="too long"):
         trees.remove(parent, "tree", check)
     assert (tmp_path / "root" / "tree").exists()
+
+
+def test_what_somebody_else_removes_meanwhile_is_passed_over(parent, tmp_path, monkeypatch):
+    listdir = os.listdir
+    deeper = tmp_path / "root" / "tree" / "deep" / "deeper"
+
+    def then_remove(directory):
+        names = listdir(directory)
+        if "deeper" in names and deeper.exists():
+            (deeper / "old").unlink()
+            deeper.rmdir()
+        return names
+
+    monkeypatch.setattr(os, "listdir", then_remove)
+    assert "tree/deep/deeper" not in trees.survey(parent, "tree").paths.values()
+    trees.remove(parent, "tree")
+    assert trees.survey(parent, "tree").paths == {}

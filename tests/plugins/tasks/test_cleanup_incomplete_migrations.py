@@ -102,8 +102,8 @@ def test_what_is_left_of_deleted_instances_is_removed_on_either_side(world, task
     run = world.agent.run(task)
     assert run.outcome == "ok"
     assert [(c.kind, c.before, c.after) for c in run.changes] == [
-        ("delete_files", ".", None),
-        ("delete_files", ".", None),
+        ("delete_files", "1 directory", None),
+        ("delete_files", "1 directory", None),
         ("migration_status", "error", "failed"),
         ("migration_status", "error", "failed"),
     ]
