@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -15,7 +16,7 @@ from cepheid_plugins.storage.instances_path import InstancesPath
 
 #: What changes the world.
 HYPERVISOR = ("shutdown", "power_off", "start", "define", "undefine")
-FILES = ("make", "write", "complete", "unlink", "rename", "copy", "remove")
+FILES = ("make", "write", "complete", "unlink", "rename", "copy", "remove", "set_aside", "put_back")
 DATABASE = (
     "begin",
     "update_instances",
@@ -25,6 +26,8 @@ DATABASE = (
     "start_confirming",
     "complete_confirmations",
     "end_actions",
+    "record_cleaning",
+    "set_migration_status",
     "add_faults",
     "begin_audit",
     "update_audit",
@@ -86,3 +89,31 @@ class Steps:
             return function(*arguments, **named)
 
         return step
+
+
+#: What changes files, one call each.
+CALLS = ("rename", "unlink", "rmdir")
+
+
+class FineSteps(Steps):
+    """Counts each call that changes a file beneath an open directory, and each transaction."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, last: int | None, die: Callable[[], None]
+    ) -> None:
+        self.taken = []
+        self._last = last
+        self._die = die
+        for name in CALLS:
+            monkeypatch.setattr(os, name, self._beneath(getattr(os, name), name))
+        for name in DATABASE:
+            monkeypatch.setattr(Database, name, self._counted(getattr(Database, name), name))
+
+    def _beneath(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
+        counted = self._counted(function, name)
+
+        @functools.wraps(function)
+        def call(*arguments: Any, **named: Any) -> Any:
+            return (counted if named else function)(*arguments, **named)
+
+        return call

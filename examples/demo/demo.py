@@ -69,6 +69,12 @@ shelved_offload_time = 3600
 spacing = 2
 running_deleted_instance_action = reap
 
+[run_pending_deletes]
+spacing = 2
+
+[cleanup_incomplete_migrations]
+spacing = 2
+
 [reclaim_queued_deletes]
 spacing = 2
 reclaim_instance_interval = 604800
@@ -121,6 +127,12 @@ TIMED_OUT: dict[str, dict[str, str | int]] = {
 
 #: Builds in the inventory that have no domain: name and age in minutes.
 BUILDS = [("build-1", 95), ("build-2", 31), ("build-3", 2)]
+
+#: Deleted instances without a domain, whose files were left here: name and how that came.
+LEFT_OVER = [
+    ("old-1", "was deleted yesterday, while this host was down; its files are here"),
+    ("old-2", "was deleted yesterday on demo-host-2; a failed move has left its files here"),
+]
 
 
 def node_xml(path: Path, states: dict[str, int], rescued: bool) -> str:
@@ -217,6 +229,9 @@ class Demo:
                 self.screen.line(f"  {guest.name:10} {guest.what_happens}")
         for name, minutes in BUILDS:
             self.screen.line(f"  {name:10} has been building for {minutes} minutes")
+        for name, what_happened in LEFT_OVER:
+            self.screen.line(f"  {name:10} {what_happened}")
+            self._make_disk(f"instances/{_uuid(name)}/disk")
         self._write_node({guest.name: guest.later for guest in GUESTS}, rescued=True)
         for guest in GUESTS:
             self._leave_files_half_done(guest)
@@ -225,6 +240,7 @@ class Demo:
         with sqlite3.connect(self.path / "cepheid.sqlite") as connection:
             for name, minutes in BUILDS:
                 _insert_build(connection, name, minutes)
+            _insert_left_over(connection)
             for guest in GUESTS:
                 _leave_half_done(connection, guest)
         connection.close()
@@ -276,6 +292,7 @@ class Demo:
 
     def _show_files(self) -> None:
         names = {guest.uuid: guest.name for guest in GUESTS}
+        names |= {_uuid(name): name for name, _ in LEFT_OVER}
         lines = []
         for folder in ("instances", "shelved"):
             for directory in (self.path / folder).iterdir():
@@ -288,7 +305,7 @@ class Demo:
 
     def _watch(self, agent: subprocess.Popen[bytes], seconds: float) -> None:
         names = {guest.uuid: guest.name for guest in GUESTS}
-        names |= {_build_uuid(name): name for name, _ in BUILDS}
+        names |= {_uuid(name): name for name, _ in (*BUILDS, *LEFT_OVER)}
         journal: Journal | None = None
         last, until = 0, time.monotonic() + seconds
         while time.monotonic() < until:
@@ -316,7 +333,7 @@ class Demo:
         seen = sum(run["counters"].get(name, 0) for name in ("instances", "migrations", "domains"))
         what = f"{_count(len(changes), 'change')}" if changes else "nothing to do"
         self.screen.line(
-            f"  {run['started_at'][11:19]}  {run['task']:27} {seen:3} looked at   {what:14} "
+            f"  {run['started_at'][11:19]}  {run['task']:33} {seen:3} looked at   {what:14} "
             f"{1000 * run['duration_seconds']:7.1f} ms  {run['outcome']}",
             "36" if changes else "2",
         )
@@ -363,7 +380,7 @@ def _cepheid() -> list[str]:
     return [sys.executable, "-m", "cepheid"]
 
 
-def _build_uuid(name: str) -> str:
+def _uuid(name: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{name}.demo"))
 
 
@@ -379,7 +396,23 @@ def _insert_build(connection: sqlite3.Connection, name: str, minutes: int) -> No
         "INSERT INTO instances (uuid, display_name, host, vm_state, task_state, power_state,"
         " created_at, deleted, hidden, memory_mb, vcpus)"
         " VALUES (?, ?, 'demo-host', 'building', 'spawning', 0, ?, 0, 0, 512, 1)",
-        (_build_uuid(name), name, _ago(60 * minutes)),
+        (_uuid(name), name, _ago(60 * minutes)),
+    )
+
+
+def _insert_left_over(connection: sqlite3.Connection) -> None:
+    for (name, _), host in zip(LEFT_OVER, ("demo-host", "demo-host-2"), strict=True):
+        connection.execute(
+            "INSERT INTO instances (uuid, display_name, host, vm_state, power_state, created_at,"
+            " deleted_at, deleted, cleaned, hidden) VALUES (?, ?, ?, 'deleted', 0, ?, ?, 0, 0, 0)",
+            (_uuid(name), name, host, _ago(30 * 86400), _ago(86400)),
+        )
+        connection.execute("UPDATE instances SET deleted = id WHERE uuid = ?", (_uuid(name),))
+    connection.execute(
+        "INSERT INTO migrations (uuid, instance_uuid, status, migration_type, source_compute,"
+        " dest_compute, created_at, deleted) VALUES (?, ?, 'error', 'migration', 'demo-host',"
+        " 'demo-host-2', ?, 1)",
+        (str(uuid.uuid4()), _uuid("old-2"), _ago(2 * 86400)),
     )
 
 

@@ -80,6 +80,10 @@ class NovaCell:
         """Delete instances with Nova's objects."""
         self._script("destroy", json.dumps(uuids))
 
+    def retry(self, uuids: list[str]) -> None:
+        """Let Nova's objects record one more attempt to remove deleted instances' files."""
+        self._script("retry", json.dumps(uuids))
+
     def read(self) -> dict[str, dict[str, Any]]:
         """Read all instances with Nova's objects, deleted ones too, by name."""
         found: dict[str, dict[str, Any]] = json.loads(self._script("read", ""))

@@ -233,7 +233,7 @@ TIMED_OUT = [
         "vm_state": "deleted",
         "power_state": 0,
         "volume": "a-volume",
-        "system_metadata": {"image_os_distro": "debian"},
+        "system_metadata": {"image_os_distro": "debian", "clean_attempts": "1"},
         "destroyed": True,
     },
     {

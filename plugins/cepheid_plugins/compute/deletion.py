@@ -12,7 +12,7 @@ from cepheid_plugins.compute import power_state, vm_states
 from cepheid_plugins.compute.claims import Outcome, Results
 from cepheid_plugins.compute.kinds import DELETE, RESTORE, SOFT_DELETE
 from cepheid_plugins.compute.operations import Operations
-from cepheid_plugins.database.records import Instance
+from cepheid_plugins.database.records import CLEAN_ATTEMPTS, Instance
 from cepheid_plugins.hypervisor.driver import DomainNotFound
 from cepheid_plugins.storage.instances_path import InstancesPath, StorageError
 
@@ -64,6 +64,7 @@ class DeletionOperations(Operations):
             self._each(claimed, outcome, self._delete_one)
             outcome.destroyed.update(outcome.values)
             gone = [row for row in claimed if row.uuid in outcome.values]
+            self._count_attempts([row.uuid for row in gone])
             self._notifications.tell("shutdown.end", gone, request_id)
 
         return self._operate(DELETE, instances, request_id, act)
@@ -94,6 +95,13 @@ class DeletionOperations(Operations):
             "cleaned": int(self._remove_files(row)),
         }
 
+    def _count_attempts(self, uuids: Sequence[str]) -> None:
+        """Count the attempt to remove files, as Nova does, for whoever has to try again."""
+        counts = self._database.system_metadata(uuids, CLEAN_ATTEMPTS)
+        self._database.set_system_metadata(
+            {uuid: {CLEAN_ATTEMPTS: str(_number(counts.get(uuid, "")) + 1)} for uuid in uuids}
+        )
+
     def _disks_elsewhere(self, row: Instance) -> list[str]:
         """Return the disks that are not among the files which are removed."""
         try:
@@ -115,3 +123,7 @@ class DeletionOperations(Operations):
             LOG.warning("%s is deleted, but files of it are left: %s", row.uuid, err)
             return False
         return True
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdecimal() else 0

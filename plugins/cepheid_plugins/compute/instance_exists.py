@@ -15,7 +15,7 @@ from cepheid_plugins.compute import notifications, power_state
 from cepheid_plugins.compute.audit_periods import AuditPeriod
 from cepheid_plugins.database.records import (
     AuditedInstance,
-    BandwidthUsage,
+    AuditedTraffic,
     BlockDevice,
     InstanceFacts,
 )
@@ -103,7 +103,7 @@ def legacy_payload(
     }
 
 
-def bandwidth(usages: Iterable[BandwidthUsage], vifs: Iterable[Vif]) -> dict[str, dict[str, int]]:
+def bandwidth(usages: Iterable[AuditedTraffic], vifs: Iterable[Vif]) -> dict[str, dict[str, int]]:
     """Return the bytes that went in and out, by the names of the networks.
 
     An interface that is gone since has no network's name; Nova has another for such.

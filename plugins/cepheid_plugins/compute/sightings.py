@@ -14,8 +14,13 @@ import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cepheid import errors
+
+if TYPE_CHECKING:
+    from cepheid.agent import Agent
+    from cepheid.run import RunContext
 
 FILE_NAME = "cepheid-sightings.json"
 
@@ -133,6 +138,29 @@ class SightingsFile:
             partial.replace(self.path)
         except OSError as err:
             raise errors.CepheidError(f"{self.path} cannot be written: {err}.") from err
+
+
+def doubts_of(agent: Agent, sightings: Sightings, live: Collection[str]) -> str:
+    """Return why the inventory is not to be trusted with destruction; nothing if it is.
+
+    :param live: the instances that are alive on this host now
+    """
+    database, hypervisor = agent.driver("database"), agent.driver("hypervisor")
+    rows: set[str] = set()
+    is_known = False
+    if not live:
+        rows = {row.uuid for row in database.instances_by_uuid(sightings.live)}
+        is_known = bool(database.compute_nodes(agent.host))
+    return sightings.doubts(agent.host, hypervisor.identity, live, rows, is_known)
+
+
+def say_doubts(context: RunContext, doubts: str) -> None:
+    """Tell the operator that nothing is destroyed, and what to do about it."""
+    context.skip(
+        "host",
+        f"{doubts}, so nothing is destroyed. Is it the right database? If it is, run "
+        "'cepheid host confirm'",
+    )
 
 
 def _check(times: Mapping[str, str]) -> None:

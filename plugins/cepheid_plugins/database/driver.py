@@ -24,6 +24,7 @@ from cepheid_plugins.database import (
     errors,
     info_caches,
     instances,
+    leftovers,
     migrate,
     models,
     opts,
@@ -38,8 +39,10 @@ from cepheid_plugins.database.records import (
     AuditedInstance,
     AuditLog,
     BandwidthUsage,
+    BrokenMigration,
     ComputeNode,
     Confirmed,
+    DeadInstance,
     Fault,
     InfoCache,
     Instance,
@@ -132,6 +135,22 @@ class Database:
     def set_cleaned(self, uuids: Sequence[str]) -> set[str]:
         """Record of deleted instances that nothing is left of them; return their uuids."""
         return self._write(instances.set_cleaned, uuids)
+
+    # What is left of deleted instances.
+
+    def dead_instances(self, host: str, uuids: Collection[str]) -> list[DeadInstance]:
+        """Return a host's deleted instances that are not clean, or are among `uuids`."""
+        return self._read(leftovers.dead_instances, host, uuids)
+
+    def broken_migrations(self, host: str, uuids: Collection[str]) -> list[BrokenMigration]:
+        """Return the migrations in error from and to a host, and the failed ones of `uuids`."""
+        return self._read(leftovers.broken_migrations, host, uuids)
+
+    def record_cleaning(self, attempts: Mapping[str, int], cleaned: Collection[str]) -> set[str]:
+        """Record how often files were to be removed, then of which instances none are left."""
+        return self._write(leftovers.record_cleaning, attempts, cleaned, self._now())
+
+    # Instances by name, and what hangs on them.
 
     def find_instances(self, name: str) -> list[Instance]:
         """Return the live instances of this name, or whose uuid begins so."""

@@ -11,7 +11,7 @@ from cepheid import errors
 #: By table, for the agent with all bundled tasks.
 AGENT: Mapping[str, tuple[str, ...]] = {
     "instances": ("SELECT", "UPDATE"),
-    "instance_system_metadata": ("SELECT", "UPDATE", "DELETE"),
+    "instance_system_metadata": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "instance_actions": ("SELECT", "INSERT", "UPDATE"),
     "instance_actions_events": ("SELECT", "INSERT", "UPDATE"),
     "instance_faults": ("SELECT", "INSERT", "UPDATE"),
@@ -28,7 +28,6 @@ AGENT: Mapping[str, tuple[str, ...]] = {
 
 #: By table, what is needed besides where there is no Nova, which makes these rows itself.
 OWN_AGENT: Mapping[str, tuple[str, ...]] = {
-    "instance_system_metadata": ("INSERT",),
     "migrations": ("INSERT",),
     "compute_nodes": ("INSERT",),
 }

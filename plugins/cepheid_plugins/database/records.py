@@ -17,6 +17,9 @@ class _Any(enum.Enum):
 #: As an expected state: whatever it is.
 ANY: Final = _Any.ANY
 
+#: The system metadata that counts attempts to remove an instance's files. Source: Nova.
+CLEAN_ATTEMPTS = "clean_attempts"
+
 
 @dataclass(frozen=True, slots=True)
 class Instance:
@@ -63,7 +66,7 @@ class InstanceFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class BandwidthUsage:
+class AuditedTraffic:
     """What went through an interface of an instance within an audit period."""
 
     mac: str
@@ -92,7 +95,7 @@ class AuditedInstance:
 
     facts: InstanceFacts
     network_info: str | None
-    bandwidth: Sequence[BandwidthUsage]
+    bandwidth: Sequence[AuditedTraffic]
     devices: Sequence[BlockDevice]
 
 
@@ -157,6 +160,46 @@ class Migration:
     updated_at: datetime.datetime | None
     deleted: int | None
     cross_cell_move: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadInstance:
+    """An instance that is deleted for good, as far as its files are concerned.
+
+    :param clean_attempts: the text of its system metadata; None where there is none
+    :param attempted_at: when that was last written
+    :param is_moving: whether there is a migration of it that goes on
+    """
+
+    uuid: str
+    host: str | None
+    display_name: str | None
+    deleted_at: datetime.datetime | None
+    cleaned: int | None
+    clean_attempts: str | None
+    attempted_at: datetime.datetime | None
+    is_moving: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenMigration:
+    """A migration that came to nothing, and its instance.
+
+    :param host: of the instance
+    :param is_deleted: whether the instance is deleted for good
+    :param is_moving: whether there is another migration of it that goes on
+    """
+
+    id: int
+    status: str
+    source_compute: str | None
+    dest_compute: str | None
+    uuid: str
+    display_name: str | None
+    host: str | None
+    deleted_at: datetime.datetime | None
+    is_deleted: bool
+    is_moving: bool
 
 
 @dataclass(frozen=True, slots=True)

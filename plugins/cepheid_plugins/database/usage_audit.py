@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from cepheid_plugins.database import instances, models
 from cepheid_plugins.database.records import (
     AuditedInstance,
+    AuditedTraffic,
     AuditLog,
-    BandwidthUsage,
     BlockDevice,
 )
 
@@ -192,7 +192,7 @@ def _networks(connection: sa.Connection, uuids: Collection[str]) -> dict[str, st
 
 def _bandwidth(
     connection: sa.Connection, uuids: Collection[str], begin: datetime.datetime
-) -> dict[str, Sequence[BandwidthUsage]]:
+) -> dict[str, Sequence[AuditedTraffic]]:
     query = (
         sa.select(
             _usage.c.uuid,
@@ -203,10 +203,10 @@ def _bandwidth(
         .where(_usage.c.uuid.in_(uuids), _usage.c.start_period == begin)
         .order_by(_usage.c.id)
     )
-    found: dict[str, dict[str, BandwidthUsage]] = {}
+    found: dict[str, dict[str, AuditedTraffic]] = {}
     for uuid, mac, bw_in, bw_out in connection.execute(query):
         # Where two writers made two rows, the first is the one that is kept up.
-        found.setdefault(uuid, {}).setdefault(mac or "", BandwidthUsage(mac or "", bw_in, bw_out))
+        found.setdefault(uuid, {}).setdefault(mac or "", AuditedTraffic(mac or "", bw_in, bw_out))
     return {uuid: tuple(of_one.values()) for uuid, of_one in found.items()}
 
 

@@ -11,27 +11,21 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from cepheid import errors
+from cepheid_plugins.storage import trees
+from cepheid_plugins.storage.errors import StorageError as StorageError
 
 #: What an entry of an instance is called: its uuid, its files before a resize, those that are
 #: being deleted, and a copy that is not complete.
-NAME = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(_resize|_del|_part)?\Z")
+SUFFIXES = ("", "_resize", "_del", "_part")
+NAME = re.compile(rf"[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}({'|'.join(SUFFIXES)})\Z")
 
 #: A file in the directory of an instance.
 FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
-
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-class StorageError(errors.CepheidError):
-    """A file or directory is not as it must be; nothing of it was removed."""
 
 
 class InstancesPath:
@@ -61,6 +55,12 @@ class InstancesPath:
         """Return the entries of instances, of all that is there."""
         with self._opened() as root:
             return sorted(name for name in os.listdir(root) if NAME.match(name))
+
+    def names_of(self, uuid: str) -> list[str]:
+        """Return the entries of one instance."""
+        with self._opened() as root:
+            names = (_checked(f"{uuid}{suffix}") for suffix in SUFFIXES)
+            return [name for name in names if _is_there(root, name)]
 
     def files(self, name: str) -> list[str]:
         """Return what is in an entry; nothing where it is not there."""
@@ -122,7 +122,7 @@ class InstancesPath:
         _check_file(file)
         with self._opened() as root, self._entry(root, name) as directory:
             if directory is not None:
-                self._remove(directory, file)
+                trees.remove(directory, file)
 
     def rename(self, old: str, new: str) -> None:
         """Give an entry another name that is not taken."""
@@ -154,32 +154,87 @@ class InstancesPath:
             raise StorageError(f"{source} was not copied: {done.stderr.strip()}")
         self.rename(partial, new)
 
-    def remove(self, name: str) -> None:
-        """Remove an entry with all that is in it; one that is gone is fine."""
+    def remove(self, name: str, check: Callable[[], None] = lambda: None) -> None:
+        """Remove an entry with all that is in it; one that is gone is fine.
+
+        :param check: called before each step; what it raises ends the removal
+        :raises StorageError: something of it is left
+        """
         with self._opened() as root:
             if self._is_directory(root, name):
-                self._remove(root, name)
+                trees.remove(root, name, check)
 
     def remove_instance(self, uuid: str) -> bool:
-        """Remove all files of an instance, aside first; tell whether there were any.
-
-        What an interrupted removal left is removed before, so that it is in nobody's way.
-        """
-        found = False
+        """Remove all files of an instance, aside first; tell whether there were any."""
         aside = f"{uuid}_del"
-        for name in (aside, uuid, f"{uuid}_resize", f"{uuid}_part"):
-            if not self.exists(name):
-                continue
-            found = True
-            if name != aside:
-                self.rename(name, aside)
-            self.remove(aside)
+        found = bool(self.set_aside(uuid)) or self.exists(aside)
+        self.remove(aside)
         return found
+
+    def survey(self, name: str) -> trees.Survey:
+        """Look at all that is in an entry; nothing where it is not there.
+
+        :raises StorageError: a mount point is in it, or it is one
+        """
+        with self._opened() as root:
+            if not self._is_directory(root, name):
+                return trees.Survey({})
+            return trees.survey(root, name)
+
+    def set_aside(self, uuid: str) -> list[tuple[str, str]]:
+        """Give all entries of an instance the one name of what is being deleted.
+
+        What has that name already, from an interrupted removal, is in nobody's way: the others
+        are moved into it. Nothing is moved if there is a mount point in any of them.
+
+        :return: what :meth:`put_back` takes: for each its name, and where it is in there
+        """
+        aside = f"{uuid}_del"
+        names = (uuid, f"{uuid}_resize", f"{uuid}_part")
+        moved: list[tuple[str, str]] = []
+        with self._opened() as root:
+            there = [name for name in (aside, *names) if self._is_directory(root, name)]
+            for name in there:
+                trees.survey(root, name)
+            for name in there:
+                # Somebody else may remove the same meanwhile.
+                with contextlib.suppress(FileNotFoundError):
+                    if name != aside:
+                        moved.append(self._move(root, name, aside))
+            if moved:
+                os.fsync(root)
+        return moved
+
+    def _move(self, root: int, name: str, aside: str) -> tuple[str, str]:
+        with self._entry(root, aside) as directory:
+            if directory is None:
+                os.rename(name, aside, src_dir_fd=root, dst_dir_fd=root)
+                return name, ""
+            trees.remove(directory, name)  # of an earlier try
+            os.rename(name, name, src_dir_fd=root, dst_dir_fd=directory)
+            return name, name
+
+    def put_back(self, uuid: str, moved: list[tuple[str, str]]) -> None:
+        """Give what was set aside its names again.
+
+        :raises StorageError: a name has been taken meanwhile
+        """
+        aside = f"{uuid}_del"
+        with self._opened() as root:
+            for name, inner in reversed(moved):
+                if self._is_directory(root, name):
+                    raise StorageError(f"{self.path}/{name} is there anew; {aside} stays as well.")
+                if not inner:
+                    os.rename(aside, name, src_dir_fd=root, dst_dir_fd=root)
+                    continue
+                with self._entry(root, aside) as directory:
+                    assert directory is not None
+                    os.rename(inner, name, src_dir_fd=directory, dst_dir_fd=root)
 
     @contextmanager
     def _opened(self) -> Iterator[int]:
         try:
-            root = os.open(self.path, _DIRECTORY)
+            root = os.open(self.path, trees.DIRECTORY)
         except OSError as err:
             raise StorageError(
                 f"The directory {self.path} cannot be opened: {err.strerror}. Is [compute] "
@@ -200,7 +255,7 @@ class InstancesPath:
         if not self._is_directory(root, name):
             yield None
             return
-        directory = os.open(name, _DIRECTORY, dir_fd=root)
+        directory = os.open(name, trees.DIRECTORY, dir_fd=root)
         try:
             yield directory
         finally:
@@ -218,18 +273,6 @@ class InstancesPath:
             )
         return True
 
-    def _remove(self, directory: int, name: str) -> None:
-        try:
-            mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
-        except FileNotFoundError:
-            return
-        if stat.S_ISDIR(mode):
-            assert shutil.rmtree.avoids_symlink_attacks
-            shutil.rmtree(name, dir_fd=directory, onerror=_unless_gone)
-        else:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=directory)
-
     def _give_away(self, directory: int, name: str) -> None:
         """Let what was made belong to whom the directory belongs to, where we are root."""
         owner = os.fstat(directory)
@@ -237,10 +280,12 @@ class InstancesPath:
             os.chown(name, owner.st_uid, owner.st_gid, dir_fd=directory, follow_symlinks=False)
 
 
-def _unless_gone(function: object, path: str, details: tuple[Any, BaseException, Any]) -> None:
-    """Let somebody else remove the same meanwhile."""
-    if not isinstance(details[1], FileNotFoundError):
-        raise details[1]
+def _is_there(root: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=root, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _checked(name: str) -> str:

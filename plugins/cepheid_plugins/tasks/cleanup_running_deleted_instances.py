@@ -19,7 +19,7 @@ from cepheid.run import Change, RunContext
 from cepheid_plugins.compute import opts, power_state
 from cepheid_plugins.compute.ages import older_than
 from cepheid_plugins.compute.reaping import ReapingOperations
-from cepheid_plugins.compute.sightings import Sightings, SightingsFile
+from cepheid_plugins.compute.sightings import Sightings, SightingsFile, doubts_of, say_doubts
 from cepheid_plugins.database.records import Instance
 from cepheid_plugins.hypervisor.driver import Domain, DomainNotFound
 
@@ -78,7 +78,7 @@ class CleanupRunningDeletedInstances(cepheid.Task):
         deleted = [row for row in rows if row.deleted == row.id]
         context.count("domains", len(domains))
         sightings = self.file.read()
-        doubts = self._doubts(sightings, live)
+        doubts = doubts_of(self.agent, sightings, live)
         left_over = self._left_over(context, sightings, deleted, domains)
         now = self.agent.clock.utcnow()
         if doubts:
@@ -93,15 +93,6 @@ class CleanupRunningDeletedInstances(cepheid.Task):
                 self.file.write(sightings)
         context.count("left_over", len(left_over))
         self._act(context, left_over, confirmed, doubts)
-
-    def _doubts(self, sightings: Sightings, live: set[str]) -> str:
-        """Return why the inventory is not to be trusted with destruction; nothing if it is."""
-        rows: set[str] = set()
-        is_known = False
-        if not live:
-            rows = {row.uuid for row in self.database.instances_by_uuid(sightings.live)}
-            is_known = bool(self.database.compute_nodes(self.agent.host))
-        return sightings.doubts(self.agent.host, self.hypervisor.identity, live, rows, is_known)
 
     def _left_over(
         self,
@@ -153,11 +144,7 @@ class CleanupRunningDeletedInstances(cepheid.Task):
     ) -> None:
         action = self.conf.running_deleted_instance_action
         if doubts:
-            context.skip(
-                "host",
-                f"{doubts}, so nothing is destroyed. Is it the right database? If it is, run "
-                "'cepheid host confirm'",
-            )
+            say_doubts(context, doubts)
         for row in left_over:
             context.notice(
                 row.uuid,

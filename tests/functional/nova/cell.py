@@ -3,6 +3,7 @@
 
 cell.py NOVA_CONF write    reads instances to make as JSON, prints their uuids by name
 cell.py NOVA_CONF destroy  reads uuids as JSON and deletes the instances as Nova does
+cell.py NOVA_CONF retry    reads uuids as JSON and counts a further attempt to remove their files
 cell.py NOVA_CONF read     prints the instances by name as JSON, with actions and faults
 """
 
@@ -114,11 +115,28 @@ def destroy(admin):
         mappings = objects.BlockDeviceMappingList.get_by_instance_uuid(admin, uuid)
         for mapping in mappings:
             mapping.destroy()
+        # The hypervisor driver counts its attempt to remove the files, and says how it ended.
+        count_attempt(instance)
         instance.cleaned, instance.progress = True, 0
         instance.vm_state, instance.task_state, instance.power_state = "deleted", None, 0
         instance.terminated_at = datetime.datetime.now(datetime.UTC)
         instance.save()
         instance.destroy()
+
+
+def count_attempt(instance):
+    attempts = int(instance.system_metadata.get("clean_attempts", "0"))
+    instance.system_metadata["clean_attempts"] = str(attempts + 1)
+
+
+def retry(admin):
+    """Try once more to remove the files of deleted instances, as Nova's own task records it."""
+    everything = admin.elevated(read_deleted="yes")
+    for uuid in json.load(sys.stdin):
+        instance = objects.Instance.get_by_uuid(everything, uuid, ["system_metadata"])
+        count_attempt(instance)
+        with instance.obj_alternate_context(everything):
+            instance.save()
 
 
 def set_times(uuid, times):
@@ -198,12 +216,15 @@ def live_metadata(admin, instance):
     return objects.Instance.get_by_uuid(admin, instance.uuid, wanted).system_metadata
 
 
+COMMANDS = {"write": write, "destroy": destroy, "retry": retry, "read": read}
+
+
 def main():
     conf, command = sys.argv[1:]
     config.parse_args(["cell.py", "--config-file", conf])
     objects.register_all()
     admin = context.get_admin_context()
-    print(json.dumps({"write": write, "destroy": destroy, "read": read}[command](admin)))
+    print(json.dumps(COMMANDS[command](admin)))
 
 
 if __name__ == "__main__":

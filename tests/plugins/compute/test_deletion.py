@@ -7,6 +7,8 @@ import sqlalchemy as sa
 from cepheid_plugins.compute.deletion import DeletionOperations
 from cepheid_plugins.compute.operations import NotPossible
 from cepheid_plugins.database import instances, models
+from cepheid_plugins.tasks.run_pending_deletes import RunPendingDeletes
+from tests.leftover_worlds import build
 from tests.worlds import disk_world, uuid_of
 
 RUNNING, SHUTDOWN = 1, 4
@@ -95,6 +97,8 @@ def test_d5_an_instance_is_never_deleted_without_what_hangs_on_it(world, operati
             operations.delete(rows(world, 1), "req-1")
     row = world.row(1)
     assert (row.deleted, row.task_state) == (0, "deleting")
+    # The attempt to remove its files is on record already.
+    before["instance_system_metadata"] += 1
     assert live(world, 1) == before
 
 
@@ -107,6 +111,41 @@ def test_files_that_cannot_be_removed_leave_a_deleted_row_that_is_not_clean(worl
     row = world.row(1)
     assert (row.deleted, row.cleaned) == (row.id, 0)
     assert (world.path / "precious").exists()
+
+
+@pytest.mark.parametrize(
+    ("earlier", "written"), [(None, "1"), ("2", "3"), ("", "1"), ("a few", "1")]
+)
+def test_the_attempt_to_remove_the_files_is_counted_before_the_row_is_deleted(
+    world, operations, earlier, written
+):
+    if earlier is not None:
+        world.database.set_system_metadata({UUID: {"clean_attempts": earlier}})
+    operations.delete(rows(world, 1), "req-1")
+    found = [
+        (row.value, bool(row.deleted))
+        for row in world.rows(models.instance_system_metadata)
+        if row.key == "clean_attempts"
+    ]
+    assert found == [(written, True)]
+
+
+def test_d7_a_deletion_that_fails_is_tried_again_whatever_became_of_earlier_lives(
+    world, operations
+):
+    world.database.set_system_metadata({UUID: {"clean_attempts": "5"}})
+    world.update(1, cleaned=1)
+    world.clock.sleep(3600)
+    directory = world.path / "instances" / UUID
+    directory.rename(world.path / "instances" / "aside")
+    directory.symlink_to(world.path)
+    operations.delete(rows(world, 1), "req-1")
+    directory.unlink()
+    (world.path / "instances" / "aside").rename(directory)
+    task = build(world, RunPendingDeletes)
+    world.clock.sleep(300)
+    assert world.agent.run(task).counters == {"instances": 1, "done": 1}
+    assert not directory.exists()
 
 
 def test_a_guest_that_cannot_be_powered_off_keeps_its_files_and_its_row(world, operations):

@@ -14,7 +14,7 @@ from cepheid_plugins.compute import instance_exists
 from cepheid_plugins.compute.audit_periods import AuditPeriod
 from cepheid_plugins.compute.instance_exists import bandwidth, exists
 from cepheid_plugins.database import flavors, models
-from cepheid_plugins.database.records import BandwidthUsage, NewInstance
+from cepheid_plugins.database.records import AuditedTraffic, NewInstance
 from cepheid_plugins.network import network_info
 from tests.worlds import fake_world, uuid_of
 
@@ -93,9 +93,9 @@ def test_the_unversioned_one_has_all_that_novas_of_pike_has(world):
 
 def test_bandwidth_adds_up_by_network():
     usages = [
-        BandwidthUsage(MACS[0], 10, 20),
-        BandwidthUsage(MACS[1].upper(), 1, 2),
-        BandwidthUsage(MACS[2], 5, 6),
+        AuditedTraffic(MACS[0], 10, 20),
+        AuditedTraffic(MACS[1].upper(), 1, 2),
+        AuditedTraffic(MACS[2], 5, 6),
     ]
     vifs = [vif(MACS[0]), vif(MACS[1]), vif(MACS[2], "public")]
     assert bandwidth(usages, vifs) == {
@@ -105,7 +105,7 @@ def test_bandwidth_adds_up_by_network():
 
 
 def test_the_traffic_of_an_interface_that_is_gone_is_not_lost():
-    usages = [BandwidthUsage(MACS[0], 10, 20), BandwidthUsage(MACS[1], 1, 2)]
+    usages = [AuditedTraffic(MACS[0], 10, 20), AuditedTraffic(MACS[1], 1, 2)]
     assert bandwidth(usages, [vif(MACS[0])]) == {
         "private": {"bw_in": 10, "bw_out": 20},
         f"net-name-not-found-{MACS[1]}": {"bw_in": 1, "bw_out": 2},

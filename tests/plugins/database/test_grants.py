@@ -27,6 +27,7 @@ def test_beside_nova_nothing_is_inserted_that_nova_makes():
         "instance_actions",
         "instance_actions_events",
         "instance_faults",
+        "instance_system_metadata",
         "volume_usage_cache",
         "task_log",
     }

@@ -122,3 +122,60 @@ def test_a_copy_is_complete_or_not_there(files, path):
     assert files.names() == [UUID, f"{UUID}_resize"]
     with pytest.raises(StorageError):
         files.copy(UUID, f"{UUID}_resize")
+
+
+NAMES = ("", "_resize", "_del", "_part")
+
+
+def test_everything_of_an_instance_is_set_aside_under_one_name_and_can_be_put_back(files, path):
+    for suffix in NAMES:
+        fill(path / f"{UUID}{suffix}", f"disk{suffix}")
+    moved = files.set_aside(UUID)
+    assert files.names() == [f"{UUID}_del"]
+    assert files.names_of(UUID) == [f"{UUID}_del"]
+    assert files.files(f"{UUID}_del") == sorted(
+        [UUID, f"{UUID}_part", f"{UUID}_resize", "disk_del"]
+    )
+    files.put_back(UUID, moved)
+    for suffix in NAMES:
+        assert files.files(f"{UUID}{suffix}") == [f"disk{suffix}"]
+    assert files.set_aside(UUID) == moved
+
+
+@pytest.mark.parametrize("suffixes", [["", "_resize"], ["_resize"], ["", "_del"]])
+def test_what_was_set_aside_first_is_put_back_last(files, path, suffixes):
+    for suffix in suffixes:
+        fill(path / f"{UUID}{suffix}", "disk")
+    before = files.names()
+    files.put_back(UUID, files.set_aside(UUID))
+    assert files.names() == before
+
+
+def test_a_name_that_is_taken_anew_keeps_what_was_set_aside(files, path):
+    fill(path / UUID, "disk")
+    moved = files.set_aside(UUID)
+    fill(path / UUID, "new")
+    with pytest.raises(StorageError, match="there anew"):
+        files.put_back(UUID, moved)
+    assert (files.files(UUID), files.files(f"{UUID}_del")) == (["new"], ["disk"])
+
+
+def test_what_an_interrupted_try_has_set_aside_is_not_in_the_way(files, path):
+    fill(path / UUID, "new")
+    fill(path / f"{UUID}_del" / UUID, "old")
+    files.set_aside(UUID)
+    assert os.listdir(path / f"{UUID}_del" / UUID) == ["new"]
+    assert files.remove_instance(UUID)
+    assert files.names() == []
+
+
+def test_one_that_somebody_else_sets_aside_meanwhile_is_fine(files, path, monkeypatch):
+    fill(path / UUID, "disk")
+    rename = os.rename
+
+    def too_late(old, new, **where):
+        rename(path / UUID, path / "elsewhere")
+        return rename(old, new, **where)
+
+    monkeypatch.setattr(os, "rename", too_late)
+    assert files.set_aside(UUID) == []

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Removing the files of deleted instances, once it is proven that nobody uses them.
+
+Used is what a domain of this host has, running or not, what a process or loop device of this host
+has open (running copy jobs as well), what anybody holds a lock on, and what has a mount in it.
+It is looked at twice, the second time when the files have been set aside: who came in between is
+seen then, and after that nobody finds them under their names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cepheid import errors
+from cepheid_plugins.compute.sightings import Sightings, SightingsFile, doubts_of
+from cepheid_plugins.hypervisor.driver import DomainNotFound
+from cepheid_plugins.storage import open_files
+from cepheid_plugins.storage.errors import StorageError
+from cepheid_plugins.storage.instances_path import InstancesPath
+
+if TYPE_CHECKING:
+    from cepheid.agent import Agent
+
+T = TypeVar("T")
+
+#: Seconds until storage that does not answer is given up.
+LOOK_SECONDS = 60
+#: Seconds after which a removal stops; the next pass goes on with it.
+REMOVE_SECONDS = 300
+
+#: By uuid: None where nothing is left, ``"raced"`` where somebody has begun to use the files, or
+#: why something is left.
+Removed = dict[str, Any]
+
+#: What was set aside of an instance, and where.
+Moved = list[tuple[InstancesPath, list[tuple[str, str]]]]
+
+UUID_LENGTH = 36
+
+#: In instances_path: who uses it, and when each last said so. Source: Nova's storage_users.
+REGISTRY = "compute_nodes"
+
+
+class Leftovers:
+    """The files of deleted instances in the directories of this host.
+
+    :param proc: where the kernel tells of processes, and `sys` of devices
+    """
+
+    def __init__(self, agent: Agent, proc: str = "/proc", sys: str = "/sys") -> None:
+        self._agent = agent
+        self._database = agent.driver("database")
+        self._hypervisor = agent.driver("hypervisor")
+        self._file = SightingsFile(agent.conf.state_path)
+        self._proc = proc
+        self._sys = sys
+
+    def entries(self) -> dict[str, list[str]]:
+        """Return the names of all that is here of instances, by uuid: one look at each directory.
+
+        :raises StorageError: a directory cannot be read
+        """
+
+        def look() -> dict[str, list[str]]:
+            found: dict[str, list[str]] = {}
+            for folder in self._folders():
+                for name in folder.names():
+                    found.setdefault(name[:UUID_LENGTH], []).append(name)
+            return found
+
+        return self._native(look)
+
+    def hosts(self) -> set[str]:
+        """Return the hosts that have registered as users of this host's instances_path, as Nova's
+        image cache does there.
+
+        :raises StorageError: the registry cannot be read
+        """
+        path = os.path.join(self._agent.conf.compute.instances_path, REGISTRY)
+
+        def look() -> set[str]:
+            try:
+                with open(path) as stream:
+                    return set(json.load(stream))
+            except FileNotFoundError:
+                return set()
+            except (OSError, ValueError, TypeError) as err:
+                raise StorageError(
+                    f"{path} cannot be read ({err}), so it is not known who shares the storage."
+                ) from err
+
+        return self._native(look)
+
+    def doubts(self, live: Collection[str], write: bool) -> tuple[str, Sightings]:
+        """Return why nothing is to be destroyed, if so, and what was seen before.
+
+        :param live: the instances that are alive on this host
+        :param write: whether what is seen is kept if nothing was seen before; who looks for
+            domains that are left over keeps it up to date
+        """
+        seen = self._file.read()
+        doubts = doubts_of(self._agent, seen, live)
+        if write and not doubts and seen.is_new:
+            host, hypervisor = self._agent.host, self._hypervisor.identity
+            seen.look(host, hypervisor, live, (), (), self._agent.clock.utcnow())
+            self._file.write(seen)
+        return doubts, seen
+
+    def obstacles(self, uuids: Collection[str]) -> dict[str, str]:
+        """Return why the files of instances are not to be touched, of those where it is so.
+
+        :raises CepheidError: the hypervisor, the storage or the processes cannot be looked at
+        """
+        domains = self._hypervisor.domains()
+        found = {uuid: "its domain is still there" for uuid in uuids if uuid in domains}
+        disks = [
+            (disk.path, domains[disk.uuid].name if disk.uuid in domains else disk.uuid)
+            for disk in self._hypervisor.disk_capacities()
+        ]
+        rest = [uuid for uuid in uuids if uuid not in found]
+        found.update(self._native(partial(self._attached, rest, disks)))
+        rest = [uuid for uuid in rest if uuid not in found]
+        found.update(self._native(partial(self._in_use, rest)))
+        return found
+
+    def remove(self, uuids: Sequence[str], is_dead: Callable[[str], bool]) -> Removed:
+        """Remove all files of instances.
+
+        :param is_dead: asked once more for each, right before
+        """
+        results: Removed = {}
+        moved: dict[str, Moved] = {}
+        for uuid in uuids:
+            if not is_dead(uuid) or self._has_domain(uuid):
+                results[uuid] = "raced"
+                continue
+            try:
+                moved[uuid] = self._native(partial(self._set_aside, uuid))
+            except errors.CepheidError as err:
+                results[uuid] = err
+        try:
+            used = self._native(partial(self._in_use, moved))
+        except errors.CepheidError:
+            self._put_back(moved)
+            raise
+        results.update(self._put_back({uuid: moved[uuid] for uuid in used}))
+        for uuid in moved.keys() - used.keys():
+            results[uuid] = self._remove_aside(uuid)
+        return results
+
+    def _folders(self) -> list[InstancesPath]:
+        paths = self._agent.conf.compute
+        folders = [InstancesPath(paths.instances_path)]
+        # It is made when the first instance is shelved.
+        if os.path.isdir(paths.shelved_path):
+            folders.append(InstancesPath(paths.shelved_path, "shelved_path"))
+        return folders
+
+    def _attached(self, uuids: Collection[str], disks: Iterable[tuple[str, str]]) -> dict[str, str]:
+        """Return which instances' files are disks of other domains, running or not."""
+        found = {}
+        roots = tuple(os.path.join(folder.path, "") for folder in self._folders())
+        for path, domain in disks:
+            real = os.path.realpath(path)
+            for root in roots:
+                uuid = real[len(root) :][:UUID_LENGTH]
+                if real.startswith(root) and uuid in uuids:
+                    found[uuid] = f"{path} is a disk of the domain {domain}"
+        return found
+
+    def _in_use(self, uuids: Iterable[str]) -> dict[str, str]:
+        """Return which instances' files somebody has open or locked, or may not be touched."""
+        found: dict[str, str] = {}
+        held: dict[str, str] = {}
+        owners: dict[tuple[int, int], tuple[str, str]] = {}
+        for uuid in uuids:
+            for folder in self._folders():
+                for name in folder.names_of(uuid):
+                    try:
+                        survey = folder.survey(name)
+                    except StorageError as err:
+                        found[uuid] = str(err)
+                        continue
+                    owners.update({one: (uuid, path) for one, path in survey.paths.items()})
+                    if survey.locked:
+                        found[uuid] = f"somebody holds a lock on {survey.locked}"
+                    if survey.held:
+                        held[uuid] = survey.held
+        if not owners:
+            return found
+        holders = open_files.holders(owners, self._proc, self._sys)
+        if holders.blind:
+            reasons = {
+                uuid: f"{holders.blind}, and somebody may have {path} open. Is the agent root?"
+                for uuid, path in held.items()
+            }
+            found = {**reasons, **found}
+        for one, who in holders.found.items():
+            uuid, path = owners[one]
+            found[uuid] = f"{who} has {path} open"
+        return found
+
+    def _has_domain(self, uuid: str) -> bool:
+        try:
+            self._hypervisor.power_state(uuid)
+        except DomainNotFound:
+            return False
+        return True
+
+    def _set_aside(self, uuid: str) -> Moved:
+        return [(folder, folder.set_aside(uuid)) for folder in self._folders()]
+
+    def _put_back(self, moved: Mapping[str, Moved]) -> Removed:
+        results: Removed = {}
+        for uuid, places in moved.items():
+            results[uuid] = "raced"
+            for folder, names in places:
+                try:
+                    self._native(partial(folder.put_back, uuid, names))
+                except errors.CepheidError as err:
+                    results[uuid] = err
+        return results
+
+    def _remove_aside(self, uuid: str) -> Exception | None:
+        clock = self._agent.clock
+        ends_at = clock.monotonic() + REMOVE_SECONDS
+
+        def check() -> None:
+            # Who waits for this may have given it up.
+            if clock.monotonic() >= ends_at:
+                raise StorageError(f"{uuid}: its files are not gone after {REMOVE_SECONDS} s.")
+
+        def remove() -> None:
+            for folder in self._folders():
+                folder.remove(f"{uuid}_del", check)
+
+        try:
+            self._native(remove, REMOVE_SECONDS)
+        except errors.CepheidError as err:
+            return err
+        return None
+
+    def _native(self, call: Callable[[], T], seconds: float = LOOK_SECONDS) -> T:
+        answer: T = self._agent.run_native(
+            call, deadline=seconds, name="looking at instances' files"
+        )
+        return answer
+
+
+def directories(names: Sequence[str]) -> str:
+    """Say how many directories there are, for the record of a change."""
+    return "1 directory" if len(names) == 1 else f"{len(names)} directories"

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Queries on what is left of deleted instances."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from cepheid_plugins.database import models
+from cepheid_plugins.database.bulk import batches, update_each
+from cepheid_plugins.database.compute_nodes import ENDED
+from cepheid_plugins.database.instances import READ_BATCH, set_cleaned
+from cepheid_plugins.database.records import CLEAN_ATTEMPTS, BrokenMigration, DeadInstance
+
+_instances = models.instances
+_metadata = models.instance_system_metadata
+_migrations = models.migrations
+
+#: Hidden ones live on in another cell.
+_IS_VISIBLE = sa.or_(_instances.c.hidden.is_(None), _instances.c.hidden.is_(sa.false()))
+_IS_DELETED = _instances.c.deleted == _instances.c.id
+
+
+def dead_instances(
+    connection: sa.Connection, host: str, uuids: Collection[str]
+) -> list[DeadInstance]:
+    """Return a host's deleted instances that are not clean, or are among `uuids`, newest first.
+
+    Not clean is `cleaned` = 0; whoever wrote NULL has not said that files are left.
+    """
+    columns: list[Any] = [
+        *(_instances.c[name] for name in ("uuid", "host", "display_name", "deleted_at", "cleaned")),
+        _metadata.c.value,
+        sa.func.coalesce(_metadata.c.updated_at, _metadata.c.created_at),
+        _is_moving(),
+    ]
+    found: dict[str, DeadInstance] = {}
+    for batch in _portions(uuids):
+        query = (
+            sa.select(*columns)
+            .select_from(_instances.outerjoin(_metadata, _is_count()))
+            .where(
+                _instances.c.host == host,
+                _IS_DELETED,
+                _IS_VISIBLE,
+                sa.or_(_instances.c.cleaned == 0, _instances.c.uuid.in_(batch)),
+            )
+            .order_by(_instances.c.created_at.desc(), _instances.c.id.desc(), _metadata.c.id)
+        )
+        found.update({row.uuid: DeadInstance(*row) for row in connection.execute(query)})
+    return list(found.values())
+
+
+def broken_migrations(
+    connection: sa.Connection, host: str, uuids: Collection[str]
+) -> list[BrokenMigration]:
+    """Return the migrations in error from and to a host, and the failed ones of `uuids`.
+
+    Deleted rows too: they are deleted with their instance. Those of instances that are on this
+    host are left out, and those between cells, whose instance lives on in another.
+    """
+    columns: list[Any] = [
+        *(_migrations.c[name] for name in ("id", "status", "source_compute", "dest_compute")),
+        *(_instances.c[name] for name in ("uuid", "display_name", "host", "deleted_at")),
+        _IS_DELETED,
+        _is_moving(),
+    ]
+    found: dict[int, BrokenMigration] = {}
+    for batch in _portions(uuids):
+        query = (
+            sa.select(*columns)
+            .select_from(
+                _migrations.join(_instances, _instances.c.uuid == _migrations.c.instance_uuid)
+            )
+            .where(
+                sa.or_(_migrations.c.source_compute == host, _migrations.c.dest_compute == host),
+                sa.or_(
+                    _migrations.c.status == "error",
+                    sa.and_(
+                        _migrations.c.status == "failed", _migrations.c.instance_uuid.in_(batch)
+                    ),
+                ),
+                sa.or_(
+                    _migrations.c.cross_cell_move.is_(None),
+                    _migrations.c.cross_cell_move.is_(sa.false()),
+                ),
+                sa.or_(_instances.c.host.is_(None), _instances.c.host != host),
+                sa.or_(_IS_DELETED, _instances.c.deleted == 0),
+                _IS_VISIBLE,
+            )
+            .order_by(_migrations.c.id)
+        )
+        found.update({row.id: BrokenMigration(*row) for row in connection.execute(query)})
+    return list(found.values())
+
+
+def record_cleaning(
+    connection: sa.Connection,
+    attempts: Mapping[str, int],
+    cleaned: Collection[str],
+    now: datetime.datetime,
+) -> set[str]:
+    """Record how often files were to be removed, then of which instances none are left.
+
+    The count is deleted with its instance; where it is, it is gone on with, as in Nova.
+
+    :return: the uuids that were written as clean
+    """
+    known: dict[str, int] = {}
+    for batch in batches(sorted(attempts)):
+        query = sa.select(_metadata.c.instance_uuid, _metadata.c.id).where(
+            _metadata.c.instance_uuid.in_(batch), _metadata.c.key == CLEAN_ATTEMPTS
+        )
+        for row in connection.execute(query.order_by(_metadata.c.id)):
+            known[row.instance_uuid] = row.id
+    counts = {known[uuid]: str(count) for uuid, count in attempts.items() if uuid in known}
+    update_each(connection, _metadata.c.value, counts, {"updated_at": now})
+    missing = [uuid for uuid in sorted(attempts) if uuid not in known]
+    if missing:
+        connection.execute(
+            sa.insert(_metadata),
+            [
+                {
+                    "instance_uuid": uuid,
+                    "key": CLEAN_ATTEMPTS,
+                    "value": str(attempts[uuid]),
+                    "created_at": now,
+                    "deleted": 0,
+                }
+                for uuid in missing
+            ],
+        )
+    written: set[str] = set()
+    for batch in batches(sorted(cleaned)):
+        written |= set_cleaned(connection, batch)
+    return written
+
+
+def _portions(uuids: Iterable[str]) -> Iterable[Any]:
+    """Give the uuids in portions that one statement can name, and one portion at least."""
+    return list(batches(sorted(uuids), READ_BATCH)) or [()]
+
+
+def _is_count() -> sa.ColumnElement[bool]:
+    return sa.and_(
+        _metadata.c.instance_uuid == _instances.c.uuid, _metadata.c.key == CLEAN_ATTEMPTS
+    )
+
+
+def _is_moving() -> sa.ColumnElement[bool]:
+    """Say whether an instance has a migration that goes on, whatever became of its row."""
+    other = _migrations.alias()
+    return (
+        sa.exists()
+        .where(
+            other.c.instance_uuid == _instances.c.uuid,
+            other.c.deleted == 0,
+            other.c.status.not_in((*ENDED, "error")),
+        )
+        .label("is_moving")
+    )

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Remove what failed migrations have left here of instances that are deleted.
+
+Reads the directories of instances, migrations with their instances, all domains and their disks,
+and who has which files open. Removes files; writes migrations.status.
+Source: Nova's _cleanup_incomplete_migrations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import cepheid
+from cepheid.periodic_task import periodic_task
+from cepheid.run import Change, RunContext
+from cepheid_plugins.compute import opts
+from cepheid_plugins.compute.leftovers import Leftovers, directories
+from cepheid_plugins.compute.sightings import Sightings, say_doubts
+from cepheid_plugins.database.records import BrokenMigration
+from cepheid_plugins.storage.errors import StorageError
+
+if TYPE_CHECKING:
+    from cepheid.agent import Agent
+
+
+class CleanupIncompleteMigrations(cepheid.Task):
+    """Remove what failed migrations have left here of instances that are deleted."""
+
+    shared_options = opts.list_opts()
+    drivers = ("database", "hypervisor")
+    nova_spacing = "instance_delete_interval"
+    max_changes = 20
+    time_limit = 900
+
+    def __init__(self, agent: Agent) -> None:
+        super().__init__(agent)
+        self.database = agent.driver("database")
+        self.leftovers = Leftovers(agent)
+
+    @periodic_task(spacing=300)
+    def cleanup_incomplete_migrations(self, context: RunContext) -> None:
+        entries = self.leftovers.entries()
+        broken = self.database.broken_migrations(self.agent.host, entries)
+        context.count("migrations", len(broken))
+        if not broken:
+            return
+        live = self.database.instance_uuids_on_host(self.agent.host)
+        doubts, seen = self.leftovers.doubts(live, write=not context.dry_run)
+        if doubts:
+            say_doubts(context, doubts)
+            return
+        plan = decide(broken, entries, seen)
+        for uuid, reason in plan.skipped.items():
+            context.skip(uuid, reason)
+        self._report(context, plan.live, entries)
+        gone = self._remove(context, plan.due, entries)
+        self._mark(context, {**plan.clean, **gone})
+
+    def _report(
+        self,
+        context: RunContext,
+        live: Mapping[str, Sequence[BrokenMigration]],
+        entries: Mapping[str, Sequence[str]],
+    ) -> None:
+        """Name what is left here of instances that live on elsewhere."""
+        if not live:
+            return
+        try:
+            sharing = self.leftovers.hosts()
+        except StorageError as err:
+            context.skip("compute_nodes", str(err))
+            return
+        for uuid, migrations in live.items():
+            last = migrations[-1]
+            # Where the storage is shared, the directory is that of the instance itself.
+            if last.host in sharing and last.host != self.agent.host:
+                continue
+            context.count("left_of_live")
+            context.notice(
+                uuid,
+                f"{last.display_name} ({uuid}) lives on {last.host or 'no host'}, and its "
+                f"migration {last.id} from {last.source_compute} to {last.dest_compute}, which "
+                f"failed, has left {', '.join(entries[uuid])} here. Nothing of it is removed "
+                "while the instance lives; see that its disks are complete where it is, then "
+                "remove it yourself",
+            )
+
+    def _remove(
+        self,
+        context: RunContext,
+        due: Mapping[str, Sequence[BrokenMigration]],
+        entries: Mapping[str, Sequence[str]],
+    ) -> dict[str, Sequence[BrokenMigration]]:
+        """Remove what is left; return the instances of which nothing is left any more."""
+        if not due:
+            return {}
+        obstacles = self.leftovers.obstacles(due)
+        for uuid, reason in obstacles.items():
+            context.skip(uuid, f"it is deleted, and its files are kept: {reason}")
+        done = context.change_many(
+            "delete_files",
+            [
+                Change(uuid, directories(entries[uuid]), None, _reason(of_one))
+                for uuid, of_one in due.items()
+                if uuid not in obstacles
+            ],
+            lambda changes: self._remove_now([change.target for change in changes]),
+        )
+        return {change.target: due[change.target] for change in done}
+
+    def _remove_now(self, uuids: Sequence[str]) -> Mapping[str, Any]:
+        dead = {
+            row.uuid
+            for row in self.database.deleted_instances(uuids)
+            if row.host != self.agent.host
+        }
+        return self.leftovers.remove(uuids, dead.__contains__)
+
+    def _mark(self, context: RunContext, clean: Mapping[str, Sequence[BrokenMigration]]) -> None:
+        """Record that migrations have failed of which nothing is left here."""
+        ids = {
+            uuid: [one.id for one in of_one if one.status == "error"]
+            for uuid, of_one in clean.items()
+        }
+
+        def fail(changes: Sequence[Change]) -> set[str]:
+            targets = {change.target for change in changes}
+            wanted = [one for uuid in targets for one in ids[uuid]]
+            written = self.database.set_migration_status(wanted, "error", "failed")
+            return {uuid for uuid in targets if written & set(ids[uuid])}
+
+        context.change_many(
+            "migration_status",
+            [
+                Change(uuid, "error", "failed", _reason(clean[uuid]))
+                for uuid, of_one in ids.items()
+                if of_one
+            ],
+            fail,
+        )
+
+
+@dataclass
+class Plan:
+    """What is to become of instances' failed migrations, by uuid."""
+
+    #: Deleted ones of which something is here, and those of which nothing is.
+    due: dict[str, list[BrokenMigration]] = field(default_factory=dict)
+    clean: dict[str, list[BrokenMigration]] = field(default_factory=dict)
+    #: Those that live on elsewhere, and of which something is here.
+    live: dict[str, list[BrokenMigration]] = field(default_factory=dict)
+    #: Those that are left alone, and why.
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def decide(broken: Sequence[BrokenMigration], entries: Collection[str], seen: Sightings) -> Plan:
+    """Decide what is to become of failed migrations, all of one instance alike.
+
+    :param entries: the instances of which there are directories here
+    :param seen: who was alive on this host, and when
+    """
+    by_uuid: dict[str, list[BrokenMigration]] = {}
+    for one in broken:
+        by_uuid.setdefault(one.uuid, []).append(one)
+    plan = Plan()
+    for uuid, of_one in by_uuid.items():
+        last = of_one[-1]
+        if not last.is_deleted:
+            # Whoever tries again is filling the directory now.
+            if uuid in entries and not last.is_moving:
+                plan.live[uuid] = of_one
+        elif uuid not in entries:
+            plan.clean[uuid] = of_one
+        elif why_not := _why_not(last, seen):
+            plan.skipped[uuid] = why_not
+        else:
+            plan.due[uuid] = of_one
+    return plan
+
+
+def _why_not(last: BrokenMigration, seen: Sightings) -> str:
+    """Return why the files of a deleted instance are left alone; nothing where they are not."""
+    if last.deleted_at is None:
+        return "it is deleted, and its deleted_at is NULL"
+    alive_at = seen.was_alive_after(last.uuid, last.deleted_at)
+    if alive_at:
+        return (
+            f"the inventory says that it was deleted at {last.deleted_at}, and it was alive at "
+            f"{alive_at}. Was the database restored from an old copy?"
+        )
+    if last.is_moving:
+        return "it is deleted, and another migration of it still goes on"
+    return ""
+
+
+def _reason(of_one: Sequence[BrokenMigration]) -> str:
+    last = of_one[-1]
+    numbers = " and ".join(str(one.id) for one in of_one)
+    return (
+        f"{last.display_name}: deleted; migration {numbers} from {last.source_compute} to "
+        f"{last.dest_compute} failed"
+    )

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Queries on what is left of deleted instances: in how many statements, and which rows."""
+
+import pytest
+import sqlalchemy as sa
+
+from cepheid_plugins.database import models
+from tests.leftover_worlds import add_attempts, add_dead, add_migration, attempts, leftover_world
+from tests.worlds import uuid_of
+
+
+@pytest.fixture
+def world(tmp_path):
+    world = leftover_world(tmp_path)
+    yield world
+    world.close()
+
+
+def dead_many(world, numbers):
+    world.add_many(numbers, vm_state="deleted", cleaned=0, deleted_at=world.clock.utcnow())
+    table = models.instances
+    with world.engine.begin() as connection:
+        connection.execute(
+            sa.update(table).where(table.c.vm_state == "deleted").values(deleted=table.c.id)
+        )
+
+
+@pytest.mark.parametrize("count", [10, 400])
+def test_recording_costs_the_same_whatever_the_number(world, count):
+    numbers = range(1000, 1000 + count)
+    dead_many(world, numbers)
+    for number in numbers[: count // 2]:
+        add_attempts(world, number, "1")
+    uuids = {uuid_of(number): 2 for number in numbers}
+    world.database.statements.clear()
+    assert world.database.record_cleaning(uuids, list(uuids)) == set(uuids)
+    # The counts that are known, those that are not, and cleaned, each looked for before.
+    assert world.statements() == 5
+    assert {attempts(world, number) for number in (numbers[0], numbers[-1])} == {"2"}
+
+
+def test_only_deleted_instances_become_clean(world):
+    add_dead(world, 1)
+    assert world.database.record_cleaning({}, [uuid_of(1), uuid_of(99)]) == {uuid_of(1)}
+    assert (world.row(1).cleaned, world.row(99).cleaned) == (1, None)
+
+
+def test_a_count_is_gone_on_with_where_it_is_and_its_neighbours_stay(world):
+    add_dead(world, 1, attempts="3")
+    add_dead(world, 2, attempts="4")
+    (before,) = [r for r in world.rows(models.instance_system_metadata) if r.value == "4"]
+    world.database.record_cleaning({uuid_of(1): 4}, [])
+    rows = {row.instance_uuid: row for row in world.rows(models.instance_system_metadata)}
+    mine = rows[uuid_of(1)]
+    assert (mine.value, mine.deleted, mine.updated_at) == ("4", 1, world.clock.utcnow())
+    assert rows[uuid_of(2)] == before
+    # Nor is the instance itself said to have changed.
+    assert world.row(1).updated_at is None
+
+
+def test_of_several_counts_the_newest_row_is_read_and_written(world):
+    add_dead(world, 1, attempts="1")
+    add_attempts(world, 1, "2")
+    (row,) = world.database.dead_instances("host1", ())
+    assert row.clean_attempts == "2"
+    world.database.record_cleaning({uuid_of(1): 3}, [])
+    assert [r.value for r in world.rows(models.instance_system_metadata)] == ["1", "3"]
+
+
+def test_a_hosts_dead_come_newest_first_and_those_with_files_though_they_are_clean(world):
+    for number in (1, 2, 3, 4):
+        add_dead(world, number, cleaned=1 if number > 2 else 0)
+    found = world.database.dead_instances("host1", [uuid_of(3), uuid_of(99)])
+    assert [row.uuid for row in found] == [uuid_of(number) for number in (3, 2, 1)]
+
+
+def test_a_broken_migration_is_told_with_its_instance(world):
+    add_dead(world, 1, host="host2")
+    broken = add_migration(world, 1, deleted=9)
+    add_migration(world, 1, status="failed")
+    add_dead(world, 2, host="host2")
+    add_migration(world, 2, source_compute="host3", dest_compute="host2")
+    (found,) = world.database.broken_migrations("host1", ())
+    assert (found.id, found.uuid, found.host) == (broken, uuid_of(1), "host2")
+    assert (found.is_deleted, found.is_moving) == (True, False)
+    assert len(world.database.broken_migrations("host1", [uuid_of(1)])) == 2
