@@ -48,10 +48,10 @@ class ImageHost:
         self.world.agent.conf.register_opts(compute_opts.OPTIONS, group="compute")
         self.instances = path / "instances"
         self.base = self.instances / "_base"
-        self.base.mkdir(parents=True)
-        (self.instances / "locks").mkdir()
+        self.base.mkdir(parents=True, exist_ok=True)
+        (self.instances / "locks").mkdir(exist_ok=True)
         self.proc = path / "proc"
-        (self.proc / "1" / "fd").mkdir(parents=True)
+        (self.proc / "1" / "fd").mkdir(parents=True, exist_ok=True)
         (self.proc / "locks").touch()
         self.task = self.make_task()
         for number in numbers:

@@ -117,7 +117,7 @@ class Surveyor:
         defined = self._ask_hypervisor(uses) if thorough else None
         aside = [file for file in files if file.aside_at is not None]
         chains = self.chains.read(defined, aside)
-        uses.add_names(chains.names)
+        uses.add_names(chains.names, "disk ")
         uses.problems += chains.problems
         if thorough:
             self._look_at_processes(uses, files)
@@ -128,10 +128,12 @@ class Surveyor:
             # The definitions may solve them, and are asked before anything is removed.
             uses.problems.clear()
         now = self.now()
-        cached = {file.name for file in files if file.aside_at is None}
+        cached = {file.name: file.inode for file in files if file.aside_at is None}
         found = []
         for file in files:
-            verdict, reason = decide(file, uses, rules, now, file.name in cached)
+            # One that has both names is on its way back.
+            is_taken = cached.get(file.name, file.inode) != file.inode
+            verdict, reason = decide(file, uses, rules, now, is_taken)
             found.append(Found(file, frozenset(uses.of(file)), verdict, reason))
         return Survey(found, uses)
 

@@ -108,17 +108,17 @@ class Uses:
 
 
 def decide(
-    file: CachedFile, uses: Uses, rules: Rules, now: float, taken: bool = False
+    file: CachedFile, uses: Uses, rules: Rules, now: float, is_taken: bool = False
 ) -> tuple[Verdict, str]:
     """Decide on a file, from all that is known; return why in words.
 
     :param now: in epoch seconds
-    :param taken: of a file that was set aside: whether another has taken its place
+    :param is_taken: of a file that was set aside: whether another has taken its place
     """
     owners = uses.of(file)
     if file.aside_at is None:
         return _decide_on_cached(file, owners, uses, rules, now)
-    if owners and taken:
+    if owners and is_taken:
         return Verdict.KEPT, f"{shortened(owners)}, and another has taken its place; look at both"
     if owners:
         return Verdict.RESTORED, f"it turned out to be used: {shortened(owners)}"

@@ -9,6 +9,7 @@ until an operator says that it is gone. Source: Nova's storage_users.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -20,8 +21,14 @@ REGISTRY = "compute_nodes"
 MEMORY = "cepheid_compute_nodes"
 LOCK = "storage-registry-lock"
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 #: A registry is some bytes for each host.
 _MAX_BYTES = 1 << 20
+
+
+class NoRoom(StorageError):
+    """The registry was read, and there is no room to write it; it is as it was."""
 
 
 class StorageUsers:
@@ -45,6 +52,7 @@ class StorageUsers:
         """Enter this host, for Nova too; return all hosts.
 
         :raises Held: somebody else is writing to the registry
+        :raises NoRoom: it can be read and not written
         :raises StorageError: a registry cannot be read; it is left as it is
         """
         return self._rewrite(lambda hosts: {**hosts, host: now})
@@ -62,9 +70,14 @@ class StorageUsers:
         with self._root() as root, nova_locks.held(root, LOCK):
             registry, memory = _read(root, REGISTRY), _read(root, MEMORY)
             known = change(_merged(registry, memory))
-            # Memory first: what is not in it any more is not in the registry by mistake.
-            _write(root, MEMORY, known, memory)
-            _write(root, REGISTRY, change(registry), registry)
+            try:
+                # Memory first: what is in the registry is in it too, whatever happens between.
+                _write(root, MEMORY, known, memory)
+                _write(root, REGISTRY, change(registry), registry)
+            except OSError as err:
+                if err.errno not in _FULL:
+                    raise
+                raise NoRoom(f"{self._path}/{REGISTRY} is not written: {err.strerror}") from err
             return known
 
     def _root(self) -> contextlib.AbstractContextManager[int]:
@@ -98,10 +111,15 @@ def _write(root: int, name: str, hosts: Mapping[str, float], before: Mapping[str
         return
     partial = f"{name}.part"
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(partial, flags, 0o644, dir_fd=root), "w") as stream:
-        json.dump(hosts, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    descriptors.give_away(root, partial)
-    os.rename(partial, name, src_dir_fd=root, dst_dir_fd=root)
+    try:
+        with os.fdopen(os.open(partial, flags, 0o644, dir_fd=root), "w") as stream:
+            json.dump(hosts, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        descriptors.give_away(root, partial)
+        os.rename(partial, name, src_dir_fd=root, dst_dir_fd=root)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(partial, dir_fd=root)
+        raise
     os.fsync(root)

@@ -10,6 +10,7 @@ Source: Nova's _run_image_cache_manager_pass and its libvirt driver's image cach
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from cepheid_plugins.compute import image_options, opts
 from cepheid_plugins.compute.image_survey import SILENT_SECONDS, Found, Survey, Surveyor
 from cepheid_plugins.compute.image_verdicts import DESTRUCTIVE, Verdict
 from cepheid_plugins.storage.nova_locks import Held
+from cepheid_plugins.storage.storage_users import NoRoom
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
@@ -78,14 +80,20 @@ class RunImageCacheManagerPass(cepheid.Task):
     def _hosts(self, context: RunContext) -> list[str]:
         """Return the hosts that share the storage, and enter this one."""
         users, now = self.surveyor.users, self.surveyor.now()
-        known = users.hosts() if context.dry_run else self._register(now)
+        try:
+            known = users.hosts() if context.dry_run else self._register(now)
+        except NoRoom as err:
+            # That is when room is wanted most, and this host has been entered before.
+            known = users.hosts()
+            context.notice("registry", f"{err}. Nova forgets this host after a day of that")
         for host, at in known.items():
             if now - at > SILENT_SECONDS and host != self.agent.host:
+                seen = datetime.datetime.fromtimestamp(at, datetime.UTC).replace(tzinfo=None)
                 context.notice(
                     ("silent", host),
-                    f"{host} shares this storage and was not heard of for {int(now - at) // 3600} "
-                    "hours. The images of its instances are kept; if it is gone, run 'cepheid "
-                    f"image forget-host {host}'.",
+                    f"{host} shares this storage and was last heard of at {seen}. The images of "
+                    f"its instances are kept; if it is gone, run 'cepheid image forget-host "
+                    f"{host}'.",
                 )
         return sorted({*known, self.agent.host})
 
