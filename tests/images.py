@@ -7,7 +7,7 @@ import datetime
 import json
 import os
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,19 @@ class ImageHost:
                 )
             )
         return uuid
+
+    def add_many(self, numbers: Sequence[int], **columns: Any) -> None:
+        """Insert alike instances that have a flavor each."""
+        self.world.add_many(numbers, **columns)
+        new = NewInstance("", "", "host1", "node1", "active", 1, 1, 128, 0)
+        with self.world.engine.begin() as connection:
+            connection.execute(
+                sa.insert(models.instance_extra),
+                [
+                    {"instance_uuid": uuid_of(n), "flavor": flavors.of_new(new), "deleted": 0}
+                    for n in numbers
+                ],
+            )
 
     def add_blank_disk(self, number: int, size: int, guest_format: str | None = None) -> None:
         """Insert a disk that was made empty: swap (MiB) or ephemeral (GiB)."""
