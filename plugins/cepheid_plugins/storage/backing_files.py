@@ -3,7 +3,7 @@
 
 How an image begins is judged by oslo.utils; where it names a backing file, ``qemu-img info`` of the
 open file tells which. That is kept by inode, size and times, and by how the image begins: a guest
-that writes to its disk costs no process.
+that writes to its disk costs no process, nor does a disk that begins as another does.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +55,8 @@ class BackingFiles:
         self._run_native = run_native
         self._known: dict[Inode, Known] = {}
         self._met: set[Inode] = set()
+        #: By how an image begins: its backing file and that one's format.
+        self._answers: dict[str, tuple[str, str]] = {}
         #: Processes that were started.
         self.forks = 0
 
@@ -74,27 +76,26 @@ class BackingFiles:
     def end(self) -> None:
         """End a round."""
         self._known = {inode: self._known[inode] for inode in self._met}
+        self._answers = _answers(self._known)
 
     def read(self, images: Sequence[Looked]) -> None:
         """Learn what images stand on, by qemu-img only where nothing else tells."""
-        ask = []
+        ask: dict[str, list[Looked]] = {}
         for image in images:
             self._met.add(image.inode)
             if image.head is None:
                 continue
             head = image_formats.inspect(image.head)
-            known = self._known.get(image.inode)
-            digest = _digest(image.head) if head.is_complete else ""
-            if known is not None and digest and known.digest == digest and not known.problem:
-                self._known[image.inode] = Known(
-                    image.stamp, digest, known.backing, known.backing_format
-                )
+            digest = hashlib.sha256(image.head).hexdigest() if head.is_complete else ""
+            if digest in self._answers:
+                self._known[image.inode] = Known(image.stamp, digest, *self._answers[digest])
             elif head.has_backing:
-                ask.append((image, digest))
+                ask.setdefault(digest or image.path, []).append(image)
             else:
                 self._known[image.inode] = Known(image.stamp, digest, problem=head.problem)
-        for start in range(0, len(ask), qemu_img.BATCH):
-            self._ask(ask[start : start + qemu_img.BATCH])
+        groups = list(ask.items())
+        for start in range(0, len(groups), qemu_img.BATCH):
+            self._ask(groups[start : start + qemu_img.BATCH])
 
     def dump(self) -> str:
         """Return what is known, as text, for another process."""
@@ -112,34 +113,47 @@ class BackingFiles:
             self._known = dict(_parsed(json.loads(text)))
         except (ValueError, TypeError, IndexError):
             self._known = {}
+        self._answers = _answers(self._known)
 
-    def _ask(self, images: Sequence[tuple[Looked, str]]) -> None:
-        opened: dict[int, tuple[Looked, str]] = {}
+    def _ask(self, groups: Sequence[tuple[str, Sequence[Looked]]]) -> None:
+        """Ask qemu-img for the first of each group of images that begin alike."""
+        opened: dict[int, str] = {}
+        answers: dict[str, tuple[str, str] | StorageError] = {}
         try:
-            for image, digest in images:
+            for digest, images in groups:
                 try:
                     descriptor = self._run_native(
-                        image_heads.reopen, image, self._root, deadline=READ_SECONDS, name="open"
-                    )
+                        image_heads.reopen, images[0], self._root, deadline=READ_SECONDS,
+                        name="open",
+                    )  # fmt: skip
                 except StorageError as err:
-                    self._known[image.inode] = Known(image.stamp, "", problem=str(err))
+                    answers[digest] = err
                 else:
-                    opened[descriptor] = image, digest
+                    opened[descriptor] = digest
             self.forks += len(opened)
-            answers = qemu_img.backing_files(list(opened))
+            said = qemu_img.backing_files(list(opened))
+            answers.update(zip(opened.values(), said, strict=True))
         finally:
             for descriptor in opened:
                 os.close(descriptor)
-        for (image, digest), answer in zip(opened.values(), answers, strict=True):
-            self._known[image.inode] = (
-                Known(image.stamp, "", problem=str(answer))
-                if isinstance(answer, StorageError)
-                else Known(image.stamp, digest, *answer)
-            )
+        for digest, images in groups:
+            answer = answers[digest]
+            for image in images:
+                self._known[image.inode] = (
+                    Known(image.stamp, "", problem=str(answer))
+                    if isinstance(answer, StorageError)
+                    else Known(image.stamp, "" if digest == image.path else digest, *answer)
+                )
+            if not isinstance(answer, StorageError):
+                self._answers[digest] = answer
 
 
-def _digest(head: bytes) -> str:
-    return hashlib.sha256(head).hexdigest()
+def _answers(known: Mapping[Inode, Known]) -> dict[str, tuple[str, str]]:
+    return {
+        one.digest: (one.backing, one.backing_format)
+        for one in known.values()
+        if one.digest and not one.problem
+    }
 
 
 def _parsed(rows: Any) -> Iterator[tuple[Inode, Known]]:

@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import struct
+import tempfile
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -214,10 +216,13 @@ class Storage:
 
 
 @pytest.fixture(scope="module")
-def storage(tmp_path_factory):
-    storage = Storage(tmp_path_factory.mktemp("storage"))
-    yield storage
-    storage.host.close()
+def storage():
+    # In memory where there is such a directory: each example writes much, and nothing to keep.
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as directory:
+        storage = Storage(Path(directory))
+        yield storage
+        storage.host.close()
 
 
 @settings(
