@@ -48,8 +48,9 @@ class ImageHost:
         self.world.agent.conf.register_opts(compute_opts.OPTIONS, group="compute")
         self.instances = path / "instances"
         self.base = self.instances / "_base"
-        self.base.mkdir(parents=True, exist_ok=True)
-        (self.instances / "locks").mkdir(exist_ok=True)
+        if not self.base.exists():
+            self.base.mkdir(parents=True, exist_ok=True)
+            (self.instances / "locks").mkdir()
         self.proc = path / "proc"
         (self.proc / "1" / "fd").mkdir(parents=True, exist_ok=True)
         (self.proc / "locks").touch()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -39,7 +40,9 @@ def of_hosts(connection: sa.Connection, hosts: Sequence[str]) -> list[ImageUser]
     for condition in (here, _instances.c.uuid.in_(moving)):
         disks = _blank_disks(connection, condition)
         for row in connection.execute(_query(condition)):
-            found[row.uuid] = _user(row, disks.get(row.uuid, ()))
+            user = _user(row, disks.get(row.uuid, ()))
+            # Nothing keeps an instance from having several rows of extra.
+            found[row.uuid] = _merged(found.get(row.uuid, user), user)
     return list(found.values())
 
 
@@ -98,4 +101,13 @@ def _user(row: Any, disks: Sequence[tuple[str | None, int | None]]) -> ImageUser
         swap_mb=frozenset(size for size in swap if size),
         ephemeral_gb=frozenset(size for size in ephemeral if size),
         sizes_known=bool(sizes),
+    )
+
+
+def _merged(one: ImageUser, other: ImageUser) -> ImageUser:
+    return dataclasses.replace(
+        one,
+        swap_mb=one.swap_mb | other.swap_mb,
+        ephemeral_gb=one.ephemeral_gb | other.ephemeral_gb,
+        sizes_known=one.sizes_known and other.sizes_known,
     )

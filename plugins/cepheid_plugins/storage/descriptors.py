@@ -6,6 +6,8 @@ Source: openat(2), O_NOFOLLOW in open(2).
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -79,12 +81,38 @@ def found(parent: int, name: str) -> os.stat_result | None:
 
 
 def make_directory(parent: int, name: str) -> None:
-    """Make a directory that belongs to whom its parent belongs to; one that is there is fine."""
-    try:
-        os.mkdir(name, 0o755, dir_fd=parent)
-    except FileExistsError:
+    """Make a directory that belongs to whom its parent belongs to; one that is there is fine.
+
+    It never is there and another's, whenever this process dies.
+    """
+    if found(parent, name) is not None:
         return
-    give_away(parent, name)
+    partial = f".{name}.part"
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(partial, 0o755, dir_fd=parent)
+    give_away(parent, partial)
+    try:
+        os.rename(partial, name, src_dir_fd=parent, dst_dir_fd=parent)
+    except OSError as err:
+        # Somebody else has made it meanwhile, and it is in use.
+        if err.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+        os.rmdir(partial, dir_fd=parent)
+
+
+def make_file(parent: int, name: str) -> None:
+    """Make an empty file likewise; one that is there is left as it is."""
+    partial = f".{name}.{os.getpid()}.part"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(partial, dir_fd=parent)
+    os.close(os.open(partial, flags, 0o644, dir_fd=parent))
+    try:
+        give_away(parent, partial)
+        with contextlib.suppress(FileExistsError):
+            os.link(partial, name, src_dir_fd=parent, dst_dir_fd=parent, follow_symlinks=False)
+    finally:
+        os.unlink(partial, dir_fd=parent)
 
 
 def give_away(parent: int, name: str) -> None:

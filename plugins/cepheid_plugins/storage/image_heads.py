@@ -158,10 +158,10 @@ def _walk(
         found.problems.append(f"{path} is nested too deep to be looked at")
         return
     for name in os.listdir(directory):
-        there = f"{path}/{name}"
-        what = os.stat(name, dir_fd=directory, follow_symlinks=False)
         if name in left_out or name in NO_DISKS or name.startswith(CONSOLE):
             continue
+        there = f"{path}/{name}"
+        what = os.stat(name, dir_fd=directory, follow_symlinks=False)
         try:
             if stat.S_ISLNK(what.st_mode):
                 found.links.append(there)

@@ -56,8 +56,9 @@ def _acquired(locks: int, file: str) -> int:
     try:
         lock = os.open(file, flags, dir_fd=locks)
     except FileNotFoundError:
-        lock = os.open(file, flags | os.O_CREAT, 0o644, dir_fd=locks)
-        descriptors.give_away(locks, file)
+        # It must be Nova's user's as soon as it is there, or Nova could not take it any more.
+        descriptors.make_file(locks, file)
+        lock = os.open(file, flags, dir_fd=locks)
     try:
         if not stat.S_ISREG(os.fstat(lock).st_mode):
             raise StorageError(f"The lock file {file} is no file; look at it yourself.")
