@@ -136,7 +136,7 @@ def _decide_on_cached(
     file: CachedFile, owners: set[str], uses: Uses, rules: Rules, now: float
 ) -> tuple[Verdict, str]:
     if owners:
-        return Verdict.USED, shortened(owners)
+        return Verdict.USED, "in use"
     age, minimum = now - file.modified_at, rules.minimum_age_seconds(file.kind)
     if age < minimum:
         return Verdict.KEPT, f"not used, and {int(age)} s old of {int(minimum)} s at least"

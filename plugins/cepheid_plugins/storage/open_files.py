@@ -30,14 +30,15 @@ def users_of(wanted: Collection[Inode], proc: str = "/proc") -> dict[Inode, set[
         processes = [name for name in os.listdir(proc) if name.isdecimal()]
         if "1" not in processes:
             raise StorageError(f"{proc} shows not all processes (hidepid?), so who has files open "
-                               "is not known. Run as root.")  # fmt: skip
+                               "is not known. Run as the host's root.")  # fmt: skip
         for process in processes:
             for inode in _open(f"{proc}/{process}/fd", wanted):
                 found[inode].add(f"process {process}")
         _add_locked(found, wanted, proc)
     except OSError as err:
         raise StorageError(
-            f"{err.filename}: {err.strerror}, so who has files open is not known. Run as root."
+            f"{err.filename}: {err.strerror}, so who has files open is not known. Run as the "
+            "host's root."
         ) from err
     return dict(found)
 

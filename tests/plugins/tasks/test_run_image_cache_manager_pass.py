@@ -495,7 +495,7 @@ def test_processes_that_cannot_be_looked_at_mean_that_nothing_is_removed(host, f
         (host.proc / "locks").unlink()
     run = host.run()
     assert run.outcome == "failed"
-    assert "so who has files open is not known. Run as root." in run.error
+    assert "so who has files open is not known. Run as the host's root." in run.error
     assert host.names() == [GARBAGE]
 
 
