@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 #: Problems that are named each.
 NAMED = 10
 
+#: How many times max_changes a pass proposes at most.
+OFFERED = 10
+
 
 class RunImageCacheManagerPass(cepheid.Task):
     """Remove images that nobody uses from the host's cache, aside first."""
@@ -74,8 +77,9 @@ class RunImageCacheManagerPass(cepheid.Task):
             context.count("touched", surveyor.cache.touch(used, surveyor.now()))
             surveyor.remember()
         self._change(context, survey, Verdict.RESTORED, "restore", self._restore)
-        self._change(context, survey, Verdict.SET_ASIDE, "set_aside", self._set_aside)
+        # What was proven before goes first: it gives room, and max_changes is for all of them.
         self._change(context, survey, Verdict.DELETED, "delete", self._delete)
+        self._change(context, survey, Verdict.SET_ASIDE, "set_aside", self._set_aside)
 
     def _hosts(self, context: RunContext) -> list[str]:
         """Return the hosts that share the storage, and enter this one."""
@@ -141,7 +145,11 @@ class RunImageCacheManagerPass(cepheid.Task):
         kind: str,
         act: Callable[[Found], None],
     ) -> None:
-        wanted = {one.file.entry: one for one in survey.having(verdict)}
+        oldest = sorted(survey.having(verdict), key=lambda one: one.file.modified_at)
+        # Whatever is refused is on record each time: no more of that than somebody may read.
+        offered = oldest[: OFFERED * self.conf.max_changes or None]
+        context.count("left_for_later", len(oldest) - len(offered))
+        wanted = {one.file.entry: one for one in offered}
 
         def do(changes: list[Change]) -> dict[str, object]:
             targets = {change.target for change in changes}

@@ -837,6 +837,18 @@ def test_a_pass_removes_twenty_files_at_most_unless_told_otherwise(host):
     assert (run.outcome, run.counters["refused"], len(host.names())) == ("limited", 10, 10)
 
 
+def test_the_oldest_go_first_and_no_pass_records_thousands_of_refusals(host):
+    host.world.agent.set(host.task.name, max_changes=2)
+    names = [image_names.fingerprint(str(number)) for number in range(30)]
+    for number, name in enumerate(names):
+        host.file(name, age=2 * DAY + number)
+    run = host.run()
+    assert host.aside() == sorted(names[-2:])
+    assert (run.counters["refused"], run.counters["left_for_later"]) == (18, 10)
+    host.passes(30)
+    assert host.names() == host.aside() == []
+
+
 def test_files_made_by_root_belong_to_who_owns_the_directory(host):
     if os.geteuid() != 0:
         pytest.skip("only root gives files away")
