@@ -2,7 +2,7 @@
 
 PYTHON := .venv/bin/python
 
-.PHONY: help demo test test-fast check docs sample clean
+.PHONY: help demo test test-fast check bench docs sample clean
 
 help:            ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -22,6 +22,10 @@ test-fast:       ## Run the fast tests, in the default concurrency mode
 check:           ## Run linters, types, layers, the sample's comparison, the documentation's build
 	@tools/setup.sh develop
 	@tools/check.sh
+
+bench:           ## Print what passes cost, as counts and ratios
+	@tools/setup.sh test
+	$(PYTHON) -m benchmarks.image_cache
 
 docs:            ## Build the documentation in doc/build/html
 	@tools/setup.sh develop

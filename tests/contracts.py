@@ -200,6 +200,14 @@ class HypervisorContract:
         files = [disk.path for disk in hypervisor.disk_files(running)]
         assert [disk.path for disk in capacities if disk.uuid == running] == files
 
+    def test_tells_the_files_that_every_definition_names(
+        self, hypervisor: Hypervisor, running: str
+    ):
+        found = {domain.uuid: domain for domain in hypervisor.named_files()}
+        assert set(found) == set(hypervisor.domains())
+        for disk in hypervisor.disk_files(running):
+            assert disk.format in found[running].files[disk.path]
+
 
 class SchedulerContract:
     """Inherit, and give fixtures ``scheduler``, one that is enabled, and ``received``, which waits

@@ -31,6 +31,7 @@ from cepheid_plugins.hypervisor.driver import (
     HypervisorError,
     HypervisorUnavailable,
     Interface,
+    NamedFiles,
     NetworkCounters,
 )
 from cepheid_plugins.network.driver import LookUp, Network, Vif
@@ -93,6 +94,8 @@ class FakeHypervisor(XmlHypervisor):
         self.saved: set[str] = set()
         #: Definitions by uuid; without one a domain has :func:`definition_of`.
         self.definitions: dict[str, str] = {}
+        #: What a domain runs with, was saved with, or can be reverted to, where that differs.
+        self.other_definitions: dict[str, list[str]] = {}
         self.resources = RESOURCES
         #: Its domains' disks.
         self.capacities: list[DiskCapacity] = []
@@ -198,6 +201,15 @@ class FakeHypervisor(XmlHypervisor):
         self._find(uuid)
         self._call("virDomainGetXMLDesc")
         return self.definitions.setdefault(uuid, definition_of(uuid, self.names[uuid]))
+
+    def named_files(self) -> list[NamedFiles]:
+        self._call("virConnectListAllDomains")
+        found = []
+        for uuid, name in self.names.items():
+            if uuid in self.states and uuid not in self.hidden:
+                texts = [self.definition(uuid), *self.other_definitions.get(uuid, ())]
+                found.append(NamedFiles(uuid, name, *definition.named_files(texts)))
+        return found
 
     def define(self, xml: str) -> None:
         self._call("virDomainDefineXML")

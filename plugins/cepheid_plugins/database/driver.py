@@ -22,6 +22,7 @@ from cepheid_plugins.database import (
     compute_nodes,
     engine,
     errors,
+    image_users,
     info_caches,
     instances,
     leftovers,
@@ -44,6 +45,7 @@ from cepheid_plugins.database.records import (
     Confirmed,
     DeadInstance,
     Fault,
+    ImageUser,
     InfoCache,
     Instance,
     InstanceFacts,
@@ -179,6 +181,10 @@ class Database:
     def instance_facts(self, uuids: Sequence[str]) -> dict[str, InstanceFacts]:
         """Return all that is on record of instances, on any host, deleted ones too."""
         return self._read(instances.facts, uuids)
+
+    def image_users(self, hosts: Sequence[str]) -> list[ImageUser]:
+        """Return what the live instances of hosts, and those on their way, need of images."""
+        return self._read(image_users.of_hosts, hosts)
 
     def volumes(self, uuids: Sequence[str]) -> list[Volume]:
         """Return the attached volumes of instances."""

@@ -52,6 +52,25 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageUser:
+    """What a live instance needs of the image cache.
+
+    :param images: ids of images: of its disk, its kernel and its RAM disk
+    :param swap_mb: sizes of its swap disks, MiB
+    :param ephemeral_gb: sizes of its ephemeral disks, GiB
+    :param sizes_known: whether its flavor could be read; if not, there may be more of them
+    """
+
+    uuid: str
+    display_name: str | None
+    host: str | None
+    images: frozenset[str]
+    swap_mb: frozenset[int]
+    ephemeral_gb: frozenset[int]
+    sizes_known: bool
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceFacts:
     """All that is on record of an instance, for whoever tells others of it.
 

@@ -6,6 +6,7 @@ Source: libvirt's domain XML format.
 
 from __future__ import annotations
 
+import re
 import uuid as uuids
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -16,6 +17,12 @@ from cepheid_plugins.hypervisor.driver import BadDefinition, DiskFile, Hyperviso
 
 #: What the files of a rescue are called. Source: Nova's libvirt driver.
 RESCUE_SUFFIX = ".rescue"
+
+#: The elements whose ``source`` is a disk, or what one stands on, is copied to or mirrored to.
+DISK_SOURCES = ("disk", "backingStore", "mirror", "dataStore")
+
+#: A path in an argument for QEMU itself, as in ``file=/disk,if=virtio``.
+_IN_ARGUMENT = re.compile(r"[=,:](/[^,]+)")
 
 #: The beginning of what Nova's metadata elements are called. Source: Nova's libvirt driver.
 NOVA_NAMESPACE = "{http://openstack.org/xmlns/libvirt/nova/"
@@ -44,6 +51,40 @@ def disk_files(text: str) -> list[DiskFile]:
             image_format = "raw" if driver is None else driver.get("type", "raw")
             found.append(DiskFile(disk.find("target").get("dev"), path, image_format))
     return found
+
+
+def named_files(texts: Iterable[str]) -> tuple[dict[str, frozenset[str]], tuple[str, ...]]:
+    """Return the files that definitions of a domain name, as :class:`~.driver.NamedFiles` does.
+
+    :param texts: definitions, or those of snapshots, in which one of the domain may be
+    :raises BadDefinition: one cannot be read
+    """
+    files: dict[str, set[str]] = {}
+    unresolved: set[str] = set()
+    for text in texts:
+        for element in _root(text).iter(etree.Element):
+            for value in (*element.attrib.values(), (element.text or "").strip()):
+                # Whatever it is for: too many files are no harm.
+                for path in (value, *_IN_ARGUMENT.findall(value)):
+                    if path.startswith("/"):
+                        files.setdefault(path, set())
+            if element.tag in DISK_SOURCES:
+                _add_disk(element, files, unresolved)
+    return {path: frozenset(formats) for path, formats in files.items()}, tuple(sorted(unresolved))
+
+
+def _add_disk(element: Any, files: dict[str, set[str]], unresolved: set[str]) -> None:
+    source = element.find("source")
+    if source is None:
+        return
+    if source.get("pool"):
+        unresolved.add(f"{source.get('volume')} in the storage pool {source.get('pool')}")
+    path = source.get("file") or source.get("dev")
+    if path:
+        kind, driver = element.find("format"), element.find("driver")
+        said = driver if kind is None else kind
+        # libvirt does not look into a disk of which nothing is said.
+        files.setdefault(path, set()).add("raw" if said is None else said.get("type", "raw"))
 
 
 def interfaces(text: str, addresses: Mapping[str, Iterable[str]]) -> list[Interface]:
@@ -180,6 +221,14 @@ def _disks(root: Any) -> list[Any]:
         for disk in root.iterfind("./devices/disk")
         if disk.get("device", "disk") in ("disk", "lun") and disk.find("target") is not None
     ]
+
+
+def _root(text: str) -> Any:
+    parser = etree.XMLParser(resolve_entities=False, no_network=True)
+    try:
+        return etree.fromstring(text.encode(), parser)
+    except etree.XMLSyntaxError as err:
+        raise BadDefinition(f"A definition cannot be read: {err}.") from err
 
 
 def _parse(text: str) -> Any:

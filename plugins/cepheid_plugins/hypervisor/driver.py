@@ -58,6 +58,21 @@ class DiskFile:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedFiles:
+    """The files that a domain's definitions name, all of them.
+
+    :param files: by absolute path, the formats that they are said to have; none where it is no
+        disk, or no format is said
+    :param unresolved: disks that are named otherwise than by a path
+    """
+
+    uuid: str
+    name: str
+    files: Mapping[str, frozenset[str]]
+    unresolved: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class BlockCounters:
     """What a running guest has read from and written to a disk since it was started."""
 
@@ -252,6 +267,14 @@ class Hypervisor(abc.ABC):
     @abc.abstractmethod
     def disk_files(self, uuid: str) -> list[DiskFile]:
         """Return the disks of the definition that are files, in its order."""
+
+    @abc.abstractmethod
+    def named_files(self) -> list[NamedFiles]:
+        """Return the files that all definitions name: what runs, what starts next, saved memory,
+        snapshots. It takes some calls for each domain.
+
+        :raises BadDefinition: one cannot be read, so not all are known
+        """
 
     @abc.abstractmethod
     def is_rescue(self, uuid: str) -> bool:

@@ -260,6 +260,20 @@ class LibvirtHypervisor(XmlHypervisor):
         xml: str = self._on_domain("virDomainGetXMLDesc", domain, lambda: domain.XMLDesc(flags))
         return xml
 
+    def named_files(self) -> list[driver.NamedFiles]:
+        domains = self._on_connection(
+            "virConnectListAllDomains", lambda conn: conn.listAllDomains(0)
+        )
+        found = []
+        for domain in domains:
+            try:
+                files, unresolved = definition.named_files(self._definitions(domain))
+            except driver.DomainNotFound:
+                LOG.info("Domain %s vanished while its files were asked for", domain.name())
+                continue
+            found.append(driver.NamedFiles(domain.UUIDString(), domain.name(), files, unresolved))
+        return found
+
     def define(self, xml: str) -> None:
         connection = self._connect()
         self._call("virDomainDefineXML", lambda: connection.defineXML(xml), connection)
@@ -448,6 +462,27 @@ class LibvirtHypervisor(XmlHypervisor):
             ):
                 raise
             self._on_domain(name, domain, lambda: domain.undefineFlags(FEWER_UNDEFINE_FLAGS))
+
+    def _definitions(self, domain: Any) -> list[str]:
+        """Return all that a domain runs with, or may be started or reverted to."""
+
+        def ask(name: str, call: Callable[[], Any]) -> Any:
+            return self._on_domain(name, domain, call)
+
+        inactive = libvirt.VIR_DOMAIN_XML_INACTIVE
+        texts = [
+            ask("virDomainGetXMLDesc", functools.partial(domain.XMLDesc, flags))
+            for flags in (0, inactive)
+        ]
+        if ask("virDomainHasManagedSaveImage", lambda: domain.hasManagedSaveImage(0)):
+            texts.append(
+                ask("virDomainManagedSaveGetXMLDesc", lambda: domain.managedSaveGetXMLDesc(0))
+            )
+        for snapshot in ask("virDomainListAllSnapshots", lambda: domain.listAllSnapshots(0)):
+            texts.append(
+                ask("virDomainSnapshotGetXMLDesc", functools.partial(snapshot.getXMLDesc, 0))
+            )
+        return texts
 
     def _details_of(self, domain: Any) -> driver.DomainDetails:
         info = self._on_domain("virDomainGetInfo", domain, lambda: domain.info())

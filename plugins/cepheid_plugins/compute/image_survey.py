@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finding out who uses the files of the image cache.
+
+A quick look asks the inventory and reads the disks beneath instances_path. What it finds unused is
+looked for once more, thoroughly: in the definitions of all domains, among their disks elsewhere,
+and among the files that processes have open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cepheid_plugins.compute.image_verdicts import Rules, Uses, Verdict, decide
+from cepheid_plugins.compute.sightings import SightingsFile
+from cepheid_plugins.database.records import ImageUser
+from cepheid_plugins.storage import file_users, image_heads
+from cepheid_plugins.storage.backing_chains import ChainReader
+from cepheid_plugins.storage.backing_files import READ_SECONDS
+from cepheid_plugins.storage.image_cache import CachedFile, ImageCache
+from cepheid_plugins.storage.instances_path import NAME
+from cepheid_plugins.storage.storage_users import StorageUsers
+
+if TYPE_CHECKING:
+    from cepheid.agent import Agent
+
+LOG = logging.getLogger(__name__)
+
+#: What is known of disks, kept in state_path for a task that cron runs.
+FILE_NAME = "cepheid-backing-files.json"
+
+#: After this time without an entry, a host is named to the operator. Source: Nova's storage_users.
+SILENT_SECONDS = 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file of the image cache, with what is to become of it.
+
+    :param owners: who uses it
+    """
+
+    file: CachedFile
+    owners: frozenset[str]
+    verdict: Verdict
+    reason: str
+
+
+@dataclass
+class Survey:
+    """What a look at the image cache has found.
+
+    :param uses: who uses which files; with the problems for which nothing is removed
+    """
+
+    found: list[Found]
+    uses: Uses
+
+    def having(self, *verdicts: Verdict) -> list[Found]:
+        """Return the files on which one of these verdicts was given."""
+        return [one for one in self.found if one.verdict in verdicts]
+
+
+class Surveyor:
+    """Looks at the image cache of this host.
+
+    :param agent: its drivers ``database`` and ``hypervisor`` are asked
+    :param subdirectory: the name of the cache in instances_path
+    :param proc: where the host's processes are
+    """
+
+    def __init__(self, agent: Agent, subdirectory: str, proc: str = "/proc") -> None:
+        self._agent = agent
+        self._database = agent.driver("database")
+        self._hypervisor = agent.driver("hypervisor")
+        self._proc = proc
+        #: What it was made for.
+        self.configured = agent.conf.compute.instances_path, subdirectory
+        self.cache = ImageCache(*self.configured)
+        self.users = StorageUsers(self.cache.path)
+        self.chains = ChainReader(self.cache, agent.run_native)
+        self._memory = Path(agent.conf.state_path) / FILE_NAME
+        self._remembered = ""
+        with contextlib.suppress(OSError):
+            self._remembered = self._memory.read_text(errors="replace")
+            self.chains.backing_files.load(self._remembered)
+
+    def now(self) -> float:
+        """Return the time in epoch seconds."""
+        return self._agent.clock.utcnow().replace(tzinfo=datetime.UTC).timestamp()
+
+    def scan(self) -> list[CachedFile] | None:
+        """Return the files of the cache and those aside; None where there is no cache."""
+        files: list[CachedFile] | None = self._agent.run_native(
+            self.cache.scan, deadline=READ_SECONDS, name="scan of the image cache"
+        )
+        return files
+
+    def look(
+        self, files: Sequence[CachedFile], hosts: Sequence[str], rules: Rules, thorough: bool
+    ) -> Survey:
+        """Decide on files, from all that can be found out.
+
+        :param hosts: those that share the storage
+        :param thorough: ask the hypervisor and look at processes as well
+        """
+        uses = Uses()
+        users = self._database.image_users(list(hosts))
+        uses.add_instances(users)
+        defined = self._ask_hypervisor(uses) if thorough else None
+        aside = [file for file in files if file.aside_at is not None]
+        chains = self.chains.read(defined, aside)
+        uses.add_names(chains.names, "disk ")
+        uses.problems += chains.problems
+        if thorough:
+            self._look_at_processes(uses, files)
+            doubts = self._doubts(users)
+            if doubts:
+                uses.problems.append(doubts)
+        else:
+            # The definitions may solve them, and are asked before anything is removed.
+            uses.problems.clear()
+        now = self.now()
+        cached = {file.name: file.inode for file in files if file.aside_at is None}
+        found = []
+        for file in files:
+            # One that has both names is on its way back.
+            is_taken = cached.get(file.name, file.inode) != file.inode
+            verdict, reason = decide(file, uses, rules, now, is_taken)
+            found.append(Found(file, frozenset(uses.of(file)), verdict, reason))
+        return Survey(found, uses)
+
+    def remember(self) -> None:
+        """Keep what is known of disks for the next process."""
+        text = self.chains.backing_files.dump()
+        if text == self._remembered:
+            return
+        partial = self._memory.with_suffix(".part")
+        try:
+            partial.write_text(text)
+            partial.replace(self._memory)
+        except OSError as err:
+            # It is asked again then, and no reason to stop.
+            LOG.warning("%s cannot be written: %s.", self._memory, err.strerror)
+        else:
+            self._remembered = text
+
+    def _ask_hypervisor(self, uses: Uses) -> dict[str, set[str]]:
+        """Enter the files that domains name; return those with the formats they are given."""
+        formats: dict[str, set[str]] = defaultdict(set)
+        owners: dict[str, set[str]] = defaultdict(set)
+        for domain in self._hypervisor.named_files():
+            for path, said in domain.files.items():
+                formats[path] |= said
+                owners[path].add(f"domain {domain.name}")
+            uses.problems += [
+                f"domain {domain.name} has the disk {disk}, which is not looked into"
+                for disk in domain.unresolved
+            ]
+        real: dict[str, str] = self._agent.run_native(
+            image_heads.real_paths, list(owners), deadline=READ_SECONDS, name="real paths"
+        )
+        for path, there in real.items():
+            for name in {os.path.basename(path), os.path.basename(there)}:
+                uses.names[name] |= owners[path]
+        return formats
+
+    def _look_at_processes(self, uses: Uses, files: Sequence[CachedFile]) -> None:
+        wanted = {(file.device, file.inode) for file in files}
+        found = self._agent.run_native(
+            file_users.users_of, wanted, self._proc, deadline=READ_SECONDS, name="open files"
+        )
+        for inode, owners in found.items():
+            uses.inodes[inode] |= owners
+
+    def _doubts(self, users: Sequence[ImageUser]) -> str:
+        """Return why the inventory is not to be trusted with deletions; nothing if it is."""
+        host = self._agent.host
+        sightings = SightingsFile(self._agent.conf.state_path).read()
+        live = {user.uuid for user in users if user.host == host}
+        rows: set[str] = set()
+        is_known = False
+        if not live:
+            rows = {row.uuid for row in self._database.instances_by_uuid(sightings.live)}
+            is_known = bool(self._database.compute_nodes(host))
+        identity = self._hypervisor.identity
+        doubts: str = sightings.doubts(host, identity, live, rows, is_known)
+        if not doubts and sightings.is_new and not users:
+            there = [name for name in os.listdir(self.cache.path) if NAME.match(name)]
+            if there:
+                doubts = f"no instance is on record, and {len(there)} have files here"
+        if doubts:
+            doubts += ". Is it the right database? If it is, run 'cepheid host confirm'"
+        return doubts

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Remove images from the host's cache that nobody uses any more.
+
+Reads instances, migrations and block_device_mapping of all hosts that share instances_path; the
+files beneath it; where something is to be removed, the definitions of all domains and the files
+that processes have open. Renames, deletes and touches files in the image cache; enters this host
+into the registry of the storage's users.
+Source: Nova's _run_image_cache_manager_pass and its libvirt driver's image cache manager.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import cepheid
+from cepheid import errors
+from cepheid.periodic_task import periodic_task
+from cepheid.run import Change, Raced, RunContext
+from cepheid_plugins.compute import image_options, opts
+from cepheid_plugins.compute.image_survey import SILENT_SECONDS, Found, Survey, Surveyor
+from cepheid_plugins.compute.image_verdicts import DESTRUCTIVE, Verdict
+from cepheid_plugins.storage.nova_locks import Held
+from cepheid_plugins.storage.storage_users import NoRoom
+
+if TYPE_CHECKING:
+    from cepheid.agent import Agent
+
+#: Problems that are named each.
+NAMED = 10
+
+#: How many times max_changes a pass proposes at most.
+OFFERED = 10
+
+
+class RunImageCacheManagerPass(cepheid.Task):
+    """Remove images that nobody uses from the host's cache, aside first."""
+
+    options = image_options.OPTIONS
+    shared_options = opts.list_opts()
+    drivers = ("database", "hypervisor")
+    max_changes = 20
+    time_limit = 1800
+    #: Where the host's processes are.
+    proc = "/proc"
+
+    def __init__(self, agent: Agent) -> None:
+        super().__init__(agent)
+        self._surveyor: Surveyor | None = None
+
+    @property
+    def surveyor(self) -> Surveyor:
+        """Who looks at the cache; another one after its place was configured anew."""
+        now = self._surveyor
+        path, name = self.agent.conf.compute.instances_path, self.conf.subdirectory_name
+        if now is None or now.configured != (path, name):
+            now = self._surveyor = Surveyor(self.agent, name, self.proc)
+        return now
+
+    @periodic_task(spacing=2400, external_process_ok=True)
+    def run_image_cache_manager_pass(self, context: RunContext) -> None:
+        surveyor = self.surveyor
+        hosts = self._hosts(context)
+        survey = self._survey(hosts, thorough=False)
+        if survey is None:
+            return
+        if survey.having(*DESTRUCTIVE, Verdict.WAITING):
+            thorough = self._survey(hosts, thorough=True)
+            survey = survey if thorough is None else thorough
+        context.count("files", len(survey.found))
+        self._tell(context, survey)
+        used = [one.file for one in survey.having(Verdict.USED)]
+        context.count("used", len(used))
+        if not context.dry_run:
+            # Bookkeeping, not a change: Nova's own pass and ours go by the age since the last use.
+            context.count("touched", surveyor.cache.touch(used, surveyor.now()))
+            surveyor.remember()
+        self._change(context, survey, Verdict.RESTORED, "restore", self._restore)
+        # What was proven before goes first: it gives room, and max_changes is for all of them.
+        self._change(context, survey, Verdict.DELETED, "delete", self._delete)
+        self._change(context, survey, Verdict.SET_ASIDE, "set_aside", self._set_aside)
+
+    def _hosts(self, context: RunContext) -> list[str]:
+        """Return the hosts that share the storage, and enter this one."""
+        users, now = self.surveyor.users, self.surveyor.now()
+        try:
+            known = users.hosts() if context.dry_run else self._register(now)
+        except NoRoom as err:
+            # That is when room is wanted most, and this host has been entered before.
+            known = users.hosts()
+            context.notice("registry", f"{err}. Nova forgets this host after a day of that")
+        for host, at in known.items():
+            if now - at > SILENT_SECONDS and host != self.agent.host:
+                seen = datetime.datetime.fromtimestamp(at, datetime.UTC).replace(tzinfo=None)
+                context.notice(
+                    ("silent", host),
+                    f"{host} shares this storage and was last heard of at {seen}. The images of "
+                    f"its instances are kept; if it is gone, run 'cepheid image forget-host "
+                    f"{host}'.",
+                )
+        return sorted({*known, self.agent.host})
+
+    def _register(self, now: float) -> Mapping[str, float]:
+        attempts = range(image_options.REGISTRY_ATTEMPTS)
+        for _ in attempts:
+            try:
+                return self.surveyor.users.register(self.agent.host, now)
+            except Held:
+                self.agent.clock.sleep(image_options.REGISTRY_SECONDS)
+        raise errors.CepheidError(
+            "The registry of this storage's users stays locked, so nothing was done. Which process "
+            "holds locks/nova-storage-registry-lock in instances_path?"
+        )
+
+    def _survey(self, hosts: Sequence[str], thorough: bool) -> Survey | None:
+        files = self.surveyor.scan()
+        if files is None:
+            return None
+        rules = image_options.rules(self.conf)
+        return self.surveyor.look(files, hosts, rules, thorough)
+
+    def _tell(self, context: RunContext, survey: Survey) -> None:
+        problems = survey.uses.problems
+        context.count("skipped", len(problems))
+        for problem in problems[:NAMED]:
+            context.notice(("problem", problem), f"nothing is removed in this pass: {problem}")
+        if len(problems) > NAMED:
+            context.notice("problems", f"and for {len(problems) - NAMED} more reasons like these")
+        if survey.uses.sizeless:
+            context.notice(
+                "sizeless",
+                f"the flavors of {len(survey.uses.sizeless)} instances cannot be read, so all swap "
+                "and ephemeral files are kept",
+            )
+        for one in survey.having(Verdict.KEPT):
+            if one.owners:
+                context.notice(one.file.entry, f"{one.file.entry}: {one.reason}")
+
+    def _change(
+        self,
+        context: RunContext,
+        survey: Survey,
+        verdict: Verdict,
+        kind: str,
+        act: Callable[[Found], None],
+    ) -> None:
+        oldest = sorted(survey.having(verdict), key=lambda one: one.file.modified_at)
+        # Whatever is refused is on record each time: no more of that than somebody may read.
+        offered = oldest[: OFFERED * self.conf.max_changes or None]
+        context.count("left_for_later", len(oldest) - len(offered))
+        wanted = {one.file.entry: one for one in offered}
+
+        def do(changes: list[Change]) -> dict[str, object]:
+            targets = {change.target for change in changes}
+            if verdict in DESTRUCTIVE:
+                targets &= self._still(verdict)
+            return {target: _attempt(act, wanted[target]) for target in sorted(targets)}
+
+        context.change_many(
+            kind,
+            [Change(entry, one.file.size_bytes, None, one.reason) for entry, one in wanted.items()],
+            do,
+        )
+
+    def _still(self, verdict: Verdict) -> set[str]:
+        """Look once more, right before something is removed; return what still may be."""
+        survey = self._survey(sorted({*self.surveyor.users.hosts(), self.agent.host}), True)
+        return set() if survey is None else {one.file.entry for one in survey.having(verdict)}
+
+    def _set_aside(self, one: Found) -> None:
+        now = self.surveyor.now()
+        minimum = image_options.rules(self.conf).minimum_age_seconds(one.file.kind)
+        self.surveyor.cache.set_aside(one.file, now - minimum, now)
+
+    def _restore(self, one: Found) -> None:
+        self.surveyor.cache.restore(one.file, self.surveyor.now())
+
+    def _delete(self, one: Found) -> None:
+        self.surveyor.cache.delete(one.file)
+
+
+def _attempt(act: Callable[[Found], None], one: Found) -> object:
+    """Act on one file; return what the door takes for its result."""
+    try:
+        act(one)
+    except (Held, Raced):
+        return "raced"
+    except errors.CepheidError as err:
+        return err
+    return None

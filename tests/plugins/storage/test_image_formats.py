@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the beginning of an image says, of images that qemu-img made."""
+
+import pytest
+
+from cepheid_plugins.storage.image_formats import HEAD_BYTES, Head, inspect
+from tests.images import qemu_img
+
+
+@pytest.fixture
+def make(tmp_path):
+    def make(image_format, *options):
+        path = tmp_path / "image"
+        qemu_img("create", "-q", "-f", image_format, *options, path, "4M")
+        return path.read_bytes()[:HEAD_BYTES]
+
+    return make
+
+
+def test_a_qcow2_image_stands_on_nothing_or_names_a_backing_file(make):
+    assert inspect(make("qcow2")) == Head()
+    backed = ("-u", "-b", "/base", "-F", "raw")
+    assert inspect(make("qcow2", *backed)) == Head(has_backing=True)
+
+
+@pytest.mark.parametrize("backing_format", ["raw", "qcow2"])
+def test_one_of_the_older_version_is_read_too(make, backing_format):
+    """Where the newer has its features it has the format of its backing file."""
+    head = make("qcow2", "-o", "compat=0.10", "-u", "-b", "/base", "-F", backing_format)
+    assert inspect(head) == Head(has_backing=True)
+
+
+def test_a_name_beyond_what_is_looked_at_is_not_told_by_that(make):
+    head = make("qcow2", "-u", "-b", f"/{'x' * 1000}", "-F", "raw")
+    assert inspect(head[:512]) == Head(has_backing=True, is_complete=False)
+    assert inspect(head).is_complete
+
+
+def test_an_external_data_file_is_not_for_qemu_img(make, tmp_path):
+    head = make("qcow2", "-o", f"data_file={tmp_path}/data")
+    assert inspect(head).problem == "Image has data_file set"
+
+
+@pytest.mark.parametrize(
+    ("image_format", "name"),
+    [("qed", "qed"), ("vmdk", "vmdk"), ("vdi", "vdi"), ("vpc", "vhd"), ("vhdx", "vhdx")],
+)
+def test_other_formats_with_chains_are_refused(make, image_format, name):
+    assert inspect(make(image_format)).problem == f"it is {name}, whose chains are not read"
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 512, b"\xff" * HEAD_BYTES, b"#!/bin/sh\n"])
+def test_anything_else_stands_on_nothing(content):
+    assert inspect(content) == Head()
+
+
+@pytest.mark.parametrize("size", [4, 100, 511])
+def test_a_qcow2_image_that_is_cut_short_is_not_taken_for_raw(make, size):
+    assert inspect(make("qcow2")[:size]).problem == "it is cut short"
+
+
+@pytest.mark.parametrize("version", [0, 1, 4])
+def test_a_version_that_nobody_knows_is_refused(make, version):
+    head = bytearray(make("qcow2"))
+    head[7] = version
+    assert inspect(bytes(head)).problem == "Unsupported qcow2 version"
+
+
+def test_a_feature_that_nobody_knows_is_refused(make):
+    head = bytearray(make("qcow2"))
+    head[0x48 + 3] = 0x80
+    assert "Unknown QCOW2 features" in inspect(bytes(head)).problem
+
+
+def test_two_formats_in_one_are_refused(make):
+    head = bytearray(make("qcow2"))
+    # VDI's signature is further back. Source: oslo.utils' inspector.
+    head[0x40:0x44] = (0xBEDA107F).to_bytes(4, "little")
+    assert inspect(bytes(head)).problem == "it is qcow2 and vdi, whose chains are not read"
