@@ -4,16 +4,14 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from cepheid_plugins.database import grants
-from tests.functional import servers
+from tests.functional import released, servers
 
 #: The release whose database is the contract.
 NOVA_VERSION = "34.0.0"
@@ -23,20 +21,10 @@ SCRIPTS = Path(__file__).parent / "nova"
 
 
 def environment() -> Path:
-    """Return the virtual environment with Nova; make it where it is missing (a minute)."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    path = cache / "cepheid-tests" / f"nova-{NOVA_VERSION}-python{sys.version_info.minor}"
-    complete = path / "complete"
-    if not complete.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        python = [sys.executable, "-m", "venv", "--clear", path]
-        subprocess.run(python, check=True, stdin=subprocess.DEVNULL)
-        packages = [f"nova=={NOVA_VERSION}", "pymysql", "psycopg2-binary", "python-memcached"]
-        subprocess.run(
-            [path / "bin" / "pip", "install", "-q", *packages], check=True, stdin=subprocess.DEVNULL
-        )
-        complete.touch()
-    return path
+    """Return the virtual environment with Nova."""
+    return released.environment(
+        "nova", NOVA_VERSION, "pymysql", "psycopg2-binary", "python-memcached"
+    )
 
 
 def least_account(url: sa.URL, name: str = "least") -> sa.URL:

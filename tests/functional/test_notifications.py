@@ -3,46 +3,25 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import sqlite3
-import subprocess
-import sys
 import time
-from pathlib import Path
-from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from cepheid.clock import Clock
-from cepheid_plugins.database import models
 from cepheid_plugins.notifications import opts
 from cepheid_plugins.notifications.messaging_driver import MessagingNotifier
 from tests.consumers import consuming
 from tests.contracts import NotifierContract
 from tests.fake_agent import FakeAgent
-from tests.functional.agents import Installation
+from tests.functional.notifying_host import TASK, NotifyingHost, settings
 from tests.functional.processes import PATIENCE_SECONDS, wait_until
 from tests.functional.queues import Queue
 from tests.functional.rabbitmq import RabbitMQ
-from tests.worlds import uuid_of
 
 pytestmark = [pytest.mark.functional, pytest.mark.timeout(600)]
 
-TASK = "poll_volume_usage"
 MODES = ("threading", "eventlet")
-SCRIPT = Path(__file__).parent / "notifying.py"
-
-NODE = f"""<node>
-  <domain type='test'><name>guest-1</name><uuid>{uuid_of(1)}</uuid>
-    <memory unit='MiB'>128</memory><vcpu>1</vcpu><os><type>hvm</type></os>
-    <devices><disk type='file' device='disk'><source file='/guest.img'/><target dev='vda'/></disk>
-    </devices>
-  </domain>
-</node>
-"""
 
 
 @pytest.fixture(scope="module")
@@ -66,75 +45,13 @@ def queue(broker):
     return Queue(broker)
 
 
-def settings(broker: RabbitMQ, mode: str = "threading", more: str = "") -> str:
-    return (
-        f"concurrency = {mode}\nenabled_tasks = {TASK}\nvolume_usage_poll_interval = 1\n"
-        "[oslo_messaging_notifications]\n"
-        f"driver = messagingv2\ntransport_url = {broker.url}\n"
-        "[oslo_messaging_rabbit]\namqp_durable_queues = true\n"
-        f"[notifications]\n{more}"
-    )
-
-
-class Host(Installation):
-    """A host with one guest on libvirt's test driver, whose disk is a volume."""
-
-    def __init__(self, path: Path, text: str) -> None:
-        super().__init__(path, f"{text}\n[hypervisor]\nuri = test:///{path}/node.xml\n")
-        (path / "node.xml").write_text(NODE)
-        self.run("db", "sync")
-        engine = sa.create_engine(f"sqlite:///{path}/cepheid.sqlite", poolclass=sa.NullPool)
-        with engine.begin() as connection:
-            connection.execute(
-                sa.insert(models.instances).values(
-                    uuid=uuid_of(1), host="host1", vm_state="active", deleted=0
-                )
-            )
-            connection.execute(
-                sa.insert(models.block_device_mapping).values(
-                    instance_uuid=uuid_of(1), volume_id="volume-1", device_name="/dev/vda",
-                    destination_type="volume", deleted=0,
-                )
-            )  # fmt: skip
-
-    def kill_agent(self) -> None:
-        """End the agent as a crash would."""
-        self.signal_agent(signal.SIGKILL)
-        self.agent.wait(PATIENCE_SECONDS)
-
-    def waiting(self) -> list[str]:
-        """Return the ids of the messages that wait, in their order."""
-        with sqlite3.connect(self.path / "cepheid-outbox.sqlite", timeout=10) as connection:
-            rows = connection.execute("SELECT message_id FROM waiting ORDER BY id")
-            return [row[0] for row in rows]
-
-    def status(self) -> dict[str, Any]:
-        """Return what ``cepheid notifications status`` tells."""
-        told: dict[str, Any] = json.loads(self.run("notifications", "status", "-f", "json").stdout)
-        return told
-
-    def wait_for_waiting(self, count: int) -> list[str]:
-        wait_until(lambda: len(self.waiting()) >= count, self.read_log)
-        return self.waiting()
-
-    def process(self, *words: str, mode: str = "threading") -> subprocess.Popen[str]:
-        """Start what sends notifications by itself."""
-        return subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(self.conf), *words],
-            env={**os.environ, "CEPHEID_TEST_CONCURRENCY": mode},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-
 @pytest.fixture
 def host_with(tmp_path, broker):
     hosts = []
 
     def make(mode="threading", more="", url=None):
         text = settings(broker, mode, more)
-        hosts.append(Host(tmp_path, text.replace(broker.url, url or broker.url)))
+        hosts.append(NotifyingHost(tmp_path, text.replace(broker.url, url or broker.url)))
         return hosts[-1]
 
     yield make

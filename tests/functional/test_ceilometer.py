@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Released Ceilometer makes samples of what we send, through a real RabbitMQ.
+
+A real program sends it; Ceilometer's own agent consumes it, by its own definitions.
+"""
+
+import datetime
+import shutil
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from cepheid import config
+from cepheid.agent import Agent
+from cepheid_plugins.compute.notifications import payload
+from cepheid_plugins.database import models
+from cepheid_plugins.notifications.driver import Notification
+from tests.functional.ceilometer import Ceilometer
+from tests.functional.notifying_host import TASK, NotifyingHost, settings
+from tests.functional.rabbitmq import RabbitMQ
+from tests.worlds import uuid_of
+
+pytestmark = [pytest.mark.functional, pytest.mark.timeout(600)]
+
+OURS = Path(__file__).parents[2] / "etc" / "cepheid" / "ceilometer-volume-usage.yaml"
+
+#: What Ceilometer knows of an instance from each of its notifications: name, unit, volume.
+OF_INSTANCE = {
+    ("memory", "MiB", 512),
+    ("vcpus", "vcpu", 2),
+    ("disk.root.size", "GiB", 10),
+    ("disk.ephemeral.size", "GiB", 3),
+}
+OPERATIONS = [
+    f"compute.instance.{verb}.{when}"
+    for verb in ("power_off", "power_on")
+    for when in ("start", "end")
+]
+
+
+@pytest.fixture(scope="module")
+def broker():
+    with RabbitMQ() as broker:
+        yield broker
+
+
+@pytest.fixture
+def host(tmp_path, broker):
+    (tmp_path / "host").mkdir()
+    return NotifyingHost(tmp_path / "host", settings(broker, more="notification_format = both\n"))
+
+
+@pytest.fixture
+def ceilometer(tmp_path, broker):
+    path = tmp_path / "ceilometer"
+    path.mkdir()
+    with Ceilometer(path, broker.url) as ceilometer:
+        yield ceilometer
+
+
+@pytest.fixture
+def taught_ceilometer(tmp_path, broker):
+    """One that was given our definitions besides."""
+    path = tmp_path / "ceilometer"
+    (path / "meters.d").mkdir(parents=True)
+    shutil.copy(OURS, path / "meters.d")
+    with Ceilometer(path, broker.url, path / "meters.d") as ceilometer:
+        yield ceilometer
+
+
+def tell_that_it_exists(host):
+    agent = Agent(config.load([str(host.conf)]))
+    facts = agent.driver("database").instance_facts([uuid_of(1)])[uuid_of(1)]
+    told = {
+        **payload(facts),
+        "audit_period_beginning": "2026-10-01 00:00:00",
+        "audit_period_ending": "2026-11-01 00:00:00",
+        "bandwidth": {"private": {"bw_in": 1000, "bw_out": 2000}},
+    }
+    agent.driver("notifications").send(
+        [Notification("compute.instance.exists", told, message_id="the-period-of-web")]
+    )
+    agent.close()
+
+
+def of(samples, event):
+    """Return the samples that were made of what an event was made of."""
+    at = datetime.datetime.fromisoformat(event["generated"])
+    return [
+        one
+        for one in samples
+        if datetime.datetime.fromisoformat(one["timestamp"]).replace(tzinfo=None) == at
+    ]
+
+
+def traits(event):
+    return {one["name"]: one["value"] for one in event["traits"]}
+
+
+def test_its_own_definitions_make_samples_of_instances(host, ceilometer):
+    host.run("instance", "stop", "web")
+    host.run("instance", "start", "web")
+    tell_that_it_exists(host)
+    host.run("task", "run", TASK)
+    events = ceilometer.events(6)
+    samples = ceilometer.samples()
+
+    assert [one["event_type"] for one in events] == [
+        *OPERATIONS,
+        "compute.instance.exists",
+        "volume.usage",
+    ]
+    for event in events[:5]:
+        found = of(samples, event)
+        assert {(one["name"], one["unit"], one["volume"]) for one in found} == OF_INSTANCE
+        assert len(found) == len(OF_INSTANCE)
+        for one in found:
+            assert (one["resource_id"], one["project_id"], one["user_id"], one["type"]) == (
+                uuid_of(1),
+                "project-1",
+                "user-1",
+                "gauge",
+            )
+            assert one["resource_metadata"]["display_name"] == "web"
+            assert one["resource_metadata"]["launched_at"] == "2026-10-02T00:00:00.000000"
+    # It knows no meter of volume.usage.
+    assert len(samples) == 5 * len(OF_INSTANCE)
+
+    exists = events[4]
+    assert exists["message_id"] == "the-period-of-web"
+    assert traits(exists) == {
+        **traits(exists),
+        "resource_id": uuid_of(1),
+        "host": "host1",
+        "service": "compute",
+        "state": "active",
+        "memory_mb": 512,
+        "disk_gb": 13,
+        "audit_period_beginning": "2026-10-01 00:00:00",
+        "audit_period_ending": "2026-11-01 00:00:00",
+    }
+    assert [traits(one)["state"] for one in events[:4]] == [
+        "active",
+        "stopped",
+        "stopped",
+        "active",
+    ]
+
+
+def test_with_our_definitions_it_makes_samples_of_volumes(host, taught_ceilometer):
+    host.run("task", "run", TASK)
+    taught_ceilometer.events(1)
+    samples = taught_ceilometer.samples()
+    with host.inventory.connect() as connection:
+        (row,) = connection.execute(sa.select(models.volume_usage_cache))
+    assert {one["name"]: (one["unit"], one["volume"]) for one in samples} == {
+        "volume.read.requests": ("request", row.curr_reads),
+        "volume.read.bytes": ("B", row.curr_read_bytes),
+        "volume.write.requests": ("request", row.curr_writes),
+        "volume.write.bytes": ("B", row.curr_write_bytes),
+    }
+    assert row.curr_read_bytes
+    for one in samples:
+        assert (one["resource_id"], one["project_id"], one["type"]) == (
+            "volume-1",
+            "project-1",
+            "cumulative",
+        )
+        assert one["resource_metadata"]["instance_id"] == uuid_of(1)
