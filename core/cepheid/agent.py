@@ -45,7 +45,7 @@ class Agent:
         #: The name of this host in the inventory.
         self.host: str = conf.host
         self.state_path = _make_state_path(conf)
-        self.journal = Journal(self.state_path / JOURNAL_FILE_NAME)
+        self.journal = Journal(self.state_path / JOURNAL_FILE_NAME, self.clock)
         self.native = NativePool(conf.native_workers)
         self.drivers = drivers.DriverSet(self)
         self.runner = Runner(

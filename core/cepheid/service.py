@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import logging
 import os
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import Any
 
 from oslo_config import cfg
 
-from cepheid import admin, config, errors
+from cepheid import admin, config, errors, host_lock
 from cepheid.agent import Agent
 from cepheid.loading import Plugin
 from cepheid.run import Run
@@ -22,8 +21,6 @@ from cepheid.task import Task
 from cepheid.timers import Timer, TimerGroup
 
 LOG = logging.getLogger(__name__)
-
-LOCK_NAME = "cepheid-agent.lock"
 
 #: Seconds between two looks at runs and timers.
 SUPERVISION_SECONDS = 1.0
@@ -65,7 +62,7 @@ class Service:
         :raises CepheidError: another agent runs, or the configuration cannot work
         """
         agent = self.agent
-        self._lock = _lock_host(agent)
+        self._lock = host_lock.acquire(agent.state_path)
         interrupted = agent.journal.mark_interrupted()
         if interrupted:
             LOG.warning(
@@ -224,22 +221,6 @@ class Service:
 def run_as_dict(run: Run) -> dict[str, Any]:
     """Return a run with its changes as what JSON can hold."""
     return dataclasses.asdict(run)
-
-
-def _lock_host(agent: Agent) -> int:
-    descriptor = os.open(agent.state_path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        pid = os.read(descriptor, 32).decode(errors="replace").strip()
-        os.close(descriptor)
-        raise errors.CepheidError(
-            f"Another agent (process {pid or 'unknown'}) runs on {agent.state_path}; stop it, or "
-            "set another [DEFAULT] state_path."
-        ) from None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
-    return descriptor
 
 
 def _report(plugins: list[Plugin]) -> None:
