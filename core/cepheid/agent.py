@@ -20,6 +20,7 @@ from cepheid.clock import Clock
 from cepheid.journal import FILE_NAME as JOURNAL_FILE_NAME
 from cepheid.journal import Journal
 from cepheid.native import NativePool
+from cepheid.pausing import PauseWatch
 from cepheid.runner import Runner
 from cepheid.task import Task
 
@@ -46,6 +47,7 @@ class Agent:
         self.host: str = conf.host
         self.state_path = _make_state_path(conf)
         self.journal = Journal(self.state_path / JOURNAL_FILE_NAME, self.clock)
+        self.pauses = PauseWatch(self.journal, self.clock)
         self.native = NativePool(conf.native_workers)
         self.drivers = drivers.DriverSet(self)
         self.runner = Runner(
