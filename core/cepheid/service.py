@@ -15,8 +15,10 @@ from cepheid import admin, config, errors, host_lock, snapshot
 from cepheid.agent import Agent
 from cepheid.journal_keeper import JournalKeeper
 from cepheid.loading import Plugin
+from cepheid.report import FILE_NAME as REPORT_NAME
+from cepheid.report import Reporter
 from cepheid.run import Notices, Run
-from cepheid.signals import STOP_SIGNALS, SignalWatcher
+from cepheid.signals import REPORT_SIGNALS, STOP_SIGNALS, SignalWatcher
 from cepheid.systemd import Notifier
 from cepheid.task import Task
 from cepheid.timers import Timer, TimerGroup
@@ -57,6 +59,10 @@ class Service:
         self._lock: int | None = None
         self._watchdog_fed = 0.0
         self._notices = Notices(LOG)
+        self.reporter = Reporter(
+            agent.state_path / REPORT_NAME,
+            lambda: snapshot.take(agent, self._by_task, agent.pauses.seen),
+        )
 
     def start(self) -> None:
         """Load the tasks and start their timers.
@@ -92,7 +98,9 @@ class Service:
             number = signals.wait(SUPERVISION_SECONDS)
             if number in STOP_SIGNALS:
                 return self.stop()
-            if number is not None:
+            if number in REPORT_SIGNALS:
+                LOG.info("A report of all that goes on is written to %s", self.reporter.path)
+            elif number is not None:
                 self.reload()
             self.supervise()
 

@@ -40,7 +40,7 @@ class Journal(Reader):
     def __init__(self, path: str | Path, clock: Clock | None = None) -> None:
         self.path = Path(path)
         self._clock = clock or Clock()
-        super().__init__(Store(self.path))
+        super().__init__(Store(self.path, self._clock))
         self.pauses = PauseRecords(self._store)
 
     def close(self) -> None:

@@ -95,9 +95,10 @@ def version(connection: sqlite3.Connection) -> int:
     return int(number)
 
 
-def migrate(connection: sqlite3.Connection, path: Path) -> None:
+def migrate(connection: sqlite3.Connection, path: Path, now: int) -> None:
     """Make the tables what this version needs, within the caller's transaction.
 
+    :param now: in Unix seconds
     :raises JournalError: the journal is of a later version, or an agent of an earlier one uses it
     """
     found = version(connection)
@@ -117,15 +118,15 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
             )
         LOG.info("Migrating the journal %s from version %d to %d", path, found, SCHEMA_VERSION)
     for step in MIGRATIONS[found:]:
-        step(connection)
+        step(connection, now)
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
-def _to_version_1(connection: sqlite3.Connection) -> None:
+def _to_version_1(connection: sqlite3.Connection, now: int) -> None:
     _execute(connection, VERSION_1)
 
 
-def _to_version_2(connection: sqlite3.Connection) -> None:
+def _to_version_2(connection: sqlite3.Connection, now: int) -> None:
     """Add seals, and seal what is there as it is: nothing is known of what was edited before."""
     _execute(connection, VERSION_2)
     connection.execute(
@@ -151,13 +152,13 @@ def _to_version_2(connection: sqlite3.Connection) -> None:
             chain.reseal("runs", [run_id])
         last = runs[-1]["id"]
     orphans = connection.execute("SELECT id FROM changes WHERE seal IS NULL ORDER BY id")
-    chain = seals.Chain(connection, 0)
+    chain = seals.Chain(connection, now)
     chain.reseal("changes", [row["id"] for row in orphans])
     chain.reseal("anchor", [1])
 
 
 #: Each brings the tables from the version of its place to the next.
-MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_to_version_1, _to_version_2]
+MIGRATIONS: list[Callable[[sqlite3.Connection, int], None]] = [_to_version_1, _to_version_2]
 
 
 def _execute(connection: sqlite3.Connection, statements: str) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cepheid import errors
-from cepheid.journal import schema
+from cepheid.clock import Clock
+from cepheid.journal import schema, seals
 
 #: Seconds to wait for another process that is writing.
 BUSY_TIMEOUT_SECONDS = 10
@@ -30,8 +31,9 @@ class Store:
     :raises JournalError: the file cannot be opened or is not a journal that can be used
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Clock) -> None:
         self.path = path
+        self._clock = clock
         self._lock = threading.RLock()
         with self._errors():
             self.connection = sqlite3.connect(
@@ -91,7 +93,7 @@ class Store:
             self.connection.execute(f"PRAGMA busy_timeout = {MIGRATION_TIMEOUT_SECONDS * 1000}")
             # Another process may be at it as well: the winner's work is kept.
             with self.transaction() as connection:
-                schema.migrate(connection, self.path)
+                schema.migrate(connection, self.path, seals.unix_seconds(self._clock.utcnow()))
             self.connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_SECONDS * 1000}")
 
     @contextmanager
