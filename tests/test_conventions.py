@@ -27,6 +27,7 @@ NAMESPACES = (
     "cepheid.observers",
     "cepheid.scheduler",
     "cepheid.tasks",
+    "cepheid.upgrade_checks",
     "oslo.config.opts",
 )
 
@@ -40,6 +41,7 @@ HEAVY = (
     "openstack",
     "oslo_db",
     "oslo_messaging",
+    "oslo_upgradecheck",
     "pymysql",
     "sqlalchemy",
 )

@@ -31,6 +31,7 @@ class Agent:
     """Holds the configuration, the journal, the drivers and the tasks of one host.
 
     :param conf: as :func:`cepheid.config.load` returns it
+    :param journal: another than that under state_path
     :raises CepheidError: state_path or the journal cannot be used
     """
 
@@ -39,6 +40,7 @@ class Agent:
         conf: cfg.ConfigOpts,
         clock: Clock | None = None,
         uniform: random.Random | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self.conf = conf
         self.clock = clock or Clock()
@@ -46,7 +48,7 @@ class Agent:
         #: The name of this host in the inventory.
         self.host: str = conf.host
         self.state_path = _make_state_path(conf)
-        self.journal = Journal(self.state_path / JOURNAL_FILE_NAME, self.clock)
+        self.journal = journal or Journal(self.state_path / JOURNAL_FILE_NAME, self.clock)
         self.pauses = PauseWatch(self.journal, self.clock)
         self.native = NativePool(conf.native_workers)
         self.drivers = drivers.DriverSet(self)

@@ -284,6 +284,53 @@ def test_without_a_journal_there_is_nothing_to_verify(host):
         assert "There is no journal" in refused(host, *words)
 
 
+# Before an upgrade.
+
+
+def upgrade_check(host, *words):
+    done = host.run("upgrade", "check", *words, check=False)
+    assert "Traceback" not in done.stderr + done.stdout
+    return done
+
+
+def test_a_host_that_is_ready_for_an_upgrade_is_told_so(adopted):
+    done = upgrade_check(adopted)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("Result: Success") == 8
+
+
+def test_an_upgrade_check_says_what_is_doubtful_and_what_stops_it(host):
+    host.conf.write_text(host.conf.read_text() + "[sync_power_states]\nspacings = 3\n")
+    done = upgrade_check(host, "--json")
+    assert done.returncode == 2
+    results = {check["check"]: check for check in json.loads(done.stdout)["checks"]}
+    assert results["configuration"]["result"] == 1
+    assert "[sync_power_states] spacings" in results["configuration"]["details"]
+    assert results["database"]["result"] == 2
+    assert results["hypervisor"]["result"] == 0
+    host.run("db", "sync")
+    assert upgrade_check(host).returncode == 1
+
+
+def test_an_upgrade_check_leaves_an_earlier_journal_as_it_is(adopted):
+    path = adopted.path / "cepheid-journal.sqlite"
+    adopted.run("resume", check=False)
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    assert upgrade_check(adopted).returncode == 0
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    connection.close()
+
+
+def test_an_upgrade_check_that_cannot_be_made_is_no_result(host):
+    host.conf.write_text(host.conf.read_text().replace("host = host1", "native_workers = few"))
+    done = upgrade_check(host)
+    assert done.returncode == 255
+    assert "native_workers" in done.stderr
+
+
 # Mistakes.
 
 
