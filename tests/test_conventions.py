@@ -28,6 +28,7 @@ NAMESPACES = (
     "cepheid.observers",
     "cepheid.scheduler",
     "cepheid.tasks",
+    "cepheid.upgrade_checks",
     "oslo.config.opts",
 )
 
@@ -41,6 +42,7 @@ HEAVY = (
     "openstack",
     "oslo_db",
     "oslo_messaging",
+    "oslo_upgradecheck",
     "pymysql",
     "sqlalchemy",
 )

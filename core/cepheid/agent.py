@@ -20,6 +20,7 @@ from cepheid.clock import Clock
 from cepheid.journal import FILE_NAME as JOURNAL_FILE_NAME
 from cepheid.journal import Journal
 from cepheid.native import NativePool
+from cepheid.pausing import PauseWatch
 from cepheid.runner import Runner
 from cepheid.task import Task
 
@@ -30,6 +31,7 @@ class Agent:
     """Holds the configuration, the journal, the drivers and the tasks of one host.
 
     :param conf: as :func:`cepheid.config.load` returns it
+    :param journal: another than that under state_path
     :raises CepheidError: state_path or the journal cannot be used
     """
 
@@ -38,6 +40,7 @@ class Agent:
         conf: cfg.ConfigOpts,
         clock: Clock | None = None,
         uniform: random.Random | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self.conf = conf
         self.clock = clock or Clock()
@@ -45,7 +48,8 @@ class Agent:
         #: The name of this host in the inventory.
         self.host: str = conf.host
         self.state_path = _make_state_path(conf)
-        self.journal = Journal(self.state_path / JOURNAL_FILE_NAME)
+        self.journal = journal or Journal(self.state_path / JOURNAL_FILE_NAME, self.clock)
+        self.pauses = PauseWatch(self.journal, self.clock)
         self.native = NativePool(conf.native_workers)
         self.drivers = drivers.DriverSet(self)
         self.runner = Runner(

@@ -36,6 +36,27 @@ def find_tasks(conf: cfg.ConfigOpts) -> list[loading.Plugin]:
     return plugins
 
 
+def describe(conf: cfg.ConfigOpts) -> list[loading.Plugin]:
+    """Find all task plugins and load them, so that each can be described, without running any."""
+    plugins = find_tasks(conf)
+    for plugin in plugins:
+        if plugin.state == "found":
+            prepare(conf, plugin)
+            if plugin.state == "found":
+                plugin.state = "enabled"
+        elif plugin.state == "disabled":
+            reason = plugin.reason
+            prepare(conf, plugin, even_disabled=True)
+            if plugin.state == "disabled":
+                plugin.reason = reason
+        else:
+            try:
+                plugin.load()
+            except errors.PluginError as err:
+                plugin.reason = f"{plugin.reason}; {err}"
+    return plugins
+
+
 def prepare(conf: cfg.ConfigOpts, plugin: loading.Plugin, even_disabled: bool = False) -> None:
     """Load a task plugin's class and register its options and those of its drivers.
 

@@ -63,3 +63,29 @@ def frame_getter() -> Callable[[], FrameType | None]:
 
     ident = threading.get_ident()
     return lambda: sys._current_frames().get(ident)
+
+
+def all_stacks() -> list[tuple[str, FrameType]]:
+    """Return where every thread is, green ones that wait included, with a name for each.
+
+    Callable from any native thread; it takes no lock that another holds for long.
+    """
+    frames = sys._current_frames()
+    native = {thread.ident: thread.name for thread in original("threading").enumerate()}
+    found = [
+        (f"thread {native.get(ident, 'unknown')} ({ident})", frame)
+        for ident, frame in frames.items()
+    ]
+    if is_green():
+        import gc
+        import threading
+
+        import greenlet
+
+        green = {ident: thread.name for ident, thread in list(threading._active.items())}  # type: ignore[attr-defined]
+        for item in gc.get_objects():
+            # One that runs is in its thread's frame above; of one that is over there is none.
+            if isinstance(item, greenlet.greenlet) and item.gr_frame is not None:
+                name = green.get(id(item), "without a name")
+                found.append((f"green thread {name} ({id(item)})", item.gr_frame))
+    return found

@@ -62,6 +62,13 @@ OPTIONS: list[cfg.Opt] = [
         default=["log"],
         help="What is told of every run: names of entry points in cepheid.observers.",
     ),
+    cfg.IntOpt(
+        "journal_retention_days",
+        default=90,
+        min=0,
+        help="Days for which the journal keeps runs, changes and pauses. 0 for ever. The newest "
+        "run of each task stays whatever its age.",
+    ),
     cfg.BoolOpt("periodic_enable", default=True, help="Run the tasks by their timers."),
     cfg.IntOpt(
         "periodic_fuzzy_delay",

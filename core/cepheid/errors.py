@@ -35,5 +35,9 @@ class Busy(CepheidError):
     """The task is running already, in this process or in another."""
 
 
+class Paused(CepheidError):
+    """The task is paused by an operator."""
+
+
 class AlreadyReported(CepheidError):
     """The log has told the operator; only the exit status is left to say."""

@@ -122,6 +122,7 @@ _EXTRAS = {
     "amqp": "messaging",
     "keystoneauth1": "neutron",
     "openstack": "neutron",
+    "oslo_upgradecheck": "upgrade",
     "prometheus_client": "status",
 }
 

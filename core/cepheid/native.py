@@ -37,6 +37,8 @@ class _Call:
         self.result: Any = None
         self.error: Exception | SystemExit | None = None
         self.started = False
+        #: When it was started, in the operating system's monotonic seconds.
+        self.started_at = 0.0
         self.finished = False
         self.abandoned = False
         self.waiter, self.waker = socket.socketpair()
@@ -72,6 +74,8 @@ class NativePool:
         self._idle = 0
         self._abandoned = 0
         self._abandoned_total = 0
+        self._running: set[_Call] = set()
+        self._monotonic = concurrency.original("time").monotonic
         self._closed = False
 
     @property
@@ -83,6 +87,19 @@ class NativePool:
     def abandoned_total(self) -> int:
         """Calls that were abandoned since the start."""
         return self._abandoned_total
+
+    @property
+    def under_way(self) -> list[tuple[str, float, bool]]:
+        """The calls that are being made: name, seconds so far, whether it was abandoned."""
+        now = self._monotonic()
+        with self._changed:
+            calls = [(c.name, now - c.started_at, c.abandoned) for c in self._running]
+        return sorted(calls, key=lambda call: -call[1])
+
+    @property
+    def queued(self) -> int:
+        """Calls that wait for a thread."""
+        return len(self._queue)
 
     def run(self, function: Callable[..., T], *args: Any, deadline: float, name: str = "") -> T:
         """Call `function` on a native thread and return what it returns.
@@ -152,9 +169,11 @@ class NativePool:
                     self._workers -= 1
                     return
                 call = self._queue.popleft()
-                call.started = True
+                call.started, call.started_at = True, self._monotonic()
+                self._running.add(call)
             call.run()
             with self._changed:
+                self._running.discard(call)
                 if call.abandoned:  # another worker has taken this one's place
                     self._abandoned -= 1
                     return

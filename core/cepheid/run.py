@@ -65,6 +65,8 @@ class Run:
     duration_seconds: float | None = None
     counters: dict[str, int] = field(default_factory=dict)
     error: str = ""
+    #: How far it is, as (done, total); total is None where it is not known.
+    progress: tuple[int, int | None] | None = None
     id: int | None = None
     changes: list[Change] = field(default_factory=list)
 
@@ -180,6 +182,13 @@ class RunContext(oslo_context.RequestContext):
         with self._lock:
             self._counters[name] += n
             self.run.counters = {key: count for key, count in self._counters.items() if count}
+
+    def progress(self, done: int, total: int | None = None) -> None:
+        """Say how far the run is; shown while it goes on. As cheap as setting a variable.
+
+        :param total: of which `done` are done; None where it is not known
+        """
+        self.run.progress = (done, total)
 
     def skip(self, target: str, reason: str) -> None:
         """Leave one bad item out: counted, and named in the log once while it lasts."""

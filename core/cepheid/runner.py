@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import datetime
-import fcntl
 import functools
 import logging
-import os
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from cepheid import concurrency, errors
+from cepheid import concurrency, errors, task_locks
 from cepheid.clock import Clock
 from cepheid.journal import Journal
 from cepheid.run import Notices, Run, RunContext, describe
@@ -29,8 +27,12 @@ LOG = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
-class _Active:
-    """A run that goes on, as the supervisor sees it."""
+class ActiveRun:
+    """A run that goes on, as the supervisor sees it.
+
+    :param started: in the clock's monotonic seconds
+    :param frame: tells where it is
+    """
 
     run: Run
     started: float
@@ -58,13 +60,18 @@ class Runner:
         self.observers = observers
         self._lock_path = Path(lock_path)
         self._dry_run = dry_run
-        self._active: dict[str, _Active] = {}
+        self._active: dict[str, ActiveRun] = {}
         self._notices: dict[str, Notices] = {}
 
     @property
     def active(self) -> list[Run]:
         """The runs that go on now."""
-        return [active.run for active in list(self._active.values())]
+        return [active.run for active in self.under_way]
+
+    @property
+    def under_way(self) -> list[ActiveRun]:
+        """The runs that go on now, with what the supervisor knows of them."""
+        return list(self._active.values())
 
     def known_requests(self, request_ids: Iterable[str]) -> set[str]:
         """Return those requests whose runs are on record here."""
@@ -86,6 +93,12 @@ class Runner:
         """Tell whether what runs as `name` in this process is not the run of this request."""
         active = self._active.get(name)
         return active is not None and active.run.request_id != request_id
+
+    def is_dry(self, task: Task, dry_run: bool | None) -> bool:
+        """Tell whether a run of `task` is to plan only; None means as configured."""
+        if dry_run is not None:
+            return dry_run
+        return bool(self._dry_run() or task.conf.dry_run)
 
     def run(
         self,
@@ -112,7 +125,7 @@ class Runner:
             task=name,
             distribution=task.distribution,
             trigger=trigger,
-            dry_run=(self._dry_run() or task.conf.dry_run) if dry_run is None else dry_run,
+            dry_run=self.is_dry(task, dry_run),
             started_at=self.clock.utcnow(),
             lateness_seconds=lateness_seconds,
         )
@@ -147,7 +160,7 @@ class Runner:
             context = RunContext(run, self.journal, notices, max_changes)
             self.journal.start_run(run, scheduled_at)
             started = self.clock.monotonic()
-            self._active[run.task] = _Active(run, started, time_limit, concurrency.frame_getter())
+            self._active[run.task] = ActiveRun(run, started, time_limit, concurrency.frame_getter())
             self._tell("run_started", run)
             notices.begin()
             try:
@@ -169,7 +182,7 @@ class Runner:
     def report_overdue(self) -> list[Run]:
         """Report the runs that have passed their time limit since the last time."""
         overdue = []
-        for active in list(self._active.values()):
+        for active in self.under_way:
             elapsed = self.clock.monotonic() - active.started
             run = active.run
             if run.outcome != "running" or not 0 < active.time_limit < elapsed:
@@ -220,25 +233,8 @@ class Runner:
         """Hold the task's lock, in this process and by a file in all others."""
         if name in self._active:
             raise errors.Busy(f"{name} is running already; wait until it has ended.")
-        path = self._lock_path / name
-        try:
-            self._lock_path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as err:
-            raise errors.CepheidError(
-                f"The lock file {path} cannot be opened: {err.strerror}. Look at its owner and "
-                "the free space there."
-            ) from err
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise errors.Busy(
-                    f"{name} is running in another process; wait until it has ended."
-                ) from None
+        with task_locks.hold(self._lock_path, name):
             yield
-        finally:
-            os.close(descriptor)
 
 
 def _run_outcome(run: Run, time_limit: float) -> str:

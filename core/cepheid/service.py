@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import logging
 import os
 from collections.abc import Callable
@@ -12,18 +11,19 @@ from typing import Any
 
 from oslo_config import cfg
 
-from cepheid import admin, config, errors
+from cepheid import admin, config, errors, host_lock, snapshot
 from cepheid.agent import Agent
+from cepheid.journal_keeper import JournalKeeper
 from cepheid.loading import Plugin
-from cepheid.run import Run
-from cepheid.signals import STOP_SIGNALS, SignalWatcher
+from cepheid.report import FILE_NAME as REPORT_NAME
+from cepheid.report import Reporter
+from cepheid.run import Notices, Run
+from cepheid.signals import REPORT_SIGNALS, STOP_SIGNALS, SignalWatcher
 from cepheid.systemd import Notifier
 from cepheid.task import Task
 from cepheid.timers import Timer, TimerGroup
 
 LOG = logging.getLogger(__name__)
-
-LOCK_NAME = "cepheid-agent.lock"
 
 #: Seconds between two looks at runs and timers.
 SUPERVISION_SECONDS = 1.0
@@ -58,6 +58,11 @@ class Service:
         self._admin: admin.AdminServer | None = None
         self._lock: int | None = None
         self._watchdog_fed = 0.0
+        self._notices = Notices(LOG)
+        self.reporter = Reporter(
+            agent.state_path / REPORT_NAME,
+            lambda: snapshot.take(agent, self._by_task, agent.pauses.seen),
+        )
 
     def start(self) -> None:
         """Load the tasks and start their timers.
@@ -65,7 +70,7 @@ class Service:
         :raises CepheidError: another agent runs, or the configuration cannot work
         """
         agent = self.agent
-        self._lock = _lock_host(agent)
+        self._lock = host_lock.acquire(agent.state_path)
         interrupted = agent.journal.mark_interrupted()
         if interrupted:
             LOG.warning(
@@ -80,6 +85,10 @@ class Service:
             agent.state_path / admin.SOCKET_NAME,
             {"status": self.status, "run": self.run_task},
         )
+        self.timers.add_dynamic_timer(
+            JournalKeeper(agent).keep,
+            initial_delay=agent.random.uniform(*JournalKeeper.FIRST_SECONDS),
+        )
         self._start_timers()
         LOG.info("The agent of %s runs %d tasks", agent.host, len(agent.tasks))
         self._notifier.ready(self._summary())
@@ -90,7 +99,9 @@ class Service:
             number = signals.wait(SUPERVISION_SECONDS)
             if number in STOP_SIGNALS:
                 return self.stop()
-            if number is not None:
+            if number in REPORT_SIGNALS:
+                LOG.info("A report of all that goes on is written to %s", self.reporter.path)
+            elif number is not None:
                 self.reload()
             self.supervise()
 
@@ -98,6 +109,7 @@ class Service:
         """Report overdue runs, and feed the watchdog while the timers turn."""
         if self.agent.runner.report_overdue():
             self._notifier.status(self._summary())
+        self._look_at_pauses()
         late = [t for t in self.timers.timers if t.lateness() > MAX_LATENESS_SECONDS]
         limit = self._notifier.watchdog_seconds
         if limit is None:
@@ -110,6 +122,15 @@ class Service:
         if now - self._watchdog_fed >= min(limit / 3, SUPERVISION_SECONDS):
             self._watchdog_fed = now
             self._notifier.alive()
+
+    def _look_at_pauses(self) -> None:
+        self._notices.begin()
+        try:
+            if self.agent.pauses.look():
+                self.timers.poke()
+        except errors.JournalError as err:
+            self._notices.say("pauses", f"It is not known what is paused: {err}", logging.ERROR)
+        self._notices.end(complete=True)
 
     def reload(self) -> None:
         """Read the configuration and the installed plugins anew; a bad one changes nothing.
@@ -164,21 +185,15 @@ class Service:
     # What the admin socket offers.
 
     def status(self) -> dict[str, Any]:
-        """Return what the agent is and does: host, pid, drivers, tasks with state and next run."""
-        active = {run.task for run in self.agent.runner.active}
-        return {
-            "host": self.agent.host,
-            "pid": os.getpid(),
-            "drivers": [
-                {"kind": kind, "name": plugin.name, "distribution": plugin.distribution}
-                for kind, plugin in self.agent.drivers.in_use.items()
-            ],
-            "tasks": [self._task_status(plugin, active) for plugin in self.agent.plugins],
-        }
+        """Return what the agent is and does, see :func:`cepheid.snapshot.take`."""
+        return snapshot.take(self.agent, self._by_task, self.agent.pauses.current())
 
-    def run_task(self, task: str, dry_run: bool | None = None) -> dict[str, Any]:
+    def run_task(
+        self, task: str, dry_run: bool | None = None, force: bool = False
+    ) -> dict[str, Any]:
         """Run a task once, now; return the run with its changes.
 
+        :param force: though it is paused
         :raises CepheidError: the agent has no such task, or it is running
         """
         known = self.agent.tasks.get(task)
@@ -186,23 +201,7 @@ class Service:
             raise errors.PluginError(
                 f"The agent does not run the task {task!r}; 'cepheid task list' says why."
             )
-        return run_as_dict(known.run_now("operator", dry_run))
-
-    def _task_status(self, plugin: Plugin, active: set[str]) -> dict[str, Any]:
-        task = self.agent.tasks.get(plugin.name) if plugin.state == "enabled" else None
-        timer = self._by_task.get(task) if task else None
-        next_run = None
-        if task is not None and timer is not None and not timer.running:
-            next_look = timer.due - self.agent.clock.monotonic()
-            next_run = max(task.seconds_to_next_run(), next_look, 0.0)
-        return {
-            "name": plugin.name,
-            "distribution": plugin.distribution,
-            "state": plugin.state,
-            "reason": plugin.reason,
-            "running": plugin.name in active and task is not None,
-            "next_run_seconds": next_run,
-        }
+        return run_as_dict(known.run_now("operator", dry_run, force))
 
     def _start_timers(self) -> None:
         """Give a timer to each task that has none, and take it from those that went."""
@@ -229,22 +228,6 @@ class Service:
 def run_as_dict(run: Run) -> dict[str, Any]:
     """Return a run with its changes as what JSON can hold."""
     return dataclasses.asdict(run)
-
-
-def _lock_host(agent: Agent) -> int:
-    descriptor = os.open(agent.state_path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        pid = os.read(descriptor, 32).decode(errors="replace").strip()
-        os.close(descriptor)
-        raise errors.CepheidError(
-            f"Another agent (process {pid or 'unknown'}) runs on {agent.state_path}; stop it, or "
-            "set another [DEFAULT] state_path."
-        ) from None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
-    return descriptor
 
 
 def _report(plugins: list[Plugin]) -> None:

@@ -4,7 +4,8 @@
 Python runs a signal's handler on the main thread, which may hang in a native call, and with green
 threads with it everything else. The interpreter does write the signal's number to a descriptor at
 once, though. A native thread reads it there, tells the main loop, and keeps the promise that the
-process ends: when the grace period after SIGTERM is over, it ends it.
+process ends: when the grace period after SIGTERM is over, it ends it. It also has a report
+written, which is most wanted when the main thread hangs.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from cepheid import concurrency
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 RELOAD_SIGNALS = (signal.SIGHUP,)
 
+#: What makes it write a report of what it is doing.
+REPORT_SIGNALS = (signal.SIGUSR2,)
+
 #: The exit status of a process that had to be ended at the end of its grace period.
 FORCED_EXIT_STATUS = 1
 
@@ -36,6 +40,8 @@ class SignalWatcher:
 
     def __init__(self, grace_seconds: Callable[[], float]) -> None:
         self._grace_seconds = grace_seconds
+        #: Called on the watcher's native thread at a report signal; it must not raise or block.
+        self.on_report: Callable[[], None] = lambda: None
         self._os = concurrency.original("os")
         self._select = concurrency.original("select")
         self._time = concurrency.original("time")
@@ -43,7 +49,7 @@ class SignalWatcher:
         os.set_blocking(wakeup, False)
         self._received, self._forward = socket.socketpair()
         self._forward.setblocking(False)
-        for number in (*STOP_SIGNALS, *RELOAD_SIGNALS):
+        for number in (*STOP_SIGNALS, *RELOAD_SIGNALS, *REPORT_SIGNALS):
             signal.signal(number, _ignore)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         threading = concurrency.original("threading")
@@ -67,6 +73,8 @@ class SignalWatcher:
             (number,) = self._os.read(self._signals, 1)
             if number in STOP_SIGNALS and ends_at is None:
                 ends_at = self._time.monotonic() + self._grace_seconds()
+            if number in REPORT_SIGNALS:
+                self.on_report()
             with contextlib.suppress(BlockingIOError):
                 self._os.write(self._forward.fileno(), bytes([number]))
 

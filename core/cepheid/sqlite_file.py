@@ -6,6 +6,7 @@ It is in WAL mode, and a transaction that was committed survives a loss of power
 
 from __future__ import annotations
 
+import abc
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -18,75 +19,79 @@ from cepheid import errors
 BUSY_TIMEOUT_SECONDS = 10
 
 
-class SqliteFile:
-    """A file with the tables of one schema, made when it is missing.
+class SqliteFile(abc.ABC):
+    """A file with tables, made when it is missing.
 
     Usable by several threads, and by several processes at one time. With green threads a
     transaction must not let others run: no logging, no waiting in it.
 
     :param path: the file; its directory must exist
     :param name: what messages call it
-    :param schema: statements, each ended by a semicolon
     :param error: what is raised when the file cannot be used
     :raises CepheidError: as `error` says: it cannot be opened, or is not of this version
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        name: str,
-        schema: str,
-        version: int,
-        error: type[errors.CepheidError],
-    ) -> None:
+    def __init__(self, path: str | Path, name: str, error: type[errors.CepheidError]) -> None:
         self.path = Path(path)
         self._name = name
         self._error = error
         self._lock = threading.RLock()
         with self._errors():
-            self._connection = sqlite3.connect(
+            self.connection = sqlite3.connect(
                 self.path,
                 timeout=BUSY_TIMEOUT_SECONDS,
                 isolation_level=None,
                 check_same_thread=False,
             )
-            self._connection.row_factory = sqlite3.Row
-            self._connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # in a new file only
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = FULL")
-            self._create(schema, version)
+            try:
+                self.connection.row_factory = sqlite3.Row
+                self.connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # in a new file only
+                self.connection.execute("PRAGMA journal_mode = WAL")
+                self.connection.execute("PRAGMA synchronous = FULL")
+                self._make_tables()
+            except BaseException:
+                self.connection.close()
+                raise
 
     def close(self) -> None:
         """Close the file."""
         with self._lock:
-            self._connection.close()
+            self.connection.close()
 
     def rows(self, query: str, values: Sequence[object] = ()) -> list[sqlite3.Row]:
         """Return what a query finds."""
         with self._lock, self._errors():
-            return self._connection.execute(query, values).fetchall()
+            return self.connection.execute(query, values).fetchall()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Write all that is done inside, or nothing when an error comes out."""
         with self._lock, self._errors():
-            self._connection.execute("BEGIN IMMEDIATE")
+            self.connection.execute("BEGIN IMMEDIATE")
             try:
-                yield self._connection
-                self._connection.execute("COMMIT")
+                yield self.connection
+                self.connection.execute("COMMIT")
             finally:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
 
     def shrink(self, pages: int = 256) -> None:
         """Give the room of what was deleted back to the file system, so many pages at most."""
         with self._lock, self._errors():
             # It gives back a page for each row, of no columns, that is fetched; only a script
             # fetches those.
-            self._connection.executescript(f"PRAGMA incremental_vacuum({pages})")
+            self.connection.executescript(f"PRAGMA incremental_vacuum({pages})")
+
+    @abc.abstractmethod
+    def _make_tables(self) -> None:
+        """Make the tables, or see that they are those of this version."""
 
     def _create(self, schema: str, known: int) -> None:
-        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        """Make the tables of a schema that has had one version only.
+
+        :param schema: statements, each ended by a semicolon
+        """
+        (version,) = self.connection.execute("PRAGMA user_version").fetchone()
         if version == known:
             return
         if version != 0:

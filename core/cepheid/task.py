@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from oslo_config import cfg
 
-from cepheid import errors, periodic_task
+from cepheid import errors, pausing, periodic_task, task_options
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
@@ -49,8 +49,9 @@ class Task(periodic_task.PeriodicTasks):
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
         self.name = self.task_name()
-        self._busy = False
+        self._retry_seconds: float | None = None
         self._begun_now: set[str] = set()
+        self._held = pausing.HeldRuns(agent)
         super().__init__(agent.conf)
         self.configure(agent.conf)
         for name, function in type(self)._periodic_declared.items():
@@ -84,63 +85,21 @@ class Task(periodic_task.PeriodicTasks):
         An own option takes the place of the common one of its name.
         """
         own = {option.name for option in cls.options}
-        common = [option for option in cls._common_options() if option.name not in own]
+        common = [option for option in task_options.common(cls) if option.name not in own]
         return [*common, *cls.options]
-
-    @classmethod
-    def _common_options(cls) -> list[cfg.Opt]:
-        function: Any = cls._periodic_declared[cls.task_name()]
-        nova_name = cls.nova_spacing
-        if isinstance(nova_name, str):
-            nova_name = ("DEFAULT", nova_name)
-        return [
-            cfg.BoolOpt(
-                "enabled",
-                default=function._periodic_enabled,
-                help="Run this task. It must be among enabled_tasks as well.",
-            ),
-            cfg.IntOpt(
-                "spacing",
-                default=function._periodic_spacing,
-                deprecated_opts=(
-                    [cfg.DeprecatedOpt(nova_name[1], group=nova_name[0])] if nova_name else None
-                ),
-                help="Seconds between two runs. 0 means 60; a negative number switches the "
-                "task off.",
-            ),
-            cfg.BoolOpt(
-                "run_immediately",
-                default=function._periodic_immediate,
-                help="Where the task has never run before: make its first run when the agent "
-                "starts, not one spacing later.",
-            ),
-            cfg.IntOpt(
-                "time_limit",
-                default=cls.time_limit,
-                min=0,
-                help="Seconds after which a run is reported as overdue. 0 means no limit.",
-            ),
-            cfg.BoolOpt(
-                "dry_run",
-                default=False,
-                help="Record what the task would change, and change nothing.",
-            ),
-            cfg.IntOpt(
-                "max_changes",
-                default=cls.max_changes,
-                min=0,
-                help="The most changes that one run may make; it refuses the rest. 0 means no "
-                "limit.",
-            ),
-        ]
 
     def periodic_tasks(self, context: Any = None, raise_on_error: bool = False) -> float:
         """Run what is due; return the seconds until something is due again, 60 at most."""
-        self._busy = False
+        self._retry_seconds = None
         self.run_periodic_tasks(context, raise_on_error)
-        if self._busy:
-            return BUSY_RETRY_SECONDS
+        if self._retry_seconds is not None:
+            return self._retry_seconds
         return self.seconds_to_next_run(at_most=periodic_task.DEFAULT_INTERVAL)
+
+    @property
+    def spacing(self) -> float | None:
+        """Seconds between two runs; None while it is switched off."""
+        return self._current_spacing(self.name)
 
     def seconds_to_next_run(self, at_most: float = float("inf")) -> float:
         """Return the seconds until the earliest of the task's methods is due."""
@@ -166,13 +125,17 @@ class Task(periodic_task.PeriodicTasks):
             self.agent.journal.set_last_run(self._full_name(name), self._as_utc(begins))
         self._begun_now.clear()
 
-    def run_now(self, trigger: str, dry_run: bool | None = None) -> Any:
+    def run_now(self, trigger: str, dry_run: bool | None = None, force: bool = False) -> Any:
         """Run the task's main method once, due or not; return the :class:`~cepheid.run.Run`.
 
         The schedule is left as it is.
 
+        :param force: run it though it is paused; a dry run is made anyway
         :raises Busy: it is running already
+        :raises Paused: it is paused
         """
+        if not force and not self.agent.runner.is_dry(self, dry_run):
+            self.agent.pauses.refuse(self.name)
         function = type(self)._periodic_declared[self.name]
         return self.agent.runner.run(self, self.name, function, trigger=trigger, dry_run=dry_run)
 
@@ -224,19 +187,27 @@ class Task(periodic_task.PeriodicTasks):
         boundary = self._periodic_last_run[name]
         assert boundary is not None
         try:
+            pause = self.agent.pauses.of(self.name)
+            if pause is not None:
+                self._put_off(name, due, self._held.hold(full_name, pause))
+                return
             self.agent.runner.run(
                 self,
                 full_name,
                 task,
-                lateness_seconds=max(0.0, self._now() - due),
+                lateness_seconds=self._held.release(full_name, due),
                 scheduled_at=self._as_utc(boundary),
             )
         except errors.Busy as err:
             LOG.debug("%s", err)
-            self._busy = True
-            self._periodic_last_run[name] = due - (self._current_spacing(name) or 0.0)
+            self._put_off(name, due, BUSY_RETRY_SECONDS)
         except errors.CepheidError as err:
             LOG.error("%s was not run: %s", full_name, err)
+
+    def _put_off(self, name: str, due: float, seconds: float) -> None:
+        """Let what is due stay due, and ask again in so many seconds."""
+        self._periodic_last_run[name] = due - (self._current_spacing(name) or 0.0)
+        self._retry_seconds = min(seconds, self._retry_seconds or seconds)
 
     def _as_utc(self, monotonic: float) -> datetime.datetime:
         """Return the time of day at a time of the monotonic clock."""

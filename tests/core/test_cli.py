@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import pty
+import sqlite3
 import termios
 
 import pytest
@@ -324,6 +325,134 @@ def test_single_domains_are_adopted_by_name(host):
     assert "1 domain adopted" in host.run("instance", "adopt", "guest-1").stderr
     assert [row["Name"] for row in host.rows("instance", "list")] == ["guest-1"]
     assert "no domain guest-9" in refused(host, "instance", "adopt", "guest-9")
+
+
+# Pauses and the audit of the journal.
+
+
+def test_a_task_is_paused_and_resumed(host):
+    said = host.run("pause", "sync_power_states", "--for", "2h", "--reason", "a new  switch")
+    assert said.stdout.startswith("sync_power_states: paused by ")
+    assert said.stdout.endswith(" UTC: a new switch\n")
+    shown = json.loads(host.run("task", "show", "sync_power_states", "-f", "json").stdout)
+    assert (shown["state"], shown["reason"][:10]) == ("paused", "paused by ")
+    states = {row["Name"]: row["State"] for row in host.rows("task", "list")}
+    assert states["sync_power_states"] == "paused"
+    assert states["check_instance_build_time"] == "enabled"
+    assert host.run("resume", "sync_power_states").stdout.startswith("sync_power_states: resumed")
+    assert [row["Outcome"] for row in host.rows("task", "history")] == ["pause", "resume"]
+    assert [row["Task"] for row in host.rows("task", "history", "sync_power_states")] == [
+        "sync_power_states"
+    ] * 2
+
+
+def test_a_pause_of_all_leaves_those_by_name_when_it_ends(host):
+    host.run("pause", "sync_power_states")
+    assert host.run("pause", "--until", "2099-01-01T00:00Z").stdout.startswith("All tasks are pau")
+    assert {row["State"] for row in host.rows("task", "list")} == {"paused"}
+    done = host.run("resume")
+    assert done.stdout.startswith("All tasks: resumed; was paused by ")
+    assert "Still paused: sync_power_states, paused by " in done.stderr
+    line = refused(host, "resume")
+    assert line == ("cepheid: There is no pause of all tasks; paused by name: sync_power_states.")
+
+
+def test_a_task_is_not_resumed_out_of_a_pause_of_all(host):
+    host.run("pause")
+    line = refused(host, "resume", "sync_power_states")
+    assert "sync_power_states is not paused by itself, but all tasks are paused by " in line
+    host.run("resume")
+    assert "sync_power_states is not paused." in refused(host, "resume", "sync_power_states")
+
+
+def test_a_pause_that_cannot_be_is_refused(host):
+    assert "'2x' is not a duration" in refused(host, "pause", "--for", "2x")
+    assert "'soon' is not a time" in refused(host, "pause", "--until", "soon")
+    assert "'2020-01-01' is over" in refused(host, "pause", "--until", "2020-01-01")
+    assert "no task 'sync'" in refused(host, "pause", "sync")
+    assert host.rows("task", "history") == []
+
+
+def test_a_paused_task_is_run_by_hand_only_if_it_is_forced(adopted):
+    adopted.run("pause", "--reason", "a new switch")
+    line = refused(adopted, "task", "run", "sync_power_states")
+    assert "sync_power_states is not run: all tasks are paused by " in line
+    assert "--force" in line
+    adopted.rows("task", "run", "sync_power_states", "--dry-run")
+    adopted.rows("task", "run", "sync_power_states", "--force")
+
+
+def test_a_journal_is_verified_and_what_was_edited_is_named(adopted):
+    adopted.rows("task", "run", "sync_power_states")
+    noted = adopted.run("audit", "head").stdout.strip()
+    shown = json.loads(adopted.run("audit", "verify", "--expect", noted, "-f", "json").stdout)
+    assert (shown["result"], shown["expected"], shown["head"]) == ("intact", "in the chain", noted)
+    connection = sqlite3.connect(adopted.path / "cepheid-journal.sqlite")
+    connection.execute("UPDATE runs SET task = 'other' WHERE task = 'sync_power_states'")
+    connection.commit()
+    connection.close()
+    line = refused(adopted, "audit", "verify")
+    assert "is not as it was written: run " in line
+    assert "was edited after it was sealed" in line
+
+
+def test_a_seal_that_is_not_in_the_chain_is_named(adopted):
+    adopted.rows("task", "run", "sync_power_states")
+    line = refused(adopted, "audit", "verify", "--expect", f"1:{'0' * 64}")
+    assert f"seal 1:{'0' * 64} is not in its chain" in line
+    assert "is not a seal" in refused(adopted, "audit", "verify", "--expect", "1:0")
+
+
+def test_without_a_journal_there_is_nothing_to_verify(host):
+    for words in (("audit", "verify"), ("audit", "head")):
+        assert "There is no journal" in refused(host, *words)
+
+
+# Before an upgrade.
+
+
+def upgrade_check(host, *words):
+    done = host.run("upgrade", "check", *words, check=False)
+    assert "Traceback" not in done.stderr + done.stdout
+    return done
+
+
+def test_a_host_that_is_ready_for_an_upgrade_is_told_so(adopted):
+    done = upgrade_check(adopted)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("Result: Success") == 8
+
+
+def test_an_upgrade_check_says_what_is_doubtful_and_what_stops_it(host):
+    host.conf.write_text(host.conf.read_text() + "[sync_power_states]\nspacings = 3\n")
+    done = upgrade_check(host, "--json")
+    assert done.returncode == 2
+    results = {check["check"]: check for check in json.loads(done.stdout)["checks"]}
+    assert results["configuration"]["result"] == 1
+    assert "[sync_power_states] spacings" in results["configuration"]["details"]
+    assert results["database"]["result"] == 2
+    assert results["hypervisor"]["result"] == 0
+    host.run("db", "sync")
+    assert upgrade_check(host).returncode == 1
+
+
+def test_an_upgrade_check_leaves_an_earlier_journal_as_it_is(adopted):
+    path = adopted.path / "cepheid-journal.sqlite"
+    adopted.run("resume", check=False)
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    assert upgrade_check(adopted).returncode == 0
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    connection.close()
+
+
+def test_an_upgrade_check_that_cannot_be_made_is_no_result(host):
+    host.conf.write_text(host.conf.read_text().replace("host = host1", "native_workers = few"))
+    done = upgrade_check(host)
+    assert done.returncode == 255
+    assert "native_workers" in done.stderr
 
 
 # Mistakes.

@@ -279,3 +279,29 @@ print(pool.abandoned)
         check=False,
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "50\n", "")
+
+
+def test_tells_what_is_under_way_and_what_waits(make_pool, hang):
+    pool = make_pool(size=1)
+    assert (pool.under_way, pool.queued) == ([], 0)
+    callers = [
+        threading.Thread(target=pool.run, args=(hang,), kwargs={"deadline": LONG, "name": "stuck"})
+        for _ in range(2)
+    ]
+    for caller in callers:
+        caller.start()
+    eventually(lambda: pool.under_way and pool.queued)
+    ((name, seconds, abandoned),) = pool.under_way
+    assert (name, abandoned, pool.queued) == ("stuck", False, 1)
+    assert 0 <= seconds < LONG
+    hang.let_go()
+    for caller in callers:
+        caller.join()
+    assert (pool.under_way, pool.queued) == ([], 0)
+
+
+def test_an_abandoned_call_is_under_way_until_it_returns(pool, hang):
+    abandon(pool, hang)
+    assert [abandoned for _, _, abandoned in pool.under_way] == [True]
+    hang.let_go()
+    eventually(lambda: not pool.under_way)

@@ -264,7 +264,7 @@ def test_a_change_is_in_the_journal_before_it_is_carried_out(agent, act):
 
 def test_without_a_journal_nothing_is_changed(agent, act, world):
     def body(context):
-        agent.journal._connection.execute("ALTER TABLE changes RENAME TO lost")
+        agent.journal._store.connection.execute("ALTER TABLE changes RENAME TO lost")
         context.change("stop", target="i1", do=world.change("i1"))
 
     run = act(body)
@@ -395,7 +395,7 @@ def test_a_skipped_item_makes_the_run_partial(act):
 
 def test_a_run_is_recorded_though_the_journal_lost_it_at_the_end(agent, act, caplog):
     def body(context):
-        agent.journal._connection.execute("ALTER TABLE runs RENAME TO lost")
+        agent.journal._store.connection.execute("ALTER TABLE runs RENAME TO lost")
 
     assert act(body).outcome == "ok"
     assert "act ended (ok), but: The journal" in caplog.text

@@ -324,3 +324,128 @@ def test_an_agent_that_died_leaves_an_interrupted_run_on_record(start, distribut
     installation.close()
     start("threading", "[hung]\nspacing = 3600\n")
     wait_until(lambda: history(installation, "hung")[0]["Outcome"] == "interrupted")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_pause_and_its_end_are_heeded_by_a_live_agent(start, distributions, mode):
+    distributions.add_task("acme-quick", "quick", QUICK.format(name="quick"))
+    installation = start(mode)
+    wait_until(lambda: len(history(installation, "quick")) >= 1, installation.read_log)
+    installation.run("pause", "quick", "--for", "1h", "--reason", "a new switch")
+    wait_until(lambda: "quick: paused by" in installation.read_log(), installation.read_log)
+    wait_until(lambda: history(installation, "quick")[-1]["Outcome"] == "held")
+    refused = installation.run("task", "run", "quick", check=False)
+    assert refused.returncode == 1
+    assert "quick is not run: paused by" in refused.stderr
+    (row,) = [row for row in installation.rows("task", "list") if row["Name"] == "quick"]
+    assert row["State"] == "paused"
+    assert row["Reason"].endswith(": a new switch")
+    assert row["Next run"] == "in 60 min"
+    assert "ok in" in installation.run("task", "run", "quick", "--force").stderr
+    count = len(history(installation, "quick"))
+    installation.run("resume", "quick")
+    wait_until(lambda: len(history(installation, "quick")) > count + 2, installation.read_log)
+    assert installation.read_log().count("quick: paused by") == 1
+    assert installation.read_log().count("quick: the pause was ended") == 1
+    assert installation.stop_agent() == 0
+
+
+def test_a_pause_is_kept_by_an_agent_that_is_started_anew(start, distributions):
+    distributions.add_task("acme-quick", "quick", QUICK.format(name="quick"))
+    installation = start("threading")
+    installation.run("pause", "--reason", "a new switch")
+    installation.stop_agent()
+    count = len([row for row in history(installation, "quick") if row["Run"]])
+    start("threading")
+    wait_until(lambda: installation.read_log().count("all tasks are paused by") >= 2)
+    wait_until(lambda: history(installation, "quick")[-1]["Outcome"] in ("held", "pause"))
+    assert len([row for row in history(installation, "quick") if row["Run"]]) == count
+
+
+#: Reports how far it is until a file is there.
+SLOW = '''
+import os, time
+import cepheid
+from cepheid.periodic_task import periodic_task
+
+class Plugin(cepheid.Task):
+    """Wait for a file."""
+
+    @periodic_task(spacing=3600, run_immediately=True)
+    def slow(self, context):
+        context.progress(3, 7)
+        while not os.path.exists(self.agent.state_path / "go"):
+            time.sleep(0.05)
+'''
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_progress_of_a_run_is_shown_while_it_goes_on(start, distributions, mode):
+    distributions.add_task("acme-slow", "slow", SLOW)
+    installation = start(mode)
+
+    def state():
+        rows = installation.rows("task", "list")
+        return next(row["State"] for row in rows if row["Name"] == "slow")
+
+    wait_until(lambda: state() == "running, 3 of 7", installation.read_log)
+    (installation.path / "go").touch()
+    wait_until(lambda: state() == "enabled", installation.read_log)
+
+
+#: The same, though signals interrupt the call.
+BLOCKING_FOR_EVER = BLOCKING.replace(
+    "ctypes.CDLL(None).pause()", "while ctypes.CDLL(None).pause():"
+)
+BLOCKING_FOR_EVER = BLOCKING_FOR_EVER.replace("ctypes.CDLL(None).sleep(3600)", "    pass")
+
+
+def report_of(installation):
+    """Ask for a report and return it."""
+    path = installation.path / "cepheid-report.txt"
+    path.unlink(missing_ok=True)
+    installation.signal_agent(signal.SIGUSR2)
+    wait_until(path.exists, installation.read_log)
+    return path.read_text()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_report_has_stacks_runs_schedule_native_calls_and_pauses(start, distributions, mode):
+    distributions.add_task("acme-quick", "quick", QUICK.format(name="quick"))
+    distributions.add_task("acme-hung", "hung", HUNG)
+    distributions.add_task("acme-slow", "slow", SLOW)
+    installation = start(mode, "[quick]\nspacing = 3600\n")
+    wait_until(lambda: history(installation, "hung") and history(installation, "slow"))
+    installation.run("pause", "quick", "--reason", "a new switch")
+    wait_until(lambda: "quick: paused by" in installation.read_log())
+    text = report_of(installation)
+    assert f"concurrency: {mode}" in text
+    assert "hung: running for " in text
+    assert ", progress (3, 7), run " in text
+    assert "quick: every 3600 s, paused" in text
+    assert '"reason": "a new switch"' in text
+    assert "\nread: " in text  # os.read, in the pool's threads
+    assert "waiting for a thread: 42" in text
+    assert "in slow\n" in text  # the stack of the run
+    assert ("green thread timer-hung" if mode == "eventlet" else "thread timer-hung") in text
+    mode_bits = (installation.path / "cepheid-report.txt").stat().st_mode
+    assert mode_bits & 0o777 == 0o600
+    again = report_of(installation)
+    assert again != text
+    assert "could not be read" not in again
+    assert installation.agent.poll() is None
+    wait_until(lambda: "A report of all that goes on" in installation.read_log())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_report_is_written_though_the_main_thread_is_blocked(start, distributions, mode):
+    distributions.add_task("acme-blocking", "blocking", BLOCKING_FOR_EVER)
+    installation = start(mode, "graceful_shutdown_timeout = 2\n")
+    wait_until(lambda: (installation.path / "cepheid-locks" / "blocking").exists())
+    wait_until(lambda: "blocking: running for " in report_of(installation))
+    text = report_of(installation)
+    assert "blocking: running for " in text
+    assert "in blocking\n" in text
+    assert installation.agent.poll() is None
+    installation.signal_agent(signal.SIGTERM)
+    assert installation.agent.wait(10) == 1

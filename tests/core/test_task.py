@@ -555,7 +555,7 @@ def test_a_run_that_took_longer_than_its_limit_is_overdue_though_nobody_watched(
 
 
 def test_nothing_is_run_while_the_journal_cannot_be_written(agent, beat, caplog):
-    agent.journal._connection.execute("DROP TABLE runs")
+    agent.journal._store.connection.execute("DROP TABLE runs")
     live(beat, 601)
     assert beat.ran_at == []
     assert "beat was not run: The journal" in caplog.text

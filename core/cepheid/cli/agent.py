@@ -20,5 +20,6 @@ class AgentCommand(base.Command):
         agent = Agent(self.conf)
         signals = SignalWatcher(lambda: agent.conf.graceful_shutdown_timeout)
         service = Service(agent, self.app.load_conf)  # type: ignore[attr-defined]
+        signals.on_report = service.reporter.write_in_background
         service.start()
         return service.run(signals)

@@ -5,14 +5,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
 
 from cliff import command, lister, show
 from oslo_config import cfg
 
-from cepheid import config, errors
+from cepheid import admin, config, errors
 from cepheid.agent import Agent
+from cepheid.journal import FILE_NAME, Journal
+
+T = TypeVar("T")
 
 
 class _WithConfiguration(command.Command):
@@ -32,6 +37,21 @@ class _WithConfiguration(command.Command):
             yield agent
         finally:
             agent.close()
+
+    def read_journal(self, read: Callable[[Journal], T]) -> T | None:
+        """Return what `read` finds in the journal; None where there is no journal yet."""
+        path = Path(self.conf.state_path) / FILE_NAME
+        if not path.exists():
+            return None
+        journal = Journal(path)
+        try:
+            return read(journal)
+        finally:
+            journal.close()
+
+    def ask_agent(self, command: str) -> Any:
+        """Return the running agent's answer; None where none runs."""
+        return admin.ask(self.conf.state_path, command)
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         """Carry out the command; an error of the operator's is one line, not a traceback."""

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``cepheid task list | show | run | history``."""
+"""``cepheid task list | show | run``."""
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import json
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from oslo_config import cfg
 
-from cepheid import admin, catalogue, config, errors, journal, loading, periodic_task
-from cepheid.cli import base, lists
+from cepheid import admin, catalogue, config, durations, errors, loading, periodic_task
+from cepheid.agent import Agent
+from cepheid.cli import base, cells, lists, progress
+from cepheid.journal import Journal, Pause
+from cepheid.journal.pauses import pause_of
 from cepheid.service import run_as_dict
 
 
@@ -32,13 +32,13 @@ class TaskList(lists.PluginLister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[Any]]:
         conf = self.conf
-        plugins = described_catalogue(conf)
+        plugins = catalogue.describe(conf)
         config.check(conf)
-        live = admin.ask(conf.state_path, "status")
+        live = self.ask_agent("status")
         by_plugin = {
             (row["name"], row["distribution"]): row for row in (live or {}).get("tasks", ())
         }
-        newest = _newest_runs(conf)
+        newest, pauses = self.read_journal(_newest_runs_and_pauses) or ({}, {})
         columns = (
             "Name",
             "State",
@@ -52,7 +52,13 @@ class TaskList(lists.PluginLister):
             "Summary",
         )
         return columns, [
-            _row(conf, plugin, by_plugin.get((plugin.name, plugin.distribution)), newest)
+            _row(
+                conf,
+                plugin,
+                by_plugin.get((plugin.name, plugin.distribution)),
+                newest,
+                pause_of(plugin.name, pauses),
+            )
             for plugin in plugins
         ]
 
@@ -67,7 +73,7 @@ class TaskShow(base.ShowOne):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[list[str], list[Any]]:
         conf = self.conf
-        plugin = _find(described_catalogue(conf), parsed_args.name)
+        plugin = _find(catalogue.describe(conf), parsed_args.name)
         config.check(conf)
         fields: dict[str, Any] = {
             "name": plugin.name,
@@ -85,7 +91,12 @@ class TaskShow(base.ShowOne):
             for option in conf[plugin.name]:
                 where = config.where_set(conf, option, plugin.name)
                 fields[f"[{plugin.name}] {option}"] = f"{conf[plugin.name][option]}  ({where})"
-        for run in _read_journal(conf, lambda it: it.runs(plugin.name, 5)) or []:
+        _, pauses = self.read_journal(_newest_runs_and_pauses) or ({}, {})
+        pause = pause_of(plugin.name, pauses)
+        if pause is not None and plugin.state == "enabled":
+            fields["state"] = "paused"
+            fields["reason"] = str(pause)
+        for run in self.read_journal(lambda it: it.runs(plugin.name, 5)) or []:
             fields[f"run {run['id']}"] = _run_line(run)
         return list(fields), list(fields.values())
 
@@ -102,14 +113,17 @@ class TaskRun(base.Lister):
         parser.add_argument(
             "--dry-run", action="store_true", default=None, help="plan the changes, make none"
         )
+        parser.add_argument("--force", action="store_true", help="run it though it is paused")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[Any]]:
         name = parsed_args.name
+        options = {"dry_run": parsed_args.dry_run, "force": parsed_args.force}
         try:
-            run = admin.call(self.conf.state_path, "run", task=name, dry_run=parsed_args.dry_run)
+            with progress.shown(name, lambda: self._progress(name)):
+                run = admin.call(self.conf.state_path, "run", task=name, **options)
         except errors.NotRunning:
-            run = self._run_here(name, parsed_args.dry_run)
+            run = self._run_here(name, **options)
         counters = ", ".join(f"{key} {n}" for key, n in sorted(run["counters"].items()))
         self.say(
             f"{name}{' (dry run)' if run['dry_run'] else ''}: {run['outcome']} in "
@@ -122,90 +136,29 @@ class TaskRun(base.Lister):
             (
                 c["kind"],
                 c["target"],
-                _value(c["before"]),
-                _value(c["after"]),
-                _with_error(c),
+                cells.value(c["before"]),
+                cells.value(c["after"]),
+                cells.outcome(c),
                 c["reason"],
             )
             for c in run["changes"]
         ]
 
-    def _run_here(self, name: str, dry_run: bool | None) -> dict[str, Any]:
+    def _progress(self, name: str) -> progress.Progress:
+        """Return how far the agent's run of the task is."""
+        for run in (self.ask_agent("status") or {}).get("runs", ()):
+            if run["task"] == name:
+                return run["progress"]  # type: ignore[no-any-return]
+        return None
+
+    def _run_here(self, name: str, dry_run: bool | None, force: bool) -> dict[str, Any]:
         with self.agent() as own:
-            run = own.load_task(name).run_now("operator", dry_run)
+            task = own.load_task(name)
+            with progress.shown(name, lambda: _progress_here(own)):
+                run = task.run_now("operator", dry_run, force)
         if run.error:
             raise errors.AlreadyReported(run.error)
         return run_as_dict(run)
-
-
-class TaskHistory(base.Lister):
-    """List the latest runs and their changes, newest last, from the journal."""
-
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        parser = super().get_parser(prog_name)
-        parser.add_argument("name", metavar="NAME", nargs="?", help="only this task's runs")
-        parser.add_argument(
-            "--limit", type=int, default=20, help="how many runs to list (default: 20)"
-        )
-        parser.add_argument(
-            "--changed", action="store_true", help="only runs that changed, or planned, something"
-        )
-        return parser
-
-    def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[Any]]:
-        def read(it: journal.Journal) -> list[tuple[Any, ...]]:
-            runs = it.runs(parsed_args.name, parsed_args.limit)
-            changes: dict[int, list[dict[str, Any]]] = {}
-            for change in it.changes(run["id"] for run in runs):
-                changes.setdefault(change["run_id"], []).append(change)
-            rows: list[tuple[Any, ...]] = []
-            for run in reversed(runs):
-                of_run = changes.get(run["id"], [])
-                if of_run or not parsed_args.changed:
-                    rows += _history_rows(run, of_run)
-            return rows
-
-        if parsed_args.name and not any(
-            plugin.name == parsed_args.name for plugin in loading.discover(catalogue.NAMESPACE)
-        ):
-            known = _read_journal(self.conf, lambda it: it.runs(parsed_args.name, 1))
-            if not known:
-                raise errors.PluginError(_no_such_task(parsed_args.name))
-        columns = (
-            "Run",
-            "Started",
-            "Task",
-            "Outcome",
-            "Seconds",
-            "Change",
-            "Target",
-            "Before",
-            "After",
-            "Result",
-            "Reason",
-        )
-        return columns, _read_journal(self.conf, read) or []
-
-
-def described_catalogue(conf: cfg.ConfigOpts) -> list[loading.Plugin]:
-    """Find all task plugins and load them, so that each can be described, without running any."""
-    plugins = catalogue.find_tasks(conf)
-    for plugin in plugins:
-        if plugin.state == "found":
-            catalogue.prepare(conf, plugin)
-            if plugin.state == "found":
-                plugin.state = "enabled"
-        elif plugin.state == "disabled":
-            reason = plugin.reason
-            catalogue.prepare(conf, plugin, even_disabled=True)
-            if plugin.state == "disabled":
-                plugin.reason = reason
-        else:
-            try:
-                plugin.load()
-            except errors.PluginError as err:
-                plugin.reason = f"{plugin.reason}; {err}"
-    return plugins
 
 
 def _row(
@@ -213,10 +166,13 @@ def _row(
     plugin: loading.Plugin,
     live: dict[str, Any] | None,
     newest: dict[str, dict[str, Any]],
+    pause: Pause | None,
 ) -> tuple[Any, ...]:
     state, reason = plugin.state, plugin.reason
     if live is not None:
         state, reason = live["state"], live["reason"]
+    if pause is not None and state == "enabled":
+        state, reason = "paused", str(pause)
     spacing = ""
     has_options = plugin.state in ("enabled", "disabled") and plugin.name in conf
     if has_options:
@@ -225,7 +181,7 @@ def _row(
     run = newest.get(plugin.name) if state not in ("replaced", "in conflict") else None
     return (
         plugin.name,
-        "running" if live is not None and live["running"] else state,
+        cells.running(live["run"]) if live is not None and live["running"] else state,
         reason,
         spacing,
         _ago(run["started_at"]) if run else "",
@@ -237,52 +193,29 @@ def _row(
     )
 
 
+def _progress_here(agent: Agent) -> progress.Progress:
+    return next((run.progress for run in agent.runner.active), None)
+
+
+def _newest_runs_and_pauses(it: Journal) -> tuple[dict[str, dict[str, Any]], dict[str, Pause]]:
+    now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+    return it.newest_runs(), it.pauses.in_force(now)
+
+
 def _next_run(live: dict[str, Any] | None) -> str:
     if live is None or live["next_run_seconds"] is None:
         return ""
-    return f"in {duration(live['next_run_seconds'])}"
-
-
-def duration(seconds: float) -> str:
-    """Return a number of seconds as a person would say it: ``42 s``, ``3 min``, ``5 h``."""
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
+    return f"in {durations.in_words(live['next_run_seconds'])}"
 
 
 def _ago(started_at: str) -> str:
     now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
     elapsed = (now - datetime.datetime.fromisoformat(started_at)).total_seconds()
-    return f"{duration(max(0.0, elapsed))} ago"
-
-
-def _history_rows(run: dict[str, Any], changes: list[dict[str, Any]]) -> Iterable[tuple[Any, ...]]:
-    seconds = "" if run["duration_seconds"] is None else f"{run['duration_seconds']:.3f}"
-    outcome = run["outcome"] + (" (dry run)" if run["dry_run"] else "")
-    head = (run["id"], run["started_at"][:19], run["task"], outcome, seconds)
-    if not changes:
-        yield (*head, "", "", "", "", "", run["error"])
-    for change in changes:
-        yield (
-            *head,
-            change["kind"],
-            change["target"],
-            _value(change["before"]),
-            _value(change["after"]),
-            _with_error(change),
-            change["reason"],
-        )
+    return f"{durations.in_words(max(0.0, elapsed))} ago"
 
 
 def _with_error(change: dict[str, Any]) -> str:
     return f"{change['outcome']}: {change['error']}" if change["error"] else change["outcome"]
-
-
-def _value(value: Any) -> str:
-    if value is None:
-        return "-"
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _run_line(run: dict[str, Any]) -> str:
@@ -302,19 +235,3 @@ def _find(plugins: list[loading.Plugin], name: str) -> loading.Plugin:
 
 def _no_such_task(name: str) -> str:
     return f"There is no task {name!r}; 'cepheid task list' shows those there are."
-
-
-def _newest_runs(conf: cfg.ConfigOpts) -> dict[str, dict[str, Any]]:
-    return _read_journal(conf, lambda it: it.newest_runs()) or {}
-
-
-def _read_journal(conf: cfg.ConfigOpts, read: Any) -> Any:
-    """Return what `read` finds in the journal; None where there is none yet."""
-    path = Path(conf.state_path) / journal.FILE_NAME
-    if not path.exists():
-        return None
-    opened = journal.Journal(path)
-    try:
-        return read(opened)
-    finally:
-        opened.close()

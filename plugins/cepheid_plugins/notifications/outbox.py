@@ -96,7 +96,10 @@ class Outbox(SqliteFile):
 
     def __init__(self, path: str | Path, clock: Clock) -> None:
         self._clock = clock
-        super().__init__(path, "outbox", SCHEMA, SCHEMA_VERSION, OutboxError)
+        super().__init__(path, "outbox", OutboxError)
+
+    def _make_tables(self) -> None:
+        self._create(SCHEMA, SCHEMA_VERSION)
 
     def take(self, messages: Sequence[Message], max_waiting: int, remember_days: float) -> int:
         """Put messages behind those that wait, all or none; return how many are new.

@@ -95,7 +95,7 @@ def test_remembers_the_last_run_of_each_task(journal):
 
 def test_a_run_and_its_time_in_the_schedule_are_written_together(journal):
     run = Run("a", "cepheid", "timer", False, NOON)
-    journal._connection.execute("DROP TABLE last_runs")
+    journal._store.connection.execute("DROP TABLE last_runs")
     with pytest.raises(errors.JournalError):
         journal.start_run(run, scheduled_at=NOON)
     assert journal.runs() == []
@@ -175,12 +175,12 @@ def test_an_error_leaves_no_transaction_open(journal):
 
 
 def test_a_full_disk_is_an_error_that_names_the_file_and_ends(journal):
-    (pages,) = journal._connection.execute("PRAGMA page_count").fetchone()
-    journal._connection.execute(f"PRAGMA max_page_count = {pages}")
+    (pages,) = journal._store.connection.execute("PRAGMA page_count").fetchone()
+    journal._store.connection.execute(f"PRAGMA max_page_count = {pages}")
     run = new_run(journal)
     with pytest.raises(errors.JournalError, match=r"is full.* free space"):
         journal.add_changes(run, [Change("t" * 100_000, kind="k", outcome="started")])
-    journal._connection.execute("PRAGMA max_page_count = 1000000")
+    journal._store.connection.execute("PRAGMA max_page_count = 1000000")
     journal.add_changes(run, [Change("t" * 100_000, kind="k", outcome="started")])
 
 
@@ -201,5 +201,5 @@ def test_a_journal_of_a_later_version_is_left_alone(tmp_path):
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(errors.JournalError, match=r"version 99, this cepheid knows 1\. Upgrade"):
+    with pytest.raises(errors.JournalError, match=r"version 99, this cepheid knows 2\. Upgrade"):
         Journal(path)

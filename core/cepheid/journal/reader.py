@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can be asked of the journal."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from cepheid.journal import audit
+from cepheid.journal.seals import Head, head
+from cepheid.journal.store import Store, text
+
+
+class Reader:
+    """Answers from the journal's file; rows are dictionaries named as the columns."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def last_run(self, task: str) -> datetime.datetime | None:
+        """Return when `task` last ran in its schedule, or that began, in UTC; None for never."""
+        rows = self._store.rows("SELECT at FROM last_runs WHERE task = ?", (task,))
+        return datetime.datetime.fromisoformat(rows[0]["at"]) if rows else None
+
+    def runs(self, task: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
+        """Return the newest runs, of one task or of all, newest first."""
+        where, values = ("WHERE task = ?", [task]) if task else ("", [])
+        rows = self._store.rows(
+            f"SELECT * FROM runs {where} ORDER BY id DESC LIMIT ?", [*values, limit]
+        )
+        return [_run(row) for row in rows]
+
+    def runs_since(self, at: datetime.datetime, limit: int = 10_000) -> list[dict[str, Any]]:
+        """Return the runs that have begun since `at`, newest first."""
+        # There is no index by time; the newest are read until one is older.
+        with self._store.snapshot():
+            rows = itertools.takewhile(
+                lambda row: row["started_at"] >= text(at),
+                self._store.stream("SELECT * FROM runs ORDER BY id DESC LIMIT ?", (limit,)),
+            )
+            return [_run(row) for row in rows]
+
+    def newest_runs(self) -> dict[str, dict[str, Any]]:
+        """Return the newest run of each task, by task."""
+        rows = self._store.rows(
+            "SELECT * FROM runs WHERE id IN (SELECT max(id) FROM runs GROUP BY task)"
+        )
+        return {row["task"]: _run(row) for row in rows}
+
+    def tasks_of_requests(self, request_ids: Iterable[str]) -> dict[str, str]:
+        """Return the task of each of these requests that belongs to a run on record."""
+        ids = list(request_ids)
+        marks = ", ".join("?" * len(ids))
+        rows = self._store.rows(
+            f"SELECT request_id, task FROM runs WHERE request_id IN ({marks})", ids
+        )
+        return {row["request_id"]: row["task"] for row in rows}
+
+    def changes(self, run_ids: Iterable[int]) -> list[dict[str, Any]]:
+        """Return the changes of these runs, in the order in which they were made."""
+        ids = list(run_ids)
+        marks = ", ".join("?" * len(ids))
+        rows = self._store.rows(f"SELECT * FROM changes WHERE run_id IN ({marks}) ORDER BY id", ids)
+        return [_change(row) for row in rows]
+
+    def newest_changes(self, limit: int = 20) -> list[dict[str, Any]]:
+        """Return the newest changes with their runs' task, start and dry_run, newest first."""
+        rows = self._store.rows(
+            "SELECT c.*, r.task, r.started_at, r.dry_run"
+            " FROM changes c JOIN runs r ON r.id = c.run_id ORDER BY c.id DESC LIMIT ?",
+            (limit,),
+        )
+        return [_change(row) for row in rows]
+
+    def head(self) -> Head:
+        """Return the newest seal; see :mod:`cepheid.journal.seals`."""
+        with self._store.snapshot():
+            return head(self._store.connection)
+
+    def verify(self, expect: Head | None = None) -> audit.Verdict:
+        """Look whether any record was edited afterwards, see :func:`.audit.verify`.
+
+        It takes some seconds per million records, and the journal to itself.
+        """
+        return audit.verify(self._store, expect)
+
+
+def _run(row: Any) -> dict[str, Any]:
+    run = {**row, "counters": json.loads(row["counters"])}
+    del run["seal"]
+    return run
+
+
+def _change(row: Any) -> dict[str, Any]:
+    change = {**row, "before": json.loads(row["before"]), "after": json.loads(row["after"])}
+    del change["seal"]
+    return change

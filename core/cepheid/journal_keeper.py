@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the agent does for its journal beside writing it: it lets old records go."""
+
+from __future__ import annotations
+
+import logging
+
+from cepheid import errors
+from cepheid.agent import Agent
+
+LOG = logging.getLogger(__name__)
+
+
+class JournalKeeper:
+    """Removes what is older than ``journal_retention_days``, and puts the newest seal in the log.
+
+    What is in the log, and went from there to another host, shows a journal that was made anew.
+    """
+
+    name = "journal"
+
+    #: Seconds before its first turn, the least and the most.
+    FIRST_SECONDS = (60.0, 600.0)
+    #: Seconds between two looks, and between two batches of one look: runs come between.
+    INTERVAL_SECONDS = 3600.0
+    PAUSE_SECONDS = 0.5
+    #: Seconds between two seals in the log.
+    SEAL_SECONDS = 86400.0
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._told_at: float | None = None
+        self._failed = False
+
+    def keep(self) -> float:
+        """Remove a batch; return the seconds until the next."""
+        days = self._agent.conf.journal_retention_days
+        try:
+            more = days > 0 and self._agent.journal.prune(days)
+            if not more:
+                self._tell_seal()
+        except errors.JournalError as err:
+            if not self._failed:
+                LOG.error("Old records stay in the journal for now: %s", err)
+            self._failed = True
+            return self.INTERVAL_SECONDS
+        self._failed = False
+        return self.PAUSE_SECONDS if more else self.INTERVAL_SECONDS
+
+    def _tell_seal(self) -> None:
+        now = self._agent.clock.monotonic()
+        if self._told_at is None or now - self._told_at >= self.SEAL_SECONDS:
+            self._told_at = now
+            LOG.info("The journal is sealed up to %s", self._agent.journal.head())
