@@ -354,6 +354,7 @@ def test_a_pause_is_kept_by_an_agent_that_is_started_anew(start, distributions):
     distributions.add_task("acme-quick", "quick", QUICK.format(name="quick"))
     installation = start("threading")
     installation.run("pause", "--reason", "a new switch")
+    wait_until(lambda: "all tasks are paused by" in installation.read_log())
     installation.stop_agent()
     count = len([row for row in history(installation, "quick") if row["Run"]])
     start("threading")
