@@ -60,6 +60,10 @@ class Ceilometer:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the agent, which ends what it has begun."""
         assert self._process is not None
         self._process.terminate()
         try:
@@ -69,13 +73,16 @@ class Ceilometer:
             self._process.wait(PATIENCE_SECONDS)
 
     def events(self, count: int) -> list[dict[str, Any]]:
-        """Wait for so many events; return those there are. Their samples are written before."""
-        wait_until(lambda: len(self._read("events")) >= count, self._log.read_text)
-        return self._read("events")
+        """Wait for so many events; return those there are."""
+        return self._wait_for("events", count)
 
-    def samples(self) -> list[dict[str, Any]]:
-        """Return the samples that were made so far."""
-        return self._read("meters")
+    def samples(self, count: int) -> list[dict[str, Any]]:
+        """Wait for so many samples; return those there are."""
+        return self._wait_for("meters", count)
+
+    def _wait_for(self, name: str, count: int) -> list[dict[str, Any]]:
+        wait_until(lambda: len(self._read(name)) >= count, self._log.read_text)
+        return self._read(name)
 
     def _read(self, name: str) -> list[dict[str, Any]]:
         file = self._path / name

@@ -15,6 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from cepheid_plugins.compute.audit_periods import last_completed
 from cepheid_plugins.database import models
 from tests.functional.agents import Installation
 from tests.functional.processes import PATIENCE_SECONDS, wait_until
@@ -34,12 +35,16 @@ NODE = f"""<node>
 """
 
 
+#: The last month that is over; the guest was launched in it.
+PERIOD = last_completed("month", datetime.datetime.now(datetime.UTC).replace(tzinfo=None))
+LAUNCHED_AT = PERIOD.begin + datetime.timedelta(days=1)
+
 #: Its row.
 INSTANCE = {
     "uuid": uuid_of(1), "host": "host1", "display_name": "web", "vm_state": "active",
     "power_state": 1, "memory_mb": 512, "vcpus": 2, "root_gb": 10, "ephemeral_gb": 3,
     "project_id": "project-1", "user_id": "user-1", "deleted": 0, "hidden": False,
-    "created_at": datetime.datetime(2026, 10, 1), "launched_at": datetime.datetime(2026, 10, 2),
+    "created_at": LAUNCHED_AT, "launched_at": LAUNCHED_AT,
 }  # fmt: skip
 
 

@@ -11,13 +11,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from cepheid import config
-from cepheid.agent import Agent
-from cepheid_plugins.compute.notifications import payload
+from cepheid_plugins.compute.instance_exists import message_id
 from cepheid_plugins.database import models
-from cepheid_plugins.notifications.driver import Notification
 from tests.functional.ceilometer import Ceilometer
-from tests.functional.notifying_host import TASK, NotifyingHost, settings
+from tests.functional.notifying_host import INSTANCE, PERIOD, TASK, NotifyingHost, settings
 from tests.functional.rabbitmq import RabbitMQ
 from tests.worlds import uuid_of
 
@@ -69,19 +66,12 @@ def taught_ceilometer(tmp_path, broker):
         yield ceilometer
 
 
-def tell_that_it_exists(host):
-    agent = Agent(config.load([str(host.conf)]))
-    facts = agent.driver("database").instance_facts([uuid_of(1)])[uuid_of(1)]
-    told = {
-        **payload(facts),
-        "audit_period_beginning": "2026-10-01 00:00:00",
-        "audit_period_ending": "2026-11-01 00:00:00",
-        "bandwidth": {"private": {"bw_in": 1000, "bw_out": 2000}},
-    }
-    agent.driver("notifications").send(
-        [Notification("compute.instance.exists", told, message_id="the-period-of-web")]
-    )
-    agent.close()
+def add_bandwidth(host, period):
+    values = {"uuid": uuid_of(1), "mac": "fa:16:3e:00:00:01", "bw_in": 1000, "bw_out": 2000}
+    with host.inventory.begin() as connection:
+        connection.execute(
+            sa.insert(models.bw_usage_cache).values(start_period=period.begin, deleted=0, **values)
+        )
 
 
 def of(samples, event):
@@ -101,10 +91,12 @@ def traits(event):
 def test_its_own_definitions_make_samples_of_instances(host, ceilometer):
     host.run("instance", "stop", "web")
     host.run("instance", "start", "web")
-    tell_that_it_exists(host)
+    add_bandwidth(host, PERIOD)
+    for _ in range(2):  # the second time there is nothing left to tell
+        host.run("task", "run", "instance_usage_audit")
     host.run("task", "run", TASK)
     events = ceilometer.events(6)
-    samples = ceilometer.samples()
+    samples = ceilometer.samples(5 * len(OF_INSTANCE))
 
     assert [one["event_type"] for one in events] == [
         *OPERATIONS,
@@ -123,12 +115,15 @@ def test_its_own_definitions_make_samples_of_instances(host, ceilometer):
                 "gauge",
             )
             assert one["resource_metadata"]["display_name"] == "web"
-            assert one["resource_metadata"]["launched_at"] == "2026-10-02T00:00:00.000000"
+            launched_at = INSTANCE["launched_at"].strftime("%Y-%m-%dT%H:%M:%S.%f")
+            assert one["resource_metadata"]["launched_at"] == launched_at
     # It knows no meter of volume.usage.
-    assert len(samples) == 5 * len(OF_INSTANCE)
+    ceilometer.stop()
+    assert ceilometer.samples(0) == samples
 
     exists = events[4]
-    assert exists["message_id"] == "the-period-of-web"
+    event = "compute.instance.exists"
+    assert exists["message_id"] == message_id(event, uuid_of(1), PERIOD)
     assert traits(exists) == {
         **traits(exists),
         "resource_id": uuid_of(1),
@@ -137,8 +132,8 @@ def test_its_own_definitions_make_samples_of_instances(host, ceilometer):
         "state": "active",
         "memory_mb": 512,
         "disk_gb": 13,
-        "audit_period_beginning": "2026-10-01 00:00:00",
-        "audit_period_ending": "2026-11-01 00:00:00",
+        "audit_period_beginning": str(PERIOD.begin),
+        "audit_period_ending": str(PERIOD.end),
     }
     assert [traits(one)["state"] for one in events[:4]] == [
         "active",
@@ -150,8 +145,7 @@ def test_its_own_definitions_make_samples_of_instances(host, ceilometer):
 
 def test_with_our_definitions_it_makes_samples_of_volumes(host, taught_ceilometer):
     host.run("task", "run", TASK)
-    taught_ceilometer.events(1)
-    samples = taught_ceilometer.samples()
+    samples = taught_ceilometer.samples(4)
     with host.inventory.connect() as connection:
         (row,) = connection.execute(sa.select(models.volume_usage_cache))
     assert {one["name"]: (one["unit"], one["volume"]) for one in samples} == {

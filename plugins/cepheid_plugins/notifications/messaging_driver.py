@@ -49,7 +49,7 @@ class MessagingNotifier(Notifier):
         self._sender = Sender(self._outbox, publisher, agent.state_path, agent.clock, agent.random)
         self._direct = self._new_publisher()
         self._direct_lock = threading.Lock()
-        self._decided: tuple[cfg.ConfigOpts, bool] | None = None
+        self._decided: tuple[cfg.ConfigOpts, Any] | None = None
 
     def serve(self) -> None:
         """Send what an earlier agent, or a command, has left."""
@@ -57,7 +57,7 @@ class MessagingNotifier(Notifier):
 
     def send(self, notifications: Sequence[Notification]) -> None:
         messages = [self._message(one) for one in notifications]
-        if self._is_direct():
+        if self._way() is not self._publishers.Way.OUTBOX:
             self._send_now(messages)
             return
         options = self._agent.conf.notifications
@@ -82,17 +82,17 @@ class MessagingNotifier(Notifier):
         with self._direct_lock:
             named = [one.message_id for one in messages if one.remembered]
             known = self._outbox.sent(named) if named else set()
-            for message in messages:
-                if message.message_id not in known:
+            new = {one.message_id: one for one in messages if one.message_id not in known}
+            if self._way() is self._publishers.Way.AT_ONCE:
+                for message in new.values():
                     self._direct.publish(message)
-                    known.add(message.message_id)
             if named:
                 self._outbox.remember(named)
 
-    def _is_direct(self) -> bool:
+    def _way(self) -> Any:
         conf = self._agent.conf
         if self._decided is None or self._decided[0] is not conf:
-            self._decided = (conf, self._publishers.is_direct(conf))
+            self._decided = (conf, self._publishers.way(conf))
         return self._decided[1]
 
     def _message(self, one: Notification) -> Message:

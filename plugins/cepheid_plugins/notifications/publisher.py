@@ -10,6 +10,7 @@ Source: oslo.messaging, notify/notifier.py and notify/messaging.py.
 from __future__ import annotations
 
 import contextlib
+import enum
 import functools
 import json
 import logging
@@ -47,10 +48,24 @@ def register_options(conf: cfg.ConfigOpts) -> None:
     conf.set_default("control_exchange", EXCHANGE)
 
 
-def is_direct(conf: cfg.ConfigOpts) -> bool:
-    """Tell whether all drivers can do their work at once, without a broker."""
+class Way(enum.Enum):
+    """How notifications are sent."""
+
+    #: Not at all: no driver is named, or noop alone.
+    NONE = "none"
+    #: By drivers that need no broker.
+    AT_ONCE = "at once"
+    #: By some that need one: through the outbox.
+    OUTBOX = "outbox"
+
+
+def way(conf: cfg.ConfigOpts) -> Way:
+    """Tell how notifications are sent as `conf` says."""
     register_options(conf)
-    return DIRECT.issuperset(conf.oslo_messaging_notifications.driver)
+    names = set(conf.oslo_messaging_notifications.driver)
+    if names <= {"noop"}:
+        return Way.NONE
+    return Way.AT_ONCE if names <= DIRECT else Way.OUTBOX
 
 
 class OsloPublisher:
@@ -64,6 +79,7 @@ class OsloPublisher:
     def __init__(self, get_conf: Callable[[], cfg.ConfigOpts]) -> None:
         self._get_conf = get_conf
         self._conf: cfg.ConfigOpts | None = None
+        self._way = Way.NONE
         self._drivers: dict[bool, list[Any]] = {}
         self._transport: Any = None
         self._broker = ""
@@ -80,10 +96,10 @@ class OsloPublisher:
         if conf is self._conf:
             return
         self.close()
-        register_options(conf)
+        self._way = way(conf)
         options = conf.oslo_messaging_notifications
         factories = _find(options.driver)
-        if not is_direct(conf):
+        if self._way is Way.OUTBOX:
             with _named():
                 url = oslo_messaging.TransportURL.parse(conf, options.transport_url)
                 self._transport = oslo_messaging.get_notification_transport(conf, url)
@@ -107,6 +123,10 @@ class OsloPublisher:
         :raises Exception: whatever another driver raises
         """
         self.open()
+        if self._way is Way.NONE:
+            raise errors.ConfigError(
+                "[oslo_messaging_notifications] names no driver, or noop alone; what waits is kept."
+            )
         context, body = _context(message.request_id), json.loads(message.body)
         known, done = self._progress
         if known != message.message_id:
@@ -156,8 +176,6 @@ def _find(names: list[str]) -> list[Callable[..., Any]]:
     """
     offered = {plugin.name: plugin for plugin in loading.discover(NAMESPACE)}
     found = []
-    if not names:
-        raise errors.ConfigError("[oslo_messaging_notifications] driver is not set any more.")
     for name in names:
         if name == "routing":
             raise errors.ConfigError(

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run by real Nova's Python: what Nova writes and tells of volumes' counters.
 
-volume_notifications.py NOVA_CONF poll    takes the counters of a volume as a poll does, at the
-                                          time that JSON says, and prints what Nova tells
-volume_notifications.py NOVA_CONF detach  takes them as a detachment does
+volume_notifications.py NOVA_CONF poll
+    takes the counters of a volume as a poll does, at the time that JSON says, and prints the
+    notifications that Nova sends
+volume_notifications.py NOVA_CONF detach
+    takes them as a detachment does
 """
 
 import datetime
@@ -43,7 +45,7 @@ def detach(admin, given, us):
 
 def main():
     conf, command = sys.argv[1:]
-    config.parse_args(["volume_usage.py", "--config-file", conf])
+    config.parse_args(["volume_notifications.py", "--config-file", conf])
     objects.register_all()
     rpc.init(config.CONF)
     given = json.loads(sys.stdin.read())

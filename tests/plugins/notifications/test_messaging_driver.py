@@ -178,6 +178,13 @@ def test_the_log_needs_no_broker_and_has_it_at_once(make, caplog):
     assert message["timestamp"] == "2026-11-23 12:00:00"
 
 
+@pytest.mark.parametrize("settings", ["", "driver = noop\n"])
+def test_where_nothing_is_to_be_sent_what_is_told_is_known_all_the_same(make, settings, kept):
+    make(settings).send([NOTIFICATION])
+    make("driver = test\n").send([NOTIFICATION])
+    assert kept() == []
+
+
 def test_the_next_agent_knows_what_was_sent(make, kept):
     make("driver = test\n").send([NOTIFICATION])
     make("driver = test\n").send([NOTIFICATION])
@@ -261,19 +268,20 @@ def test_a_reload_takes_effect_with_the_next_notification(make, kept, caplog):
     assert (len(logged(caplog)), len(kept())) == (1, 1)
 
 
-def test_what_waits_is_not_dropped_when_the_drivers_are_taken_away(make, clock, caplog):
+@pytest.mark.parametrize("instead", ["", "driver = noop"])
+def test_what_waits_is_not_dropped_when_the_drivers_are_taken_away(make, clock, caplog, instead):
     notifier = make(AWAY)
     notifier.send([NOTIFICATION])
     eventually(lambda: warnings(caplog))
     file = notifier._agent.conf_file
-    file.write_text(file.read_text().replace("driver = messagingv2", ""))
+    file.write_text(file.read_text().replace("driver = messagingv2", instead))
     conf = config.load([str(file)])
     conf.register_opts(opts.OPTIONS, group="notifications")
     notifier._agent.conf = conf
     clock.settle(1)
     clock.advance(60)
     eventually(lambda: len(warnings(caplog)) == 2)
-    assert "driver is not set any more" in warnings(caplog)[1]
+    assert "names no driver, or noop alone" in warnings(caplog)[1]
     assert not notifier._outbox.is_empty()
 
 

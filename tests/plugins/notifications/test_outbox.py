@@ -3,6 +3,7 @@ import dataclasses
 import datetime
 import sqlite3
 import threading
+from collections import Counter
 
 import pytest
 
@@ -97,6 +98,15 @@ def test_a_full_outbox_takes_all_of_a_batch_or_none(outbox):
     assert outbox.take([message("c")], 3, 31) == 1
     # Repetitions take no room.
     assert outbox.take([message("a"), message("c")], 3, 31) == 0
+
+
+@pytest.mark.parametrize("number", [10, 1000])
+def test_a_batch_is_one_transaction_however_many_there_are(outbox, number):
+    statements = []
+    outbox.connection.set_trace_callback(statements.append)
+    take(outbox, *(str(n) for n in range(number)))
+    counts = Counter(text.split()[0] for text in statements)
+    assert counts == {"BEGIN": 1, "DELETE": 1, "INSERT": number, "SELECT": 1, "COMMIT": 1}
 
 
 def test_many_are_read_a_page_at_a_time(outbox):
