@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cepheid import catalogue, errors, loading
-from cepheid.cli import base, cells
+from cepheid.cli import base, cells, lists
 from cepheid.journal import Journal
 
 COLUMNS = (
@@ -50,6 +50,16 @@ class TaskHistory(base.Lister):
                 )
         rows = self.read_journal(lambda it: _read(it, name, limit, parsed_args.changed))
         return COLUMNS, rows or []
+
+    def produce_output(
+        self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Iterable[Any]
+    ) -> int:
+        """Print the rows; a table leaves out the columns that are empty."""
+        rows = [tuple(row) for row in data]
+        if parsed_args.formatter == "table" and not parsed_args.columns and rows:
+            told = {name for n, name in enumerate(column_names) if any(row[n] for row in rows)}
+            column_names, rows = lists.keep(column_names, rows, told)
+        return int(super().produce_output(parsed_args, column_names, rows) or 0)
 
 
 def _read(it: Journal, name: str | None, limit: int, changed: bool) -> list[tuple[Any, ...]]:
@@ -95,7 +105,7 @@ def _pause_row(said: dict[str, Any]) -> tuple[Any, ...]:
     """Return a row for a pause, a resume, or the first run that was held in a pause."""
     reason = said["reason"]
     if said["action"] != "held":
-        until = f"until {said['until'][:19]} UTC" if said["until"] else ""
+        until = f"until {said['until'][:19].replace('T', ' ')} UTC" if said["until"] else ""
         reason = ", ".join(part for part in (f"by {said['who']}", until, reason) if part)
     head = ("", said["at"][:19], said["task"] or "(all)", said["action"], "")
     return (*head, "", "", "", "", "", reason)

@@ -81,10 +81,12 @@ def _newest_sealed(
     connection: sqlite3.Connection, table: str, last: int, staying: bool
 ) -> list[int]:
     """Return the records whose newest seal is to go: those that stay, or those that do not."""
+    # CROSS JOIN makes SQLite begin with the few seals, not with the whole table.
+    # Source: sqlite.org/optoverview.html, manual control of query plans.
     rows = connection.execute(
-        f"SELECT t.id FROM seals s JOIN {table} t ON t.id = s.record_id AND t.seal = s.id"
-        f" WHERE s.id <= ? AND s.record = '{table}' AND {'' if staying else 'NOT '}"
-        f"({_STAYS[table]}) ORDER BY t.id",
+        f"SELECT t.id FROM seals s CROSS JOIN {table} t"
+        f" WHERE s.id <= ? AND s.record = '{table}' AND t.id = s.record_id AND t.seal = s.id"
+        f" AND {'' if staying else 'NOT '}({_STAYS[table]}) ORDER BY t.id",
         (last,),
     )
     return [row[0] for row in rows]

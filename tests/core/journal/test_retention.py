@@ -192,3 +192,19 @@ def test_another_process_may_write_meanwhile(journal, clock):
         make_run(other, "b")
     other.close()
     assert journal.verify().flaws == []
+
+
+def test_a_batch_costs_the_same_however_long_the_journal_is(journal, clock):
+    def steps():
+        counted = []
+        journal._store.connection.set_progress_handler(lambda: counted.append(1), 10)
+        assert journal.prune(90)
+        journal._store.connection.set_progress_handler(None, 0)
+        return len(counted)
+
+    make_run(journal, "a", range(2000))
+    make_run(journal, "a", range(500))
+    clock.sleep(91 * DAY)
+    short = steps()
+    make_run(journal, "b", range(10_000))
+    assert steps() < 1.5 * short
