@@ -109,6 +109,11 @@ class HypervisorContract:
         hypervisor.start(running)
         assert hypervisor.power_state(running) == power_state.RUNNING
 
+    def test_boots_a_domain_afresh(self, hypervisor: Hypervisor, running: str):
+        hypervisor.power_off(running)
+        hypervisor.start(running, fresh=True)
+        assert hypervisor.power_state(running) == power_state.RUNNING
+
     def test_a_domain_whose_memory_is_not_saved_starts_as_it_is_defined(
         self, hypervisor: Hypervisor, running: str
     ):
