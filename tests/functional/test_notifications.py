@@ -148,11 +148,14 @@ def test_a_broker_that_is_killed_and_comes_back_gets_the_rest(host_with, broker,
     left = host.waiting()
     assert left
     broker.start()
+    # An agent that has nothing to tell by itself.
+    host.conf.write_text(host.conf.read_text().replace("interval = 1\n", "interval = 3600\n"))
     host.start_agent()
-    queue.wait_for(len(left))
+    # What the broker had taken before is in its queue still.
+    wait_until(lambda: queue.take() and left[-1] in queue.ids, host.read_log)
     assert host.stop_agent() == 0
-    queue.take()
     assert [one for one in queue.ids if one in left] == left
+    assert host.waiting() == []
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -241,6 +244,22 @@ def test_a_command_leaves_to_the_agent_what_it_cannot_send(host_with, broker, qu
     queue.wait_for(1)
     assert queue.ids[0] == kept
     assert host.stop_agent() == 0
+
+
+def test_a_command_ends_in_time_while_the_broker_hangs(host_with, broker, queue):
+    host = host_with(more="flush_timeout = 1\n")
+    broker.freeze()
+    started = time.monotonic()
+    done = host.run("task", "run", TASK)
+    assert time.monotonic() - started < 15
+    assert done.returncode == 0
+    assert "cepheid-outbox.sqlite until they can be sent: 1" in done.stderr
+    (kept,) = host.waiting()
+    broker.thaw()
+    host.run("task", "run", TASK)
+    queue.wait_for(2)
+    assert kept in queue.ids
+    assert len(set(queue.ids)) == 2
 
 
 def test_a_broker_that_refuses_is_said_without_the_password(host_with, broker, queue):
