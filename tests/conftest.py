@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Both concurrency modes: CEPHEID_TEST_CONCURRENCY says which one this run has."""
 
+import logging
 import os
 
 from cepheid import concurrency
@@ -12,6 +13,12 @@ import pytest
 
 from cepheid import config
 from tests.fake_agent import FakeAgent, FakeClock
+
+
+@pytest.fixture(autouse=True)
+def quiet_log():
+    """The log as a process begins with it, whatever a test before has set up."""
+    logging.getLogger().setLevel(logging.WARNING)
 
 
 @pytest.fixture
