@@ -3,22 +3,21 @@ import json
 
 import pytest
 
-from cepheid.cli.app import App
 from cepheid_plugins.notifications.outbox import FILE_NAME, Message, Outbox
+from tests.functional.agents import Installation
+
+pytestmark = pytest.mark.process
 
 
 @pytest.fixture
-def status(tmp_path, capsys):
+def installation(tmp_path):
+    return Installation(tmp_path, "[notifications]\nmax_waiting = 7\n")
+
+
+@pytest.fixture
+def status(installation):
     """Run ``cepheid notifications status``; give what it prints."""
-    file = tmp_path / "cepheid.conf"
-    file.write_text(f"[DEFAULT]\nstate_path = {tmp_path}\n[notifications]\nmax_waiting = 7\n")
-
-    def status():
-        words = ["--config-file", str(file), "notifications", "status", "-f", "json"]
-        assert App().run(words) == 0
-        return json.loads(capsys.readouterr().out)
-
-    return status
+    return lambda: json.loads(installation.run("notifications", "status", "-f", "json").stdout)
 
 
 def test_where_nothing_was_ever_told_nothing_waits_and_nothing_is_made(status, tmp_path):
@@ -50,10 +49,9 @@ def test_it_shows_how_many_wait_since_when_and_why(status, tmp_path, clock):
     outbox.close()
 
 
-def test_a_file_that_cannot_be_read_is_one_line(tmp_path, capsys):
+def test_a_file_that_cannot_be_read_is_one_line(installation, tmp_path):
     (tmp_path / FILE_NAME).write_bytes(b"not a database at all" * 100)
-    file = tmp_path / "cepheid.conf"
-    file.write_text(f"[DEFAULT]\nstate_path = {tmp_path}\n")
-    assert App().run(["--config-file", str(file), "notifications", "status"]) == 1
-    (line,) = capsys.readouterr().err.splitlines()
+    done = installation.run("notifications", "status", check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
     assert line.startswith(f"cepheid: The outbox {tmp_path / FILE_NAME} cannot be used")
