@@ -123,9 +123,7 @@ class Agent:
         plugins = [plugin for plugin in catalogue.find_tasks(self.conf) if plugin.name == name]
         usable = [plugin for plugin in plugins if plugin.state in ("found", "disabled")]
         if not plugins:
-            raise errors.PluginError(
-                f"There is no task {name!r}; 'cepheid task list' shows those there are."
-            )
+            raise errors.NoSuchTask(name)
         if usable:
             catalogue.prepare(self.conf, usable[0], even_disabled=True)
             config.check(self.conf)

@@ -19,6 +19,13 @@ class PluginError(CepheidError):
     """A plugin is missing, ambiguous or cannot be loaded."""
 
 
+class NoSuchTask(PluginError):
+    """Nothing that is installed provides a task of this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no task {name!r}; 'cepheid task list' shows those there are.")
+
+
 class JournalError(CepheidError):
     """The journal cannot be read or written; without it nothing is changed."""
 

@@ -7,11 +7,13 @@ and loaded through stevedore. One broken plugin stops nobody else.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import importlib.metadata
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,8 +90,7 @@ class _OnePlugin(extension.ExtensionManager[Any]):
 def _load(plugin: Plugin) -> Any:
     # stevedore lets AssertionError out, and a module may call sys.exit() while it is imported.
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what libraries say of their future is no news
+        with _quiet_libraries():
             manager = _OnePlugin(plugin.entry_point)
     except SystemExit as err:
         raise errors.PluginError(f"it exits when it is imported (sys.exit({err.code!r}))") from err
@@ -99,6 +100,30 @@ def _load(plugin: Plugin) -> Any:
     if failure is not None:
         raise errors.PluginError(_explain(failure)) from failure
     return manager[plugin.name].plugin
+
+
+def load_part(module: str, without: str, alternative: str) -> Any:
+    """Import the part of a plugin that wraps a library which may not be installed.
+
+    :param module: its full name
+    :param without: what cannot be done without it, for the message
+    :param alternative: what else the operator may do than install the library
+    :raises PluginError: it cannot be imported
+    """
+    try:
+        with _quiet_libraries():
+            return importlib.import_module(module)
+    except ImportError as err:
+        remedy = _remedy(err.name or "")
+        raise errors.PluginError(f"{without}: {err}{remedy}, or {alternative}.") from err
+
+
+@contextlib.contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Let libraries not say at their import what becomes of them; it is no news to an operator."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _explain(failure: BaseException) -> str:

@@ -45,9 +45,7 @@ class TaskHistory(base.Lister):
         if name and not any(p.name == name for p in loading.discover(catalogue.NAMESPACE)):
             known = self.read_journal(lambda it: it.runs(name, 1))
             if not known:
-                raise errors.PluginError(
-                    f"There is no task {name!r}; 'cepheid task list' shows those there are."
-                )
+                raise errors.NoSuchTask(name)
         rows = self.read_journal(lambda it: _read(it, name, limit, parsed_args.changed))
         return COLUMNS, rows or []
 

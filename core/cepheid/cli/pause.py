@@ -109,9 +109,7 @@ def _known(name: str | None) -> str:
     if name is None:
         return ALL
     if not any(plugin.name == name for plugin in loading.discover(catalogue.NAMESPACE)):
-        raise errors.PluginError(
-            f"There is no task {name!r}; 'cepheid task list' shows those there are."
-        )
+        raise errors.NoSuchTask(name)
     return name
 
 

@@ -214,10 +214,6 @@ def _ago(started_at: str) -> str:
     return f"{durations.in_words(max(0.0, elapsed))} ago"
 
 
-def _with_error(change: dict[str, Any]) -> str:
-    return f"{change['outcome']}: {change['error']}" if change["error"] else change["outcome"]
-
-
 def _run_line(run: dict[str, Any]) -> str:
     counters = ", ".join(f"{key} {n}" for key, n in sorted(run["counters"].items()))
     parts = [f"{run['started_at'][:19]} UTC", run["outcome"]]
@@ -229,9 +225,5 @@ def _find(plugins: list[loading.Plugin], name: str) -> loading.Plugin:
     rank = {"enabled": 0, "disabled": 1, "in conflict": 2, "failed": 3, "replaced": 4}
     named = sorted((p for p in plugins if p.name == name), key=lambda p: rank[p.state])
     if not named:
-        raise errors.PluginError(_no_such_task(name))
+        raise errors.NoSuchTask(name)
     return named[0]
-
-
-def _no_such_task(name: str) -> str:
-    return f"There is no task {name!r}; 'cepheid task list' shows those there are."

@@ -11,13 +11,12 @@ import json
 import logging
 import threading
 import uuid
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from oslo_config import cfg
 
-from cepheid import errors
+from cepheid import loading
 from cepheid_plugins.notifications import opts
 from cepheid_plugins.notifications.driver import Notification, NotificationsRefused, Notifier
 from cepheid_plugins.notifications.outbox import FILE_NAME, Message, Outbox
@@ -124,14 +123,8 @@ def _publishers() -> Any:
 
     :raises PluginError: it is not installed
     """
-    try:
-        with warnings.catch_warnings():
-            # oslo.service loads eventlet, used or not, which says that it is no longer developed.
-            warnings.simplefilter("ignore")
-            from cepheid_plugins.notifications import publisher
-    except ImportError as err:
-        raise errors.PluginError(
-            f"Notifications cannot be sent: {err}; pip install 'cepheid[messaging]', or remove "
-            "[oslo_messaging_notifications] driver."
-        ) from err
-    return publisher
+    return loading.load_part(
+        "cepheid_plugins.notifications.publisher",
+        "Notifications cannot be sent",
+        "remove [oslo_messaging_notifications] driver",
+    )

@@ -11,13 +11,12 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from oslo_config import cfg
 
-from cepheid import config, errors
+from cepheid import config, loading
 from cepheid_plugins.scheduler import driver, opts
 
 if TYPE_CHECKING:
@@ -113,17 +112,11 @@ def _rpc() -> Any:
 
     :raises PluginError: it is not installed
     """
-    try:
-        with warnings.catch_warnings():
-            # oslo.service loads eventlet, used or not, which says that it is no longer developed.
-            warnings.simplefilter("ignore")
-            from cepheid_plugins.scheduler import rpc
-    except ImportError as err:
-        raise errors.PluginError(
-            f"Schedulers cannot be told: {err}; pip install 'cepheid[messaging]', or set "
-            "[scheduler] driver = none."
-        ) from err
-    return rpc
+    return loading.load_part(
+        "cepheid_plugins.scheduler.rpc",
+        "Schedulers cannot be told",
+        "set [scheduler] driver = none",
+    )
 
 
 def _has_transport_url(conf: cfg.ConfigOpts) -> bool:
