@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cepheid_plugins.compute.image_verdicts import Rules, Uses, Verdict, decide
-from cepheid_plugins.compute.sightings import SightingsFile
+from cepheid_plugins.compute.sightings import SightingsFile, doubts_of
 from cepheid_plugins.database.records import ImageUser
 from cepheid_plugins.storage import file_users, image_heads
 from cepheid_plugins.storage.backing_chains import ChainReader
@@ -182,20 +182,16 @@ class Surveyor:
 
     def _doubts(self, users: Sequence[ImageUser]) -> str:
         """Return why the inventory is not to be trusted with deletions; nothing if it is."""
-        host = self._agent.host
         sightings = SightingsFile(self._agent.conf.state_path).read()
-        live = {user.uuid for user in users if user.host == host}
-        rows: set[str] = set()
-        is_known = False
-        if not live:
-            rows = {row.uuid for row in self._database.instances_by_uuid(sightings.live)}
-            is_known = bool(self._database.compute_nodes(host))
-        identity = self._hypervisor.identity
-        doubts: str = sightings.doubts(host, identity, live, rows, is_known)
+        live = {user.uuid for user in users if user.host == self._agent.host}
+        doubts = doubts_of(self._agent, sightings, live)
         if not doubts and sightings.is_new and not users:
-            there = [name for name in os.listdir(self.cache.path) if NAME.match(name)]
-            if there:
-                doubts = f"no instance is on record, and {len(there)} have files here"
+            there = self._agent.run_native(
+                os.listdir, self.cache.path, deadline=READ_SECONDS, name="list of instances_path"
+            )
+            files = sum(1 for name in there if NAME.match(name))
+            if files:
+                doubts = f"no instance is on record, and {files} have files here"
         if doubts:
             doubts += ". Is it the right database? If it is, run 'cepheid host confirm'"
         return doubts
