@@ -10,6 +10,7 @@ import os
 from collections import defaultdict
 from collections.abc import Collection
 
+from cepheid_plugins.storage import open_files
 from cepheid_plugins.storage.image_heads import Inode
 from cepheid_plugins.storage.instances_path import StorageError
 
@@ -27,6 +28,11 @@ def users_of(wanted: Collection[Inode], proc: str = "/proc") -> dict[Inode, set[
     """
     found: dict[Inode, set[str]] = defaultdict(set)
     try:
+        hidden = open_files.hidden(proc)
+        if hidden:
+            raise StorageError(
+                f"{hidden}, so who has files open is not known. Run as the host's root."
+            )
         processes = [name for name in os.listdir(proc) if name.isdecimal()]
         if "1" not in processes:
             raise StorageError(f"{proc} shows not all processes (hidepid?), so who has files open "

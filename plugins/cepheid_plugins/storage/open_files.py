@@ -44,7 +44,7 @@ def holders(wanted: Collection[Identity], proc: str = "/proc", sys: str = "/sys"
     :raises StorageError: no processes can be looked at
     """
     found: dict[Identity, str] = {}
-    blind = _hidden(proc)
+    blind = hidden(proc)
     for pid in _processes(proc):
         try:
             for identity in _files_of(os.path.join(proc, pid)):
@@ -61,7 +61,7 @@ def holders(wanted: Collection[Identity], proc: str = "/proc", sys: str = "/sys"
     return Holders(found, blind)
 
 
-def _hidden(proc: str) -> str:
+def hidden(proc: str) -> str:
     """Return why there may be processes that are not to be seen; nothing where there are none."""
     try:
         namespace = os.readlink(os.path.join(proc, "self", "ns", "pid"))

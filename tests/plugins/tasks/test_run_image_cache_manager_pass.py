@@ -481,7 +481,7 @@ def test_a_file_that_is_opened_after_it_was_set_aside_is_brought_back(host):
     assert host.age(OTHER) == 0
 
 
-@pytest.mark.parametrize("fault", ["no root", "hidden processes", "no locks"])
+@pytest.mark.parametrize("fault", ["no root", "hidden processes", "a container", "no locks"])
 def test_processes_that_cannot_be_looked_at_mean_that_nothing_is_removed(host, fault):
     host.file(GARBAGE)
     if fault == "no root":
@@ -491,6 +491,9 @@ def test_processes_that_cannot_be_looked_at_mean_that_nothing_is_removed(host, f
     elif fault == "hidden processes":
         (host.proc / "1" / "fd").rmdir()
         (host.proc / "1").rmdir()
+    elif fault == "a container":
+        (host.proc / "self" / "ns").mkdir(parents=True)
+        (host.proc / "self" / "ns" / "pid").symlink_to("pid:[4026532000]")
     else:
         (host.proc / "locks").unlink()
     run = host.run()
