@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The fast tests in one concurrency mode: threading or eventlet. Those of the plugins run beside the rest.
+# The fast tests in one concurrency mode: threading or eventlet. Those of the tasks run beside the rest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mode=${1:-eventlet}
@@ -14,11 +14,11 @@ run() {
         .venv/bin/python -m pytest -q -m "not functional and not process" "$@"
 }
 output=$(mktemp)
-run tests/plugins >"$output" 2>&1 &
-plugins=$!
+run tests/plugins/tasks >"$output" 2>&1 &
+tasks=$!
 status=0
-run --ignore=tests/plugins tests || status=$?
-wait "$plugins" || status=$?
+run --ignore=tests/plugins/tasks tests || status=$?
+wait "$tasks" || status=$?
 cat "$output"
 rm -f "$output"
 exit "$status"
