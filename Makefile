@@ -23,9 +23,9 @@ check:           ## Run linters, types, layers, the sample's comparison, the doc
 	@tools/setup.sh develop
 	@tools/check.sh
 
-bench:           ## Print what passes cost, as counts and ratios
+bench:           ## Measure, beside peers, into benchmarks/results; ONLY=passes for one of them
 	@tools/setup.sh test
-	$(PYTHON) -m benchmarks.image_cache
+	@$(PYTHON) -m benchmarks $(ONLY)
 
 docs:            ## Build the documentation in doc/build/html
 	@tools/setup.sh develop

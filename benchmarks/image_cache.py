@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a pass over the image cache costs: 10,000 files, 1,000 disks that stand on them.
-
-python -m benchmarks.image_cache [FILES [DISKS]]
-"""
+"""What a pass over the image cache costs: 10,000 files, 1,000 disks that stand on them."""
 
 from __future__ import annotations
 
@@ -11,7 +8,10 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
+from benchmarks.measure import counting
+from benchmarks.report import Report, Table
 from cepheid_plugins.storage import image_names
 from tests.images import DAY, ImageHost
 from tests.worlds import uuid_of
@@ -38,21 +38,26 @@ class Counts:
             self.counted[EVENTS[event]] += 1
 
 
-def main() -> None:
-    files, disks = (int(word) for word in (*sys.argv[1:], "10000", "1000")[:2])
+def report(quick: bool) -> Report:
+    """Measure four passes, one after another on the same host."""
+    files, disks = (100, 10) if quick else (10_000, 1_000)
+    table = Table(
+        f"{files:,} files in the cache, {disks:,} instances with a disk each",
+        ("Pass", "Outcome", "Seconds", "SQL statements", "libvirt calls", *EVENTS.values()),
+    )
     with tempfile.TemporaryDirectory(prefix="cepheid-bench-") as directory:
         host = ImageHost(Path(directory))
         fill(host, files, disks)
-        print(f"{files} files in the cache, {disks} instances with a disk each")
         counts = Counts()
-        first = measure(host, counts, "first pass")
-        measure(host, counts, "steady pass", first)
+        table.rows.append(measure(host, counts, "the first"))
+        table.rows.append(measure(host, counts, "a steady one"))
         for path in host.instances.glob("*/disk"):
             host.make_old(path, -1)
-        measure(host, counts, "steady pass, all guests have written", first)
+        table.rows.append(measure(host, counts, "a steady one, all guests have written"))
         host.world.clock.sleep(2 * DAY)
-        measure(host, counts, "pass that sets 20 files aside", first)
+        table.rows.append(measure(host, counts, "one that sets 20 files aside"))
         host.close()
+    return Report([], [table], [dict(zip(table.headings, row, strict=True)) for row in table.rows])
 
 
 def fill(host: ImageHost, files: int, disks: int) -> None:
@@ -72,24 +77,15 @@ def fill(host: ImageHost, files: int, disks: int) -> None:
         )
 
 
-def measure(host: ImageHost, counts: Counts, what: str, first: float = 0) -> float:
-    """Run a pass and print what it cost; return the seconds that it took."""
+def measure(host: ImageHost, counts: Counts, what: str) -> list[Any]:
+    """Run a pass; return what it cost, as a row of the table."""
     counts.counted.clear()
-    host.world.database.statements.clear()
-    host.world.hypervisor.calls.clear()
-    begins = time.perf_counter()
-    run = host.run()
-    seconds = time.perf_counter() - begins
+    with counting(
+        statements=host.world.database.statements, calls=host.world.hypervisor.calls
+    ) as counted:
+        begins = time.perf_counter()
+        run = host.run()
+        seconds = time.perf_counter() - begins
     assert run.outcome in ("ok", "limited"), run.error
-    print(f"\n{what}: {run.outcome}")
-    print(f"  {host.world.statements():8} statements")
-    print(f"  {host.world.hypervisor.calls.total():8} libvirt calls")
-    for name in EVENTS.values():
-        print(f"  {counts.counted[name]:8} {name}")
-    if first:
-        print(f"  {seconds / first:8.2f} of the first pass's time")
-    return seconds
-
-
-if __name__ == "__main__":
-    main()
+    events = [counts.counted[name] for name in EVENTS.values()]
+    return [what, run.outcome, seconds, *counted.totals.values(), *events]

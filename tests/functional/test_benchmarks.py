@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmarks run, in small, and write what they promise."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import available
+
+pytestmark = [pytest.mark.functional, pytest.mark.timeout(300)]
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", available())
+def test_a_benchmark_runs_in_small(tmp_path, name):
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--quick", "--into", tmp_path, name],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ".. list-table::" in (tmp_path / f"{name}.rst").read_text()
+    found = json.loads((tmp_path / f"{name}.json").read_text())
+    assert found["figures"]
+    assert "processors" in found["machine"]
+
+
+def test_a_benchmark_that_is_not_there_is_named(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--into", tmp_path, "no_such"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 2
+    assert "there is no benchmark no_such" in done.stderr
+    assert not list(tmp_path.iterdir())
