@@ -11,7 +11,7 @@ from typing import Any
 from oslo_config import cfg
 from oslo_log import log as oslo_log
 
-from cepheid import concurrency, errors, loading, periodic_task
+from cepheid import concurrency, errors, periodic_task
 
 PROJECT = "cepheid"
 
@@ -112,15 +112,6 @@ def list_opts() -> list[tuple[str | None, list[cfg.Opt]]]:
                 )
             ],
         ),
-    ]
-
-
-def list_task_opts() -> list[tuple[str, list[cfg.Opt]]]:
-    """List the bundled tasks' options for oslo.config's generator, a group each."""
-    return [
-        (plugin.name, plugin.load().all_options())
-        for plugin in loading.discover("cepheid.tasks")
-        if plugin.is_bundled
     ]
 
 

@@ -88,6 +88,14 @@ class Task(periodic_task.PeriodicTasks):
         common = [option for option in task_options.common(cls) if option.name not in own]
         return [*common, *cls.options]
 
+    @classmethod
+    def list_opts(cls) -> list[tuple[str, list[cfg.Opt]]]:
+        """List the task's options, with their group, for oslo.config's generator.
+
+        An entry point of ``oslo.config.opts`` that names it puts them into a sample configuration.
+        """
+        return [(cls.task_name(), cls.all_options())]
+
     def periodic_tasks(self, context: Any = None, raise_on_error: bool = False) -> float:
         """Run what is due; return the seconds until something is due again, 60 at most."""
         self._retry_seconds = None
