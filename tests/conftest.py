@@ -12,6 +12,7 @@ if os.environ.get("CEPHEID_TEST_CONCURRENCY", "threading") == "eventlet":
 import pytest
 
 from cepheid import config
+from cepheid.run import RunContext
 from tests.fake_agent import FakeAgent, FakeClock
 
 
@@ -33,6 +34,20 @@ def agent(tmp_path, clock):
     agent = FakeAgent(tmp_path, clock=clock)
     yield agent
     agent.close()
+
+
+@pytest.fixture
+def reports(monkeypatch):
+    """All that runs tell of how far they are, as (done, total)."""
+    told = []
+    tell = RunContext.progress
+
+    def listen(context, done, total=None):
+        told.append((done, total))
+        tell(context, done, total)
+
+    monkeypatch.setattr(RunContext, "progress", listen)
+    return told
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cepheid import errors
+from cepheid import errors, progress
 from cepheid_plugins.compute.sightings import Sightings, SightingsFile, doubts_of
 from cepheid_plugins.hypervisor.driver import DomainNotFound
 from cepheid_plugins.storage import open_files
@@ -148,7 +148,7 @@ class Leftovers:
             self._put_back(moved)
             raise
         results.update(self._put_back({uuid: moved[uuid] for uuid in used}))
-        for uuid in moved.keys() - used.keys():
+        for uuid in progress.each(moved.keys() - used.keys()):
             results[uuid] = self._remove_aside(uuid)
         return results
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cepheid import errors
+from cepheid import errors, progress
 from cepheid.run import RunContext
 from cepheid_plugins.compute import vm_states
 from cepheid_plugins.compute.claims import Claims, Outcome, Results
@@ -142,7 +142,7 @@ class Operations:
 
     def _each(self, claimed: Sequence[Instance], outcome: Outcome, act: Act) -> None:
         """Act on one instance after another; an error of one does not keep the others waiting."""
-        for row in claimed:
+        for row in progress.each(claimed):
             if row.uuid in outcome.failures:
                 continue
             try:

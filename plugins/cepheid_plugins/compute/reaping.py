@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from cepheid import errors
+from cepheid import errors, progress
 from cepheid_plugins.compute.claims import Results
 from cepheid_plugins.compute.operations import Operations
 from cepheid_plugins.database.records import Instance
@@ -36,7 +36,7 @@ class ReapingOperations(Operations):
     def _each_deleted(self, instances: Sequence[Instance], act: Callable[[str], None]) -> Results:
         results: Results = {}
         deleted = {row.uuid for row in self._database.deleted_instances(r.uuid for r in instances)}
-        for row in instances:
+        for row in progress.each(instances):
             if row.uuid not in deleted:
                 results[row.uuid] = "raced"
                 continue

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from cepheid import progress
 from cepheid_plugins.compute import power_state
 from cepheid_plugins.hypervisor.driver import (
     Domain,
@@ -70,6 +71,7 @@ class Shutdown:
     def _wait(self, timeouts: Mapping[str, int], failures: dict[str, Exception]) -> None:
         started = next_signal = self._clock.monotonic()
         waiting = set(timeouts)
+        steps = progress.Steps(len(timeouts))
         while True:
             domains = self._hypervisor.domains()
             waiting = {u for u in waiting if self._state(u, domains) not in power_state.OFF}
@@ -77,6 +79,7 @@ class Shutdown:
             for uuid in sorted(u for u in waiting if now >= started + timeouts[u]):
                 waiting.remove(uuid)
                 self._power_off(uuid, failures)
+            steps.done(len(timeouts) - len(waiting))
             if not waiting:
                 return
             if now >= next_signal:

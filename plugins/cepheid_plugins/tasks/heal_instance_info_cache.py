@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from oslo_config import cfg
 
 import cepheid
+from cepheid import progress
 from cepheid.periodic_task import periodic_task
 from cepheid.run import Raced, RunContext
 from cepheid_plugins.compute import task_states, vm_states
@@ -73,7 +74,7 @@ class HealInstanceInfoCache(cepheid.Task):
         chosen = self._choose(self.conf.instances_per_run)
         context.count("instances", len(chosen))
         caches = self.database.info_caches([row.uuid for row in chosen]) if chosen else {}
-        for number, row in enumerate(chosen):
+        for number, row in enumerate(progress.each(chosen)):
             if not self._may_call():
                 self._put_back(context, chosen[number:])
                 return

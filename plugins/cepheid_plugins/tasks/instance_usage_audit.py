@@ -19,6 +19,7 @@ from oslo_config import cfg
 import cepheid
 from cepheid import errors
 from cepheid.periodic_task import periodic_task
+from cepheid.progress import Steps
 from cepheid.run import Raced, RunContext
 from cepheid_plugins.compute import audit_periods, instance_exists
 from cepheid_plugins.compute.audit_periods import AuditPeriod
@@ -197,6 +198,8 @@ class Audit:
         if after is None:
             # The instance is gone from the table: what was told already is passed over.
             progress = self._save(progress, Progress(progress.request_id))
+        steps = Steps(items)
+        steps.done(progress.items)
         while page := self._database.audited_instances(
             self._host, self._period, after, PAGE, self._with_devices
         ):
@@ -208,6 +211,7 @@ class Audit:
                 items=progress.items + len(page), errors=progress.errors + failed, last=row["uuid"]
             )
             progress = self._save(progress, so_far)
+            steps.done(progress.items)
             self._clock.sleep(0)
         self._end(progress, self._clock.monotonic() - started)
 

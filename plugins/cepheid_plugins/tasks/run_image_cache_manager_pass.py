@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import cepheid
-from cepheid import errors
+from cepheid import errors, progress
 from cepheid.periodic_task import periodic_task
 from cepheid.run import Change, Raced, RunContext
 from cepheid_plugins.compute import image_options, opts
@@ -155,7 +155,7 @@ class RunImageCacheManagerPass(cepheid.Task):
             targets = {change.target for change in changes}
             if verdict in DESTRUCTIVE:
                 targets &= self._still(verdict)
-            return {target: _attempt(act, wanted[target]) for target in sorted(targets)}
+            return {one: _attempt(act, wanted[one]) for one in progress.each(sorted(targets))}
 
         context.change_many(
             kind,

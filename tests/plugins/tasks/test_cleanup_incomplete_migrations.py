@@ -111,6 +111,13 @@ def test_what_is_left_of_deleted_instances_is_removed_on_either_side(world, task
     assert world.agent.run(task).counters == {}
 
 
+def test_says_of_how_many_the_files_were_removed(world, task, reports):
+    add(world, 1)
+    add(world, 2)
+    world.agent.run(task)
+    assert reports == [(0, 2), (1, 2), (2, 2)]
+
+
 def test_an_instance_of_this_host_is_left_to_its_own_deletion(world, task):
     add(world, 1, host="host1")
     assert world.agent.run(task).counters == {}

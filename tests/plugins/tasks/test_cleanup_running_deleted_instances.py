@@ -112,6 +112,12 @@ def test_reap_removes_domain_and_files_at_the_second_look(world, task):
     assert world.agent.run(task).counters == {"domains": 1}
 
 
+@pytest.mark.parametrize("action", ["shutdown", "reap"])
+def test_says_how_many_were_seen_to(world, action, reports):
+    passes(world, make(world, action))
+    assert reports == [(0, 2), (1, 2), (2, 2)]
+
+
 def test_one_that_fails_does_not_keep_the_others_waiting(world, task):
     world.hypervisor.stubborn.add(uuid_of(2))
     _, second = passes(world, task)

@@ -137,6 +137,16 @@ def test_more_are_healed_in_a_pass_where_that_is_wanted(world, task):
     assert looked_up(world) == [6, 7]
 
 
+def test_says_how_many_were_looked_up(world, task, reports):
+    world.agent.set(task.name, instances_per_run=6, calls_per_minute=4)
+    world.agent.run(task)
+    assert reports == [(done, 6) for done in range(5)]
+    reports.clear()
+    world.clock.sleep(60)
+    world.agent.run(task)
+    assert reports == [(0, 2), (1, 2), (2, 2)]
+
+
 def test_the_calls_of_a_minute_are_bounded_and_the_rest_comes_later(world, task):
     world.agent.set(task.name, instances_per_run=6, calls_per_minute=2)
     run = world.agent.run(task)

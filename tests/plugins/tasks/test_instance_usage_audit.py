@@ -189,6 +189,16 @@ def test_one_instance_is_told_of_and_the_row_is_as_novas(world, task):
     assert change.reason == "2026-10-01 00:00 to 2026-11-01 00:00 UTC: 1 instance"
 
 
+def test_says_how_many_were_told_of_in_all_periods(world, task, reports):
+    add(world, *range(PAGE + 1))
+    write_log(world, at("2026-08-01"), at("2026-09-01"))
+    world.agent.run(task)
+    assert reports[0] == (0, PAGE + 1)
+    assert reports == sorted(reports)
+    both = 2 * (PAGE + 1)
+    assert (reports[-1], len(set(reports))) == ((both, both), 3 + 3)
+
+
 def test_without_instances_the_period_is_recorded_all_the_same(world, task):
     world.agent.run(task)
     assert logs(world) == [(BEGIN, END, "DONE", 0, 0)]

@@ -72,6 +72,16 @@ def test_d10_a_guest_that_does_not_come_back_is_rebooted_hard_on_libvirt(world, 
     assert {a.action for a in world.rows(models.instance_actions)} == {"reboot"}
 
 
+def test_says_how_many_were_rebooted_and_nothing_of_those_that_are_only_written(
+    world, task, reports
+):
+    for number in (1, 2, 3):
+        rebooting(world, number)
+    world.hypervisor.states[uuid_of(3)] = RUNNING
+    world.agent.run(task)
+    assert reports == [(0, 2), (1, 2), (2, 2)]
+
+
 def test_a_guest_that_runs_is_not_powered_off_and_its_instance_becomes_idle(world, task):
     rebooting(world, 1, "reboot_started")
     world.hypervisor.states[uuid_of(1)] = RUNNING

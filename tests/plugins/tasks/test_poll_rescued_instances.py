@@ -61,6 +61,12 @@ def test_two_rescued_long_ago_are_unrescued_and_one_rescued_now_is_not(world, ta
     assert run.counters == {"instances": 3, "done": 2}
 
 
+def test_says_how_many_were_unrescued(world, task, reports):
+    rescue(world, 1, 2, 3)
+    world.agent.run(task)
+    assert reports == [(0, 3), (1, 3), (2, 3), (3, 3)]
+
+
 def test_the_age_must_be_more_than_the_timeout(world, task):
     rescue(world, 1, 2)
     for number, seconds in ((1, 60), (2, 61)):

@@ -66,6 +66,12 @@ def test_without_shelved_instances_asks_one_query(world, task):
     assert world.statements() == 1
 
 
+def test_says_how_many_were_offloaded(world, task, reports):
+    shelve(world, 1, 2)
+    world.agent.run(task)
+    assert reports == [(0, 2), (1, 2), (2, 2)]
+
+
 def test_the_age_must_be_more_than_the_offload_time(world, task):
     shelve(world, 1, seconds_ago=3600)
     shelve(world, 2, seconds_ago=3601)

@@ -161,6 +161,19 @@ def test_a_resize_on_one_host_is_confirmed_in_one_pass(source):
     assert source.row(1).vm_state == "active"
 
 
+def test_says_how_many_were_confirmed_and_nothing_of_those_handed_to_another_host(
+    source, destination, reports
+):
+    rows = source.database.instances_by_uuid([uuid_of(1), uuid_of(2)])
+    ResizeOperations(source.agent).resize(rows, "req-resize", Size(2, 256))
+    move(source, 3, seconds_ago=3600)
+    poll(destination)
+    assert reports == []
+    source.clock.sleep(3600)
+    poll(source)
+    assert reports == [(0, 1), (1, 1), (1, 3), (2, 3), (3, 3)]
+
+
 def test_what_cannot_be_confirmed_any_more_is_an_error_and_the_others_go_on(source, destination):
     for number in (1, 2, 3):
         move(source, number, seconds_ago=3600)

@@ -63,6 +63,15 @@ def test_only_what_was_soft_deleted_long_ago_is_deleted(world, task):
     assert left(world) == [1, 2]
 
 
+def test_says_how_many_were_deleted_and_a_failure_is_done_with_too(world, task, reports):
+    soft_delete(world, 1, 2, 3)
+    world.hypervisor.states[uuid_of(2)] = 6  # crashed, and its process does not end
+    world.hypervisor.stubborn.add(uuid_of(2))
+    run = world.agent.run(task)
+    assert run.counters == {"instances": 3, "done": 2, "failed": 1}
+    assert reports == [(0, 3), (1, 3), (2, 3), (3, 3)]
+
+
 def test_one_that_is_being_restored_is_left_alone_without_a_word(world, task):
     soft_delete(world, 1, deleted_at=None, task_state="restoring")
     assert world.agent.run(task).counters == {"instances": 1}

@@ -101,6 +101,17 @@ def test_what_is_set_aside_is_deleted_after_its_retention_with_its_lock(host):
     assert not (host.instances / "locks" / f"nova-{GARBAGE}").exists()
 
 
+def test_says_how_many_files_were_seen_to_one_kind_after_the_other(host, reports):
+    host.file(GARBAGE)
+    host.run()
+    host.file(image_names.fingerprint("more"))
+    host.file(image_names.fingerprint("and more"))
+    reports.clear()
+    host.world.clock.sleep(DAY)
+    host.run()
+    assert reports == [(0, 1), (1, 1), (1, 3), (2, 3), (3, 3)]
+
+
 def test_a_file_that_is_gone_already_is_no_error(host, monkeypatch):
     path = host.file(GARBAGE)
     seen = host.task.surveyor.cache.set_aside

@@ -194,6 +194,14 @@ def test_after_five_failures_it_is_named_once_and_not_tried_again(world, task, m
     assert len(world.agent.run(task).changes) == 1
 
 
+def test_says_of_how_many_the_files_were_removed(world, task, reports):
+    add_dead(world, 1)
+    add_dead(world, 2)
+    add_dead(world, 3, suffixes=())
+    world.agent.run(task)
+    assert reports == [(0, 2), (1, 2), (2, 2)]
+
+
 def test_another_hosts_instance_is_not_looked_at(world, task):
     add_dead(world, 1, host="host2")
     assert world.agent.run(task).counters == {}

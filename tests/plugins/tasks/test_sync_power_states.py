@@ -483,6 +483,14 @@ def test_when_all_must_be_stopped_that_is_batched(make):
     assert world.statements() < 20
 
 
+def test_says_how_many_were_stopped_one_kind_after_the_other(make, reports):
+    world, task = make({1: SHUTDOWN, 2: SHUTDOWN, 3: RUNNING})
+    world.add_many([1, 2])
+    world.add(3, vm_state="stopped")
+    world.agent.run(task)
+    assert reports == [(0, 2), (2, 2), (2, 3), (2, 3), (3, 3)]
+
+
 def test_nova_conf_sets_the_spacing(make):
     settings = "sync_power_state_interval = 120\n"
     _, task = make({}, settings=settings)
