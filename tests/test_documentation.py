@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the documentation shows is true: its commands parse, its options exist, its code runs."""
+
+import shutil
+
+import pytest
+
+from cepheid import config, upgrade
+from cepheid.agent import Agent
+from cepheid.cli.app import App
+from cepheid.journal import Journal
+from cepheid_plugins.compute import power_state
+from tests import documentation
+from tests.distributions import Distributions
+from tests.test_conventions import EXAMPLES, declared_entry_points
+from tests.worlds import fake_world, uuid_of
+
+TYPED = [
+    (block, words)
+    for block in documentation.all_blocks(*documentation.TYPED)
+    for words in documentation.commands(block)
+]
+CONFIGURATIONS = documentation.all_blocks("ini")
+PYTHON = documentation.all_blocks("python")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def examples(tmp_path_factory):
+    """Let the examples be found, for the pages that use them."""
+    site = Distributions(tmp_path_factory.mktemp("site"))
+    for folder in EXAMPLES:
+        points = {}
+        for namespace, name, value in declared_entry_points(folder):
+            points.setdefault(namespace, {})[name] = value
+        site.add(folder.name, points)
+        shutil.copytree(
+            folder / folder.name.replace("-", "_"), site.path / folder.name.replace("-", "_")
+        )
+    yield
+    site.remove()
+
+
+def test_the_pages_show_commands_configurations_and_code():
+    assert len(TYPED) > 40
+    assert len(CONFIGURATIONS) > 5
+    assert PYTHON
+
+
+@pytest.mark.parametrize(
+    ("block", "words"), TYPED, ids=[f"{b.place} {' '.join(w)}" for b, w in TYPED]
+)
+def test_a_command_that_is_shown_is_one(block, words):
+    app = App()
+    options, rest = app.parser.parse_known_args(words)
+    assert rest, f"{block.place} shows no command"
+    factory, name, arguments = app.command_manager.find_command(rest)
+    command = factory(app, options, cmd_name=name)
+    command.get_parser(name).parse_args(arguments)  # exits where it does not understand
+
+
+@pytest.mark.parametrize("block", CONFIGURATIONS, ids=lambda block: block.place)
+def test_a_configuration_that_is_shown_has_options_that_are_read(block, tmp_path):
+    path = tmp_path / "cepheid.conf"
+    path.write_text(block.text)
+    conf = config.load([str(path)])
+    conf.set_override("state_path", str(tmp_path / "state"))
+    agent = Agent(conf, journal=Journal(":memory:"))
+    try:
+        assert upgrade.check_configuration(agent) is None
+    finally:
+        agent.close()
+
+
+def code_of(page, number=0):
+    """Return a block of Python of a page."""
+    return [block.text for block in PYTHON if block.page == documentation.SOURCE / page][number]
+
+
+def test_all_code_that_is_shown_is_run_below():
+    assert {str(block.page.relative_to(documentation.SOURCE)) for block in PYTHON} == {
+        "tasks/sync_scheduler_instance_info.rst",
+        "writing_a_task.rst",
+    }
+
+
+def test_the_task_that_watches_guests_warns_of_a_crashed_one(tmp_path, caplog):
+    shown = {}
+    exec(code_of("writing_a_task.rst"), shown)
+    world = fake_world(tmp_path, {1: power_state.RUNNING, 2: power_state.CRASHED})
+    run = world.agent.build(shown["WatchGuests"]).run_now("operator")
+    assert (run.outcome, run.error) == ("ok", "")
+    assert [r.message for r in caplog.records if "has crashed" in r.message] == [
+        "watch_guests: guest-2 has crashed"
+    ]
+    world.close()
+
+
+def test_a_scheduler_of_ones_own_reads_the_instances_of_a_host(tmp_path, capsys):
+    world = fake_world(tmp_path, {1: power_state.RUNNING})
+    world.add(1)
+    conf = tmp_path / "my-scheduler.conf"
+    conf.write_text(
+        f"[DEFAULT]\nstate_path = {tmp_path / 'scheduler'}\ntransport_url = fake://\n"
+        f"[database]\nconnection = {world.agent.conf.database.connection}\n"
+    )
+    shown = code_of("tasks/sync_scheduler_instance_info.rst")
+    exec(shown.replace("/etc/my-scheduler/my-scheduler.conf", str(conf)), {})
+    assert uuid_of(1) in capsys.readouterr().out
+    world.close()
