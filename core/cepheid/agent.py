@@ -78,6 +78,10 @@ class Agent:
         """Make one native call with a deadline, see :meth:`cepheid.native.NativePool.run`."""
         return self.native.run(call, *args, deadline=deadline, name=name)
 
+    def find_tasks(self, conf: cfg.ConfigOpts) -> list[loading.Plugin]:
+        """Find all task plugins, see :func:`cepheid.catalogue.find_tasks`."""
+        return catalogue.find_tasks(conf)
+
     def load_tasks(self, conf: cfg.ConfigOpts | None = None) -> None:
         """Find the task plugins and build those that are enabled.
 
@@ -87,13 +91,13 @@ class Agent:
         :raises ConfigError: the configuration is wrong; the agent goes on with the one it has
         """
         conf = conf or self.conf
-        plugins = catalogue.find_tasks(conf)
+        plugins = self.find_tasks(conf)
         for plugin in plugins:
             known = self._loaded.get(plugin.name)
             if known is not None and known.identity == plugin.identity:
                 _warn_if_upgraded(known, plugin)
             if plugin.state == "found":
-                catalogue.prepare(conf, plugin)
+                catalogue.prepare(conf, plugin, given=self.drivers.given)
         self.drivers.prepare(conf)
         config.check(conf)
 
@@ -120,12 +124,12 @@ class Agent:
 
         :raises PluginError: there is none of that name, or it cannot be used
         """
-        plugins = [plugin for plugin in catalogue.find_tasks(self.conf) if plugin.name == name]
+        plugins = [plugin for plugin in self.find_tasks(self.conf) if plugin.name == name]
         usable = [plugin for plugin in plugins if plugin.state in ("found", "disabled")]
         if not plugins:
             raise errors.NoSuchTask(name)
         if usable:
-            catalogue.prepare(self.conf, usable[0], even_disabled=True)
+            catalogue.prepare(self.conf, usable[0], even_disabled=True, given=self.drivers.given)
             config.check(self.conf)
             task = None if usable[0].state == "failed" else self._build(usable[0])
             if task is not None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from oslo_config import cfg
 
@@ -57,16 +57,24 @@ def describe(conf: cfg.ConfigOpts) -> list[loading.Plugin]:
     return plugins
 
 
-def prepare(conf: cfg.ConfigOpts, plugin: loading.Plugin, even_disabled: bool = False) -> None:
+def prepare(
+    conf: cfg.ConfigOpts,
+    plugin: loading.Plugin,
+    even_disabled: bool = False,
+    given: Collection[str] = (),
+) -> None:
     """Load a task plugin's class and register its options and those of its drivers.
 
     Whatever fails is written into the plugin's state and reason, as is that its own options
     switch it off.
+
+    :param given: kinds of drivers that need not be found
     """
     try:
         _register_options(conf, plugin)
         for kind in plugin.factory.drivers or ():
-            drivers.find(conf, kind)
+            if kind not in given:
+                drivers.find(conf, kind)
         options = conf[plugin.name]
         if even_disabled:
             return

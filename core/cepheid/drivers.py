@@ -35,7 +35,13 @@ DEFAULTS = {
 
 #: Every kind has a namespace of its own that begins so. These others do too.
 PREFIX = "cepheid."
-OTHER_NAMESPACES = ("cepheid.cli", "cepheid.observers", "cepheid.tasks")
+OTHER_NAMESPACES = (
+    "cepheid.cli",
+    "cepheid.observers",
+    "cepheid.tasks",
+    "cepheid.testing",
+    "cepheid.upgrade_checks",
+)
 
 
 @dataclass
@@ -142,7 +148,8 @@ class DriverSet:
         self._agent = agent
         self._drivers: dict[str, Any] = {}
         self._plugins: dict[str, loading.Plugin] = {}
-        self._given: set[str] = set()
+        #: The kinds whose drivers were given, whatever is configured.
+        self.given: set[str] = set()
         self._lock = threading.RLock()
 
     def get(self, kind: str) -> Any:
@@ -171,12 +178,12 @@ class DriverSet:
     def use(self, kind: str, driver: Any) -> None:
         """Let `driver` be the agent's driver of `kind`, whatever is configured."""
         self._drivers[kind] = driver
-        self._given.add(kind)
+        self.given.add(kind)
 
     @property
     def kinds(self) -> list[str]:
         """The kinds of the drivers in use."""
-        return [kind for kind in self._drivers if kind not in self._given]
+        return [kind for kind in self._drivers if kind not in self.given]
 
     @property
     def in_use(self) -> dict[str, loading.Plugin]:

@@ -81,10 +81,7 @@ class Service:
         _report(agent.plugins)
         agent.drivers.check()
         agent.drivers.serve()
-        self._admin = admin.AdminServer(
-            agent.state_path / admin.SOCKET_NAME,
-            {"status": self.status, "run": self.run_task},
-        )
+        self._admin = self._open_admin()
         self.timers.add_dynamic_timer(
             JournalKeeper(agent).keep,
             initial_delay=agent.random.uniform(*JournalKeeper.FIRST_SECONDS),
@@ -183,6 +180,12 @@ class Service:
         return ended and not self.agent.runner.active
 
     # What the admin socket offers.
+
+    def _open_admin(self) -> admin.AdminServer | None:
+        return admin.AdminServer(
+            self.agent.state_path / admin.SOCKET_NAME,
+            {"status": self.status, "run": self.run_task},
+        )
 
     def status(self) -> dict[str, Any]:
         """Return what the agent is and does, see :func:`cepheid.snapshot.take`."""
