@@ -44,6 +44,7 @@ class Agent:
     ) -> None:
         self.conf = conf
         self.clock = clock or Clock()
+        self.started_at = self.clock.utcnow()
         self.random = uniform or random.Random()
         #: The name of this host in the inventory.
         self.host: str = conf.host

@@ -37,6 +37,7 @@ def take(agent: Agent, timers: Mapping[Task, Timer], pauses: Mapping[str, Pause]
         "version": importlib.metadata.version("cepheid"),
         "concurrency": "eventlet" if concurrency.is_green() else "threading",
         "at": text(agent.clock.utcnow()),
+        "started_at": text(agent.started_at),
         "drivers": [
             {"kind": kind, "name": plugin.name, "distribution": plugin.distribution}
             for kind, plugin in agent.drivers.in_use.items()
@@ -73,6 +74,7 @@ def of_task(
     pause = pause_of(plugin.name, pauses) if task is not None else None
     return {
         "name": plugin.name,
+        "summary": _summary(plugin),
         "distribution": plugin.distribution,
         "version": plugin.version,
         "state": plugin.state,
@@ -80,10 +82,16 @@ def of_task(
         "spacing_seconds": task.spacing if task is not None else None,
         "next_run_seconds": _next_run(agent, task, timer, pause),
         "late_seconds": timer.lateness() if timer is not None else None,
+        "dry_run": agent.runner.is_dry(task, None) if task is not None else None,
         "running": bool(runs),
         "run": _of_run(agent, runs[0]) if runs else None,
         "pause": pause.as_dict() if pause is not None else None,
     }
+
+
+def _summary(plugin: Plugin) -> str:
+    text = (getattr(plugin.factory, "__doc__", None) or "").strip()
+    return text.splitlines()[0] if text else ""
 
 
 def _next_run(

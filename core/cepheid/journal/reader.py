@@ -43,10 +43,19 @@ class Reader:
             )
             return [_run(row) for row in rows]
 
-    def newest_runs(self) -> dict[str, dict[str, Any]]:
-        """Return the newest run of each task, by task."""
+    def newest_runs(self, ended: bool = False) -> dict[str, dict[str, Any]]:
+        """Return the newest run of each task, by task.
+
+        :param ended: of those that go on no more
+        """
+        # Each task is looked up in the index; to group all runs would read all of it.
+        over = "AND (duration_seconds IS NOT NULL OR outcome = 'interrupted')" if ended else ""
         rows = self._store.rows(
-            "SELECT * FROM runs WHERE id IN (SELECT max(id) FROM runs GROUP BY task)"
+            "WITH RECURSIVE names (task) AS (SELECT min(task) FROM runs UNION ALL"
+            " SELECT (SELECT min(task) FROM runs WHERE task > names.task) FROM names"
+            " WHERE task IS NOT NULL)"
+            " SELECT runs.* FROM names JOIN runs ON runs.id = (SELECT id FROM runs AS r"
+            f" WHERE r.task = names.task {over} ORDER BY r.id DESC LIMIT 1)"
         )
         return {row["task"]: _run(row) for row in rows}
 

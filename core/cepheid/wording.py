@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Texts of others (errors, reasons, values) as they may be shown: short, and without passwords."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from oslo_utils import strutils
+
+#: Characters of a text that is shown.
+MAX_TEXT = 400
+
+#: The password in a URL. Source: RFC 3986, 3.2.1; up to the last @, since one may stand in it.
+_URL_PASSWORD = re.compile(r"(://[^\s:/@]*:)[^\s/]*(?=@)")
+
+
+def shown(text: str) -> str:
+    """Return a text cut to :data:`MAX_TEXT` characters, its passwords as ``***``."""
+    masked = strutils.mask_password(_URL_PASSWORD.sub(r"\1***", text))
+    return masked if len(masked) <= MAX_TEXT else masked[: MAX_TEXT - 1] + "…"
+
+
+def value(found: Any) -> str:
+    """Return a change's before or after in words; empty for None."""
+    if found is None:
+        return ""
+    return shown(found if isinstance(found, str) else json.dumps(found, ensure_ascii=False))
