@@ -2,7 +2,7 @@
 """The agent's admin socket: how the command line asks a running agent.
 
 A Unix socket of mode 0600 under state_path. A request and its answer are one line of JSON each:
-``{"command": NAME, ...arguments}``, then ``{"result": ...}`` or ``{"error": TEXT}``.
+``{"command": NAME, ...arguments}``, then ``{"result": ...}`` or ``{"error": TEXT, "type": CLASS}``.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class AdminServer:
         try:
             return {"result": command(**request)}
         except errors.CepheidError as err:
-            return {"error": str(err)}
+            return {"error": str(err), "type": type(err).__name__}
         except Exception as err:
             LOG.exception("An admin request failed")
             return {"error": f"{type(err).__name__}: {err}; see the agent's log."}

@@ -12,8 +12,14 @@ from oslo_config import cfg
 from oslo_log import log as oslo_log
 
 from cepheid import concurrency, errors, periodic_task
+from cepheid.status import opts as status_opts
+
+LOG = logging.getLogger(__name__)
 
 PROJECT = "cepheid"
+
+#: Options that are read at the start only.
+FIXED_OPTIONS = ("host", "state_path", "concurrency", "native_workers", "observers")
 
 #: Stands for the tasks of the cepheid distribution itself in enabled_tasks and disabled_tasks.
 BUNDLED_TASKS = "bundled"
@@ -102,6 +108,7 @@ def list_opts() -> list[tuple[str | None, list[cfg.Opt]]]:
     return [
         (None, OPTIONS),
         *periodic_task.list_opts(),
+        *status_opts.list_opts(),
         (
             "task_providers",
             [
@@ -137,6 +144,7 @@ def load(
     conf = cfg.ConfigOpts()
     conf.register_opts(OPTIONS)
     conf.register_opts(periodic_task.OPTIONS)
+    conf.register_opts(status_opts.OPTIONS, group=status_opts.GROUP)
     oslo_log.register_options(conf)
     oslo_log.set_defaults(default_log_levels=[*oslo_log.get_default_log_levels(), *QUIET_LIBRARIES])
     arguments = []
@@ -215,3 +223,19 @@ def register_providers(conf: cfg.ConfigOpts, names: Sequence[str]) -> dict[str, 
 
 def _one_line(err: Exception) -> str:
     return " ".join(str(err).split())
+
+
+def warn_of_fixed_options(old: cfg.ConfigOpts, new: cfg.ConfigOpts, kinds: list[str]) -> None:
+    """Warn of values that are different now, and count after a restart only.
+
+    :param kinds: of the drivers in use
+    """
+    changed = [name for name in FIXED_OPTIONS if old[name] != new[name]]
+    for group in [*kinds, status_opts.GROUP]:
+        # Where another driver was chosen, each has options that the other does not know.
+        known = [name for name in new[group] if name in old[group]]
+        changed += [f"[{group}] {name}" for name in known if old[group][name] != new[group][name]]
+    if changed:
+        LOG.warning(
+            "Changed, but read at the start only; restart the agent for: %s", ", ".join(changed)
+        )

@@ -19,6 +19,7 @@ from cepheid.report import FILE_NAME as REPORT_NAME
 from cepheid.report import Reporter
 from cepheid.run import Notices, Run
 from cepheid.signals import REPORT_SIGNALS, STOP_SIGNALS, SignalWatcher
+from cepheid.status.monitor import Monitor
 from cepheid.systemd import Notifier
 from cepheid.task import Task
 from cepheid.timers import Timer, TimerGroup
@@ -33,9 +34,6 @@ MAX_LATENESS_SECONDS = 30.0
 
 #: The part of the grace period that running tasks get; the rest is for closing.
 GRACE_RATIO = 0.8
-
-#: Options that are read at the start only.
-FIXED_OPTIONS = ("host", "state_path", "concurrency", "native_workers", "observers")
 
 
 class Service:
@@ -59,10 +57,8 @@ class Service:
         self._lock: int | None = None
         self._watchdog_fed = 0.0
         self._notices = Notices(LOG)
-        self.reporter = Reporter(
-            agent.state_path / REPORT_NAME,
-            lambda: snapshot.take(agent, self._by_task, agent.pauses.seen),
-        )
+        self._monitor: Monitor | None = None
+        self.reporter = Reporter(agent.state_path / REPORT_NAME, self.look)
 
     def start(self) -> None:
         """Load the tasks and start their timers.
@@ -80,6 +76,8 @@ class Service:
         agent.load_tasks()
         _report(agent.plugins)
         agent.drivers.check()
+        if agent.conf.status.enabled:
+            self._monitor = Monitor(agent, self.timers, self.look)
         agent.drivers.serve()
         self._admin = self._open_admin()
         self.timers.add_dynamic_timer(
@@ -87,6 +85,8 @@ class Service:
             initial_delay=agent.random.uniform(*JournalKeeper.FIRST_SECONDS),
         )
         self._start_timers()
+        if self._monitor is not None:
+            self._monitor.start()
         LOG.info("The agent of %s runs %d tasks", agent.host, len(agent.tasks))
         self._notifier.ready(self._summary())
 
@@ -144,7 +144,7 @@ class Service:
             LOG.error("The configuration was not reloaded, the old one stays: %s", err)
         else:
             config.set_up_logging(conf)
-            _warn_of_fixed_options(old, conf, self.agent.drivers.kinds)
+            config.warn_of_fixed_options(old, conf, self.agent.drivers.kinds)
             _report(self.agent.plugins)
             try:
                 self._start_timers()
@@ -158,6 +158,8 @@ class Service:
         """Let the runs in progress end, within the grace period; return the exit status."""
         self._notifier.stopping()
         LOG.info("Stopping")
+        if self._monitor is not None:
+            self._monitor.close()
         self.timers.stop()
         if self._admin is not None:
             self._admin.close()
@@ -179,6 +181,10 @@ class Service:
             clock.sleep(0.1)
         return ended and not self.agent.runner.active
 
+    def look(self) -> dict[str, Any]:
+        """Return :meth:`status` from memory alone, for a native thread."""
+        return snapshot.take(self.agent, self._by_task, self.agent.pauses.seen)
+
     # What the admin socket offers.
 
     def _open_admin(self) -> admin.AdminServer | None:
@@ -192,14 +198,21 @@ class Service:
         return snapshot.take(self.agent, self._by_task, self.agent.pauses.current())
 
     def run_task(
-        self, task: str, dry_run: bool | None = None, force: bool = False
+        self,
+        task: str,
+        dry_run: bool | None = None,
+        force: bool = False,
+        start_by: float | None = None,
     ) -> dict[str, Any]:
         """Run a task once, now; return the run with its changes.
 
         :param force: though it is paused
+        :param start_by: when who asked has gone, in monotonic seconds; nothing is run after it
         :raises CepheidError: the agent has no such task, or it is running
         """
         known = self.agent.tasks.get(task)
+        if start_by is not None and self.agent.clock.monotonic() > start_by:
+            raise errors.CepheidError(f"{task} was not run: the request came too late.")
         if known is None:
             raise errors.PluginError(
                 f"The agent does not run the task {task!r}; 'cepheid task list' says why."
@@ -239,15 +252,3 @@ def _report(plugins: list[Plugin]) -> None:
             LOG.error(
                 "Task %s of %s: %s: %s", plugin.name, plugin.provider, plugin.state, plugin.reason
             )
-
-
-def _warn_of_fixed_options(old: cfg.ConfigOpts, new: cfg.ConfigOpts, kinds: list[str]) -> None:
-    changed = [name for name in FIXED_OPTIONS if old[name] != new[name]]
-    for kind in kinds:
-        # Where another driver was chosen, each has options that the other does not know.
-        known = [name for name in new[kind] if name in old[kind]]
-        changed += [f"[{kind}] {name}" for name in known if old[kind][name] != new[kind][name]]
-    if changed:
-        LOG.warning(
-            "Changed, but read at the start only; restart the agent for: %s", ", ".join(changed)
-        )

@@ -9,14 +9,19 @@ from __future__ import annotations
 import abc
 import sqlite3
 import threading
+import urllib.parse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Self
 
-from cepheid import errors
+from cepheid import concurrency, errors
 
 #: Seconds to wait for another process that is writing.
 BUSY_TIMEOUT_SECONDS = 10
+
+#: The same for who only reads; in WAL mode a writer rarely stands in the way.
+READ_ONLY_TIMEOUT_SECONDS = 1
 
 
 class SqliteFile(abc.ABC):
@@ -32,10 +37,7 @@ class SqliteFile(abc.ABC):
     """
 
     def __init__(self, path: str | Path, name: str, error: type[errors.CepheidError]) -> None:
-        self.path = Path(path)
-        self._name = name
-        self._error = error
-        self._lock = threading.RLock()
+        self._set_up(path, name, error, threading.RLock())
         with self._errors():
             self.connection = sqlite3.connect(
                 self.path,
@@ -52,6 +54,33 @@ class SqliteFile(abc.ABC):
             except BaseException:
                 self.connection.close()
                 raise
+
+    @classmethod
+    def _read_only(cls, path: str | Path, name: str, error: type[errors.CepheidError]) -> Self:
+        """Open a file that is there, to read it on the calling thread, which may be a native one.
+
+        :raises CepheidError: as `error` says
+        """
+        # What the threads of the agent wait for, such as a lock of theirs, is not waited for.
+        file = cls.__new__(cls)
+        file._set_up(path, name, error, concurrency.original("threading").RLock())
+        with file._errors():
+            file.connection = sqlite3.connect(
+                f"file:{urllib.parse.quote(str(path))}?mode=ro",
+                uri=True,
+                timeout=READ_ONLY_TIMEOUT_SECONDS,
+                isolation_level=None,
+            )
+            file.connection.row_factory = sqlite3.Row
+        return file
+
+    def _set_up(
+        self, path: str | Path, name: str, error: type[errors.CepheidError], lock: Any
+    ) -> None:
+        self.path = Path(path)
+        self._name = name
+        self._error = error
+        self._lock = lock
 
     def close(self) -> None:
         """Close the file."""

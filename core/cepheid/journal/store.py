@@ -32,6 +32,14 @@ class Store(SqliteFile):
         self._clock = clock
         super().__init__(path, "journal", errors.JournalError)
 
+    @classmethod
+    def read_only(cls, path: Path) -> Store:
+        """Open a journal to read it on the calling thread alone.
+
+        :raises JournalError: the file cannot be opened
+        """
+        return cls._read_only(path, "journal", errors.JournalError)
+
     def stream(self, query: str, values: Sequence[Any] = ()) -> Iterator[sqlite3.Row]:
         """Give what a query finds, row by row; for a thread that has the journal to itself."""
         with self._errors():

@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An HTTP server on native threads that nobody can make the agent suffer through.
+
+One thread accepts; each connection has another, :data:`MAX_CONNECTIONS` at most, carries one
+request of :data:`MAX_REQUEST_BYTES` at most, and has :data:`REQUEST_SECONDS` for it. Where all
+are taken, who has been sending a request the longest is dropped. Parsing is the standard
+library's, whose own server would run on green threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import io
+import ipaddress
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from socket import SHUT_RDWR, SHUT_WR
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from cepheid import concurrency, errors
+
+#: Connections that are served at one time.
+MAX_CONNECTIONS = 16
+
+#: Bytes of a request, headers and body.
+MAX_REQUEST_BYTES = 32 * 1024
+
+#: Seconds for a client to send its request, and as many again to take the answer.
+REQUEST_SECONDS = 5.0
+
+#: Seconds to wait for a client to close; otherwise what it still sends would break the answer.
+LINGER_SECONDS = 1.0
+
+#: Seconds between two looks whether the server is to stop.
+STOP_POLL_SECONDS = 1.0
+
+#: Sent with every answer. Nothing is ever allowed to another site.
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+#: Where the answer is no page of ours.
+DEFAULT_POLICY = "default-src 'none'; frame-ancestors 'none'"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request.
+
+    :param peer: the address of the client
+    :param headers: may be asked for in any spelling
+    """
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Any
+    body: bytes
+    peer: str
+
+    def header(self, name: str) -> str:
+        """Return a header; empty where there is none."""
+        return str(self.headers.get(name) or "")
+
+
+@dataclass(frozen=True)
+class Response:
+    """An answer."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = "text/plain; charset=utf-8"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def text(status: int, *lines: str, **headers: str) -> Response:
+    """Answer in lines of text."""
+    return Response(status, ("\n".join(lines) + "\n").encode(), headers=_named(headers))
+
+
+def data(status: int, value: Any, **headers: str) -> Response:
+    """Answer in JSON."""
+    body = json.dumps(value, default=str, separators=(",", ":")).encode() + b"\n"
+    return Response(status, body, "application/json", _named(headers))
+
+
+def _named(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+class HttpServer:
+    """Listens from its creation on, answers from :meth:`start` on.
+
+    :param address: an IP address
+    :param port: 0 for any that is free
+    :param answer: called on a native thread of each connection
+    :raises ConfigError: the address cannot be listened on
+    """
+
+    def __init__(self, address: str, port: int, answer: Callable[[Request], Response]) -> None:
+        self._answer = answer
+        self._threading = concurrency.original("threading")
+        self._time = concurrency.original("time")
+        self._socket = concurrency.original("socket")
+        self._lock = self._threading.Lock()
+        self._connections: set[_Connection] = set()
+        self._stopped = False
+        version = ipaddress.ip_address(address).version
+        family = self._socket.AF_INET if version == 4 else self._socket.AF_INET6
+        self._listener = self._socket.socket(family, self._socket.SOCK_STREAM)
+        try:
+            self._listener.setsockopt(self._socket.SOL_SOCKET, self._socket.SO_REUSEADDR, 1)
+            self._listener.bind((address, port))
+            self._listener.listen(128)
+        except OSError as err:
+            self._listener.close()
+            raise errors.ConfigError(
+                f"[status] listen_address = {address}, port = {port} cannot be listened on: "
+                f"{err.strerror}."
+            ) from err
+        self._listener.settimeout(STOP_POLL_SECONDS)
+        self.port: int = self._listener.getsockname()[1]
+        self._thread = self._threading.Thread(
+            target=self._accept, name="cepheid-status", daemon=True
+        )
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Take no more requests; those being answered are left to themselves."""
+        self._stopped = True
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while not self._stopped:
+            try:
+                connection, peer = self._listener.accept()
+            except TimeoutError:
+                continue
+            except OSError:
+                # Closed, or out of descriptors: those that are open end in time.
+                self._time.sleep(0.1)
+                continue
+            self._serve(_Connection(connection, peer[0], self._time.monotonic))
+
+    def _serve(self, connection: _Connection) -> None:
+        with self._lock:
+            served = [known for known in self._connections if not known.dropped]
+            if len(served) >= MAX_CONNECTIONS:
+                slow = [known for known in served if known.waits_for_client] or [connection]
+                min(slow, key=lambda known: known.until).drop()
+            self._connections.add(connection)
+        try:
+            self._threading.Thread(
+                target=self._answer_one,
+                args=(connection,),
+                name="cepheid-status-request",
+                daemon=True,
+            ).start()
+        except RuntimeError:  # the system has no more threads
+            self._forget(connection)
+
+    def _answer_one(self, connection: _Connection) -> None:
+        try:
+            with contextlib.suppress(OSError, ValueError):
+                _Handler(connection, self._answer)
+                connection.linger()
+        finally:
+            self._forget(connection)
+
+    def _forget(self, connection: _Connection) -> None:
+        with self._lock:
+            self._connections.discard(connection)
+        connection.close()
+
+
+class _Connection(io.RawIOBase):
+    """A client's socket as a stream whose reading and writing end at a time."""
+
+    def __init__(self, connection: Any, peer: str, monotonic: Callable[[], float]) -> None:
+        self._socket = connection
+        self._monotonic = monotonic
+        self._left_bytes = MAX_REQUEST_BYTES
+        self.peer = peer
+        self.until = monotonic() + REQUEST_SECONDS
+        #: Whether the client is to do something next: to send its request, or to close.
+        self.waits_for_client = True
+        self.dropped = False
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._wait_no_longer()
+        count: int = self._socket.recv_into(buffer, min(len(buffer), self._left_bytes + 1))
+        self._left_bytes -= count
+        if self._left_bytes < 0:
+            raise OSError("the request is too long")
+        return count
+
+    def write(self, sent: Any) -> int:
+        self._wait_no_longer()
+        self._socket.sendall(sent)
+        return len(sent)
+
+    def begin_answer(self) -> None:
+        """Note that the request is complete."""
+        self.waits_for_client = False
+
+    def begin_sending(self) -> None:
+        """Give the client its time to take the answer."""
+        self.until = self._monotonic() + REQUEST_SECONDS
+
+    def drop(self) -> None:
+        """Break the connection; whoever reads from it or writes to it is woken."""
+        self.dropped = True
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(SHUT_RDWR)
+
+    def linger(self) -> None:
+        """End the answer, and wait until the client has closed, for a moment."""
+        self._socket.shutdown(SHUT_WR)
+        self.waits_for_client = True
+        self.until = self._monotonic() + LINGER_SECONDS
+        self._left_bytes = MAX_REQUEST_BYTES
+        while self.readinto(bytearray(4096)):
+            pass
+
+    def close(self) -> None:
+        if not self.closed:
+            self._socket.close()
+        super().close()
+
+    def _wait_no_longer(self) -> None:
+        left = self.until - self._monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._socket.settimeout(left)
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    """Reads one request, has it answered, and sends the answer."""
+
+    protocol_version = "HTTP/1.1"
+    server_version = "cepheid"
+    sys_version = ""
+
+    def __init__(self, connection: _Connection, answer: Callable[[Request], Response]) -> None:
+        self._connection = connection
+        self._answer = answer
+        super().__init__(connection, (connection.peer, 0), None)  # type: ignore[arg-type]
+
+    def setup(self) -> None:
+        self.rfile = io.BufferedReader(self._connection)
+        self.wfile = self._connection  # type: ignore[assignment]
+
+    def handle(self) -> None:
+        self.handle_one_request()
+
+    def finish(self) -> None:
+        self.rfile.detach()
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        self._send(text(code, message or HTTPStatus(code).phrase))
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing: it is a native thread, and who asks is no news."""
+
+    def do_GET(self) -> None:
+        body = self._body()
+        if body is None:
+            return
+        self._connection.begin_answer()
+        try:
+            parts = urlsplit(self.path)
+            query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+        except ValueError:
+            self.send_error(HTTPStatus.BAD_REQUEST, "The address cannot be read.")
+            return
+        request = Request(
+            self.command, unquote(parts.path), query, self.headers, body, self._connection.peer
+        )
+        self._send(self._answer(request))
+
+    do_HEAD = do_POST = do_GET
+
+    def _body(self) -> bytes | None:
+        """Return the body; None where it cannot be had, which was answered."""
+        length = self.headers.get("Content-Length") or "0"
+        if "Transfer-Encoding" in self.headers or not (length.isascii() and length.isdigit()):
+            self.send_error(HTTPStatus.LENGTH_REQUIRED, "Send a Content-Length.")
+            return None
+        if len(length) > 9 or int(length) > MAX_REQUEST_BYTES // 2:
+            self.send_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The request is too long.")
+            return None
+        body = self.rfile.read(int(length))
+        if len(body) < int(length):
+            raise OSError("the client ended before its request did")
+        return body
+
+    def _send(self, response: Response) -> None:
+        self._connection.begin_sending()
+        self.send_response(response.status)
+        headers = {
+            "Content-Type": response.content_type,
+            "Content-Length": str(len(response.body)),
+            "Cache-Control": "no-store",
+            "Content-Security-Policy": DEFAULT_POLICY,
+            **SECURITY_HEADERS,
+            **response.headers,
+            "Connection": "close",
+        }
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(response.body)
