@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import fnmatch
+from collections import Counter
 from collections.abc import Collection, Sequence
 
 from oslo_config import cfg
@@ -86,6 +87,22 @@ def prepare(
         plugin.fail(err)
     except (ValueError, cfg.Error):
         pass  # a bad value: config.check() names it, and nothing is started
+
+
+def require_usable(plugins: Sequence[loading.Plugin]) -> None:
+    """Refuse to go on where tasks are wanted, and not one of them can be used.
+
+    :raises PluginError: the message has the reason that most of them have
+    """
+    states = Counter(plugin.state for plugin in plugins)
+    if states["enabled"] or not states["failed"]:
+        return
+    reasons = Counter(plugin.reason for plugin in plugins if plugin.state == "failed")
+    ((reason, _),) = reasons.most_common(1)
+    raise errors.PluginError(
+        f"None of the {states['failed']} tasks that are enabled can be used; 'cepheid task list' "
+        f"has the reasons, such as: {reason}"
+    )
 
 
 def _register_options(conf: cfg.ConfigOpts, plugin: loading.Plugin) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from oslo_config import cfg
 
-from cepheid import admin, config, errors, host_lock, snapshot
+from cepheid import admin, catalogue, config, errors, host_lock, snapshot
 from cepheid.agent import Agent
 from cepheid.journal_keeper import JournalKeeper
 from cepheid.loading import Plugin
@@ -74,6 +74,7 @@ class Service:
                 interrupted,
             )
         agent.load_tasks()
+        catalogue.require_usable(agent.plugins)
         _report(agent.plugins)
         agent.drivers.check()
         if agent.conf.status.enabled:

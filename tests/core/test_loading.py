@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 
-from cepheid import config, errors, loading
+from cepheid import catalogue, config, errors, loading
 from tests.distributions import TASK, Distributions
 from tests.fake_agent import FakeAgent
 
@@ -188,6 +188,33 @@ def test_a_missing_library_of_a_driver_is_the_reason_of_its_tasks(
         "The hypervisor driver acme of acme-hv 1.0 cannot be loaded: "
         "the Python module libvirt is missing; pip install 'cepheid[libvirt]'"
     )
+
+
+def test_an_agent_none_of_whose_tasks_can_be_used_refuses_with_the_reason(
+    distributions, make_agent
+):
+    for name in ("heavy", "slow", "other"):
+        missing = "acme_engine" if name == "other" else "libvirt_of_acme"
+        distributions.add_task(f"acme-{name}", name, f"import {missing}")
+    agent = make_agent("enabled_tasks = heavy, slow, other\n")
+    agent.load_tasks()
+    with pytest.raises(errors.PluginError) as refused:
+        catalogue.require_usable(agent.plugins)
+    assert str(refused.value) == (
+        "None of the 3 tasks that are enabled can be used; 'cepheid task list' has the reasons, "
+        "such as: the Python module libvirt_of_acme is missing"
+    )
+
+
+@pytest.mark.parametrize("enabled", ["heavy, good", ""])
+def test_an_agent_with_a_task_that_works_or_with_none_on_purpose_goes_on(
+    distributions, make_agent, enabled
+):
+    distributions.add_task("acme-heavy", "heavy", "import libvirt_of_acme")
+    distributions.add_task("acme-good", "good")
+    agent = make_agent(f"enabled_tasks = {enabled}\n")
+    agent.load_tasks()
+    catalogue.require_usable(agent.plugins)
 
 
 def test_a_task_without_a_docstring_is_a_task(distributions, make_agent):

@@ -17,10 +17,10 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 
 #: What cepheid's wheel is built from. Built elsewhere, nothing of an earlier build gets into it.
-SOURCES = ("core", "plugins", "setup.cfg", "pyproject.toml", "README.rst", "LICENSE")
+SOURCES = ("core", "plugins", "etc", "setup.cfg", "pyproject.toml", "README.rst", "LICENSE")
 
 #: The extras that the wheels of :func:`dependencies` are enough for.
-EXTRAS = ("database",)
+EXTRAS = ("database", "libvirt")
 
 
 def dependencies() -> Path:
@@ -31,6 +31,7 @@ def dependencies() -> Path:
         *setup["options"]["install_requires"].split(),
         *(name for extra in EXTRAS for name in setup["options.extras_require"][extra].split()),
         "setuptools>=70.1",  # builds wheels by itself
+        "pytest",  # runs the tests of a package
     ]
     digest = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cepheid-tests"
@@ -57,6 +58,11 @@ def build(folder: Path, into: Path) -> Path:
     _offline(sys.executable, "wheel", "--no-deps", "--wheel-dir", str(wheels), str(source))
     (wheel,) = wheels.glob("*.whl")
     return wheel
+
+
+def offline() -> dict[str, str]:
+    """Return an environment in which every pip, also of an isolated build, has what is fetched."""
+    return {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(dependencies())}
 
 
 class Environment:
