@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cepheid_plugins.compute import power_state
+from cepheid_plugins.database.records import ANY, InstanceUpdate
 from cepheid_plugins.hypervisor.driver import (
     BadDefinition,
     DomainNotFound,
@@ -280,3 +281,64 @@ class NotifierContract:
             notifier.send([Notification("volume.usage", {"n": 1}), bad])
         notifier.send([Notification("volume.usage", {"n": 2})])
         assert [message["payload"]["n"] for message in received(1)] == [2]
+
+
+class InventoryContract:
+    """Inherit, and give fixtures ``inventory``, of ``host1``, and ``uuids``, three active instances
+    of it that were created in this order."""
+
+    def test_tells_the_live_instances_of_a_host(self, inventory: Any, uuids: list[str]):
+        assert {row.uuid for row in inventory.instances_on_host("host1")} == set(uuids)
+        assert set(inventory.instance_uuids_on_host("host1")) == set(uuids)
+        assert inventory.instances_on_host("host2") == []
+
+    def test_finds_instances_by_uuid_name_and_state(self, inventory: Any, uuids: list[str]):
+        (row,) = inventory.instances_by_uuid([uuids[1], str(uuid.uuid4())])
+        assert row.uuid == uuids[1]
+        assert [found.uuid for found in inventory.find_instances(row.display_name)] == [row.uuid]
+        active = inventory.instances_in_vm_state("host1", "active")
+        assert [found.uuid for found in active] == uuids[::-1]
+        assert inventory.instances_in_task_states("host1", ["rebooting"]) == []
+
+    def test_an_update_is_written_where_the_states_are_still_as_expected(
+        self, inventory: Any, uuids: list[str]
+    ):
+        updates = [
+            InstanceUpdate(uuids[0], "active", None, {"power_state": 4}),
+            InstanceUpdate(uuids[1], "stopped", None, {"power_state": 4}),
+            InstanceUpdate(uuids[2], ANY, "rebooting", {"power_state": 4}),
+        ]
+        assert inventory.update_instances("host1", updates) == {uuids[0]}
+        states = {row.uuid: row.power_state for row in inventory.instances_on_host("host1")}
+        assert [states[one] for one in uuids] == [4, 1, 1]
+        elsewhere = [InstanceUpdate(uuids[1], ANY, ANY, {"power_state": 4})]
+        assert inventory.update_instances("host2", elsewhere) == set()
+
+    def test_a_destroyed_instance_is_on_record_and_on_no_host(
+        self, inventory: Any, uuids: list[str]
+    ):
+        update = InstanceUpdate(uuids[0], "active", None, {"vm_state": "deleted"})
+        assert inventory.destroy_instances("host1", [update]) == {uuids[0]}
+        assert inventory.destroy_instances("host1", [update]) == set()
+        assert set(inventory.instance_uuids_on_host("host1")) == set(uuids[1:])
+        (row,) = inventory.deleted_instances(uuids)
+        assert (row.uuid, row.deleted, row.vm_state) == (uuids[0], row.id, "deleted")
+        assert row.deleted_at is not None
+        assert inventory.set_cleaned(uuids) == {uuids[0]}
+        assert inventory.deleted_instances(uuids)[0].cleaned == 1
+
+    def test_keeps_system_metadata(self, inventory: Any, uuids: list[str]):
+        inventory.set_system_metadata({uuids[0]: {"a": "1", "b": "2"}})
+        inventory.set_system_metadata({uuids[0]: {"a": "3"}, uuids[1]: {"b": "4"}})
+        assert inventory.system_metadata(uuids, "a") == {uuids[0]: "3"}
+        assert inventory.system_metadata_on_host("host1", "b") == {uuids[0]: "2", uuids[1]: "4"}
+        assert inventory.system_metadata_on_host("host2", "b") == {}
+
+    def test_a_question_is_one_statement_and_no_change(self, inventory: Any, uuids: list[str]):
+        inventory.is_novas()  # a real one connects
+        before, changes = inventory.statements.copy(), inventory.changes
+        inventory.instances_on_host("host1")
+        assert inventory.statements - before == {"SELECT": 1}
+        assert inventory.changes == changes
+        inventory.set_system_metadata({uuids[0]: {"a": "1"}})
+        assert inventory.changes > changes

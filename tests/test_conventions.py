@@ -28,6 +28,7 @@ NAMESPACES = (
     "cepheid.observers",
     "cepheid.scheduler",
     "cepheid.tasks",
+    "cepheid.testing",
     "cepheid.upgrade_checks",
     "oslo.config.opts",
 )

@@ -3,11 +3,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import sqlite3
 import subprocess
-import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,8 @@ from cepheid_plugins.database import flavors, models
 from cepheid_plugins.database.driver import Database
 from cepheid_plugins.database.records import NewInstance
 from cepheid_plugins.hypervisor import opts as hypervisor_opts
+from cepheid_plugins.testing.names import uuid_of
+from cepheid_plugins.testing.sqlite_inventory import make_tables
 from tests.fake_agent import FakeAgent, FakeClock
 from tests.fakes import FakeHypervisor
 
@@ -31,29 +30,6 @@ RUN_STATES = {
     power_state.SHUTDOWN: 5,
     power_state.CRASHED: 6,
 }
-
-
-#: What an SQLite file with all tables holds, once one was made.
-_migrated: list[bytes] = []
-
-
-def _make_tables(database: Database) -> None:
-    """Make the tables; in SQLite by a copy, from the second time on."""
-    path = Path(database.url.database or "")
-    if database.url.get_backend_name() != "sqlite" or path.exists():
-        database.sync()
-        return
-    if not _migrated:
-        database.sync()
-        with contextlib.closing(sqlite3.connect(path)) as connection:
-            _migrated.append(connection.serialize())
-        return
-    path.write_bytes(_migrated[0])
-
-
-def uuid_of(number: int) -> str:
-    """Return the uuid of the instance and domain of this number."""
-    return str(uuid.UUID(int=(0xCE << 120) + number))
 
 
 def node_xml(states: Iterable[int]) -> str:
@@ -91,7 +67,7 @@ class World:
         self.clock: Any = self.agent.clock
         self.agent.conf.register_opts(Database.options, group="database")
         self.database = Database(self.agent)
-        _make_tables(self.database)
+        make_tables(self.database)
         self.database.statements.clear()
         self.agent.drivers.use("database", self.database)
         if hypervisor is None:
