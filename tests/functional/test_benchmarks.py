@@ -15,6 +15,20 @@ pytestmark = [pytest.mark.functional, pytest.mark.timeout(300)]
 ROOT = Path(__file__).parents[2]
 
 
+def check_passes(figures):
+    """Passes cost as many statements and calls for 10 instances as for 1,000."""
+    counts = {}
+    for cost in figures:
+        costs = counts.setdefault((cost["task"], cost["database"]), {})
+        costs[cost["instances"]] = (cost["statements"], cost["calls"], cost["rows"])
+    assert len(counts) == 17 * 2
+    assert {name: of_one for name, of_one in counts.items() if of_one[10] != of_one[1000]} == {}
+
+
+#: What else is to be seen in the figures of some.
+CHECKS = {"passes": check_passes}
+
+
 @pytest.mark.parametrize("name", available())
 def test_a_benchmark_runs_in_small(tmp_path, name):
     done = subprocess.run(
@@ -29,6 +43,7 @@ def test_a_benchmark_runs_in_small(tmp_path, name):
     found = json.loads((tmp_path / f"{name}.json").read_text())
     assert found["figures"]
     assert "processors" in found["machine"]
+    CHECKS.get(name, lambda figures: None)(found["figures"])
 
 
 def test_a_benchmark_that_is_not_there_is_named(tmp_path):
