@@ -106,6 +106,21 @@ def test_adopting_again_adopts_nothing_and_recommends_following(adopted):
     adopted.run("host", "adopt")
 
 
+def test_a_name_cannot_command_the_terminal_and_scripts_get_it_as_it_is(adopted):
+    name = "web\x1b[2J\x1b]0;owned\x07"
+    with contextlib.closing(sqlite3.connect(adopted.path / "cepheid.sqlite")) as inventory:
+        inventory.execute(
+            "UPDATE instances SET display_name = ? WHERE display_name = 'guest-0'", [name]
+        )
+        inventory.commit()
+    assert r"web\x1b[2J\x1b]0;owned\x07" in adopted.run("instance", "list").stdout
+    assert name in {row["Name"] for row in adopted.rows("instance", "list")}
+    uuid = next(row["UUID"] for row in adopted.rows("instance", "list") if row["Name"] == name)
+    for words in (("show", uuid), ("show", name)):
+        assert "\x1b" not in adopted.run("instance", *words).stdout
+    assert "\x1b" not in adopted.run("instance", "show", "\x1b[2J", check=False).stderr
+
+
 def test_an_instance_is_shown_with_its_domain_by_name_or_uuid(adopted):
     shown = json.loads(adopted.run("instance", "show", "guest-1", "-f", "json").stdout)
     assert (shown["vm_state"], shown["domain"]) == ("paused", "paused")

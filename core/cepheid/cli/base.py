@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ from oslo_config import cfg
 
 from cepheid import admin, config, errors
 from cepheid.agent import Agent
+from cepheid.cli.printable import printable
 from cepheid.journal import FILE_NAME, Journal
 
 T = TypeVar("T")
@@ -61,12 +62,12 @@ class _WithConfiguration(command.Command):
             if self.app.options.debug:
                 raise
             if not isinstance(err, errors.AlreadyReported):
-                print(f"cepheid: {err}", file=sys.stderr)
+                print(f"cepheid: {printable(str(err))}", file=sys.stderr)
             return err.exit_code
 
     def say(self, text: str) -> None:
         """Tell the operator something beside the result."""
-        print(text, file=sys.stderr)
+        print(printable(text), file=sys.stderr)
 
 
 class Command(_WithConfiguration):
@@ -76,6 +77,26 @@ class Command(_WithConfiguration):
 class Lister(_WithConfiguration, lister.Lister):
     """A command that answers with rows: a table, json, yaml, csv or values."""
 
+    def produce_output(
+        self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Iterable[Any]
+    ) -> int:
+        """Print the rows; what is for people has no control characters."""
+        if _is_for_people(parsed_args):
+            data = [tuple(printable(cell) for cell in row) for row in data]
+        return int(super().produce_output(parsed_args, column_names, data) or 0)
+
 
 class ShowOne(_WithConfiguration, show.ShowOne):
     """A command that answers with the fields of one thing."""
+
+    def produce_output(
+        self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Sequence[Any]
+    ) -> int:
+        """Print the fields; what is for people has no control characters."""
+        if _is_for_people(parsed_args):
+            data = [printable(value) for value in data]
+        return int(super().produce_output(parsed_args, column_names, data) or 0)
+
+
+def _is_for_people(parsed_args: argparse.Namespace) -> bool:
+    return parsed_args.formatter == "table" or sys.stdout.isatty()
