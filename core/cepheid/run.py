@@ -14,6 +14,7 @@ from typing import Any
 from oslo_context import context as oslo_context
 
 from cepheid import errors
+from cepheid.explanation import Unheard
 from cepheid.journal import Journal
 
 LOG = logging.getLogger(__name__)
@@ -98,10 +99,12 @@ class Notices:
                 self._log.info("Over: %s", first_line)
 
 
-class RunContext(oslo_context.RequestContext):
+class RunContext(Unheard, oslo_context.RequestContext):
     """What a task is given: the door for changes, counters, and the request id of the run."""
 
-    def __init__(self, run: Run, journal: Journal, notices: Notices, max_changes: int = 0) -> None:
+    def __init__(
+        self, run: Run, journal: Journal | None, notices: Notices, max_changes: int = 0
+    ) -> None:
         super().__init__(is_admin=True)
         run.request_id = self.request_id
         self.run = run
@@ -158,7 +161,7 @@ class RunContext(oslo_context.RequestContext):
                 change.outcome = "planned" if self.dry_run else "started"
             for change in refused:
                 change.outcome = "refused"
-            if wanted:
+            if wanted and self._journal is not None:
                 self._journal.add_changes(self.run, wanted)
             self.run.changes += wanted
         if refused:
@@ -168,7 +171,8 @@ class RunContext(oslo_context.RequestContext):
             return []
         self._carry_out(admitted, do)
         with self._lock:
-            self._journal.complete_changes(admitted)
+            if self._journal is not None:
+                self._journal.complete_changes(admitted)
         for change in admitted:
             self.count(change.outcome)
             if change.outcome == "failed":

@@ -47,7 +47,9 @@ class SqliteFile(abc.ABC):
             )
             try:
                 self.connection.row_factory = sqlite3.Row
-                self.connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # in a new file only
+                if self._is_empty():
+                    # In one that is not it has no effect, and yet is a write.
+                    self.connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
                 self.connection.execute("PRAGMA journal_mode = WAL")
                 self.connection.execute("PRAGMA synchronous = FULL")
                 self._make_tables()
@@ -110,6 +112,10 @@ class SqliteFile(abc.ABC):
             # It gives back a page for each row, of no columns, that is fetched; only a script
             # fetches those.
             self.connection.executescript(f"PRAGMA incremental_vacuum({pages})")
+
+    def _is_empty(self) -> bool:
+        (pages,) = self.connection.execute("PRAGMA page_count").fetchone()
+        return bool(pages == 0)
 
     @abc.abstractmethod
     def _make_tables(self) -> None:

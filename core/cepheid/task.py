@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import datetime
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from oslo_config import cfg
 
-from cepheid import errors, pausing, periodic_task, task_options
+from cepheid import errors, pausing, periodic_task, rehearsal, task_options
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
+    from cepheid.explanation import Subject, Verdict
 
 LOG = logging.getLogger(__name__)
 
@@ -43,6 +44,9 @@ class Task(periodic_task.PeriodicTasks):
     #: Defaults of two common options.
     max_changes: ClassVar[int] = 0
     time_limit: ClassVar[int] = 0
+    #: What it looks at, in words, by the kind of a subject (``instance``, ``file``). With it the
+    #: task explains itself: its pass is rehearsed, in which it must read only.
+    explains: ClassVar[Mapping[str, str]] = {}
     #: The distribution that provides the task; set when it is loaded.
     distribution: str = ""
 
@@ -146,6 +150,13 @@ class Task(periodic_task.PeriodicTasks):
             self.agent.pauses.refuse(self.name)
         function = type(self)._periodic_declared[self.name]
         return self.agent.runner.run(self, self.name, function, trigger=trigger, dry_run=dry_run)
+
+    def explain(self, subject: Subject) -> list[Verdict] | None:
+        """Say what a run now would do about an object, and why; None: the task does not tell.
+
+        Nothing is changed, recorded or locked.
+        """
+        return rehearsal.rehearse(self, subject) if self.explains else None
 
     # The registry's questions, answered from the agent.
 

@@ -5,28 +5,68 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+from cepheid import durations
 from cepheid_plugins.database.records import Instance
 
+if TYPE_CHECKING:
+    from cepheid.run import RunContext
 
-class Ages(NamedTuple):
-    """Instances by how long ago something happened to them."""
 
+@dataclass
+class Ages:
+    """Instances by how long ago something happened to them.
+
+    :param seconds: how long ago is too long
+    :param column: when it happened
+    :param now: when that was asked
+    """
+
+    seconds: int
+    column: str
+    now: datetime.datetime
     #: Those of which it is too long ago.
-    old: list[Instance]
+    old: list[Instance] = field(default_factory=list)
     #: Those of which it is not known, since the column is NULL.
-    unknown: list[Instance]
+    unknown: list[Instance] = field(default_factory=list)
+    young: list[Instance] = field(default_factory=list)
+
+    def explain(self, context: RunContext, what: str, rule: str) -> None:
+        """Say why the young are left alone.
+
+        :param what: has happened to them, as in "soft-deleted"
+        :param rule: the option that says how long ago is too long
+        """
+        for row in context.asked(self.young):
+            then: datetime.datetime = getattr(row, self.column)
+            context.explain(
+                row.uuid,
+                f"{what} {ago(then, self.now)}, and nothing is done about it until that is more "
+                f"than {durations.in_words(self.seconds)} ago",
+                rule=rule,
+                changes_at=then + datetime.timedelta(seconds=self.seconds),
+                evidence={self.column: then},
+            )
 
 
 def older_than(seconds: int, rows: Iterable[Instance], column: str, now: datetime.datetime) -> Ages:
     """Tell the instances whose time in `column` is strictly more than `seconds` before `now`."""
     limit = datetime.timedelta(seconds=seconds)
-    ages = Ages([], [])
+    ages = Ages(seconds, column, now)
     for row in rows:
         then: datetime.datetime | None = getattr(row, column)
         if then is None:
             ages.unknown.append(row)
         elif now - then > limit:
             ages.old.append(row)
+        else:
+            ages.young.append(row)
     return ages
+
+
+def ago(then: datetime.datetime, now: datetime.datetime) -> str:
+    """Say how long ago a time is: ``3 min ago``; ``in the future`` where it is that."""
+    elapsed = (now - then).total_seconds()
+    return f"{durations.in_words(elapsed)} ago" if elapsed >= 0 else f"at {then}, in the future,"

@@ -68,6 +68,23 @@ class Operations:
         interrupted = self.interrupted(operation, instances)
         return [row for row in instances if row.task_state is None or row.uuid in interrupted]
 
+    def explain_busy(
+        self, context: RunContext, instances: Sequence[Instance], free: Iterable[Instance]
+    ) -> None:
+        """Say of instances that somebody works on why they are left alone.
+
+        :param free: those that :meth:`free_for` has found among them
+        """
+        uuids = {row.uuid for row in free} if context.asked(instances) else ()
+        for row in context.asked(row for row in instances if row.uuid not in uuids):
+            context.explain(
+                row.uuid,
+                f"somebody works on it: its task_state is {row.task_state}",
+                rule="an instance that somebody works on is left alone",
+                until="its task_state is NULL again",
+                evidence={"task_state": row.task_state},
+            )
+
     def set_to_error(
         self, instances: Sequence[Instance], reason: str, task_state: str | None = None
     ) -> Results:

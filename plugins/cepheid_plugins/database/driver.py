@@ -154,9 +154,10 @@ class Database:
 
     # Instances by name, and what hangs on them.
 
-    def find_instances(self, name: str) -> list[Instance]:
-        """Return the live instances of this name, or whose uuid begins so."""
-        return self._read(instances.by_name, name)
+    def find_instances(self, name: str, deleted: bool = False) -> list[Instance]:
+        """Return the instances of this name, or whose uuid begins so: the live ones, or those
+        that are deleted for good."""
+        return self._read(instances.by_name, name, deleted)
 
     def system_metadata(self, uuids: Sequence[str], key: str) -> dict[str, str]:
         """Return one key's system metadata, by uuid, of the instances that have it."""

@@ -72,10 +72,11 @@ def deleted(connection: sa.Connection, uuids: Iterable[str]) -> list[Instance]:
     return found
 
 
-def by_name(connection: sa.Connection, name: str) -> list[Instance]:
-    """Return the live instances of this display name, or whose uuid begins so."""
+def by_name(connection: sa.Connection, name: str, deleted: bool) -> list[Instance]:
+    """Return the instances of this display name, or whose uuid begins so: the live ones, or those
+    that are deleted."""
     query = sa.select(*_COLUMNS).where(
-        _instances.c.deleted == 0,
+        _instances.c.deleted != 0 if deleted else _instances.c.deleted == 0,
         sa.or_(
             _instances.c.display_name == name,
             _instances.c.uuid.startswith(name, autoescape=True),

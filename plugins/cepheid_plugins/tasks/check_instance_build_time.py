@@ -37,6 +37,7 @@ class CheckInstanceBuildTime(cepheid.Task):
     ]
     drivers = ("database",)
     time_limit = 300
+    explains = {"instance": "instances of this host that are building"}
 
     def __init__(self, agent: Agent) -> None:
         super().__init__(agent)
@@ -46,10 +47,12 @@ class CheckInstanceBuildTime(cepheid.Task):
     def check_instance_build_time(self, context: RunContext) -> None:
         timeout_seconds = self.conf.instance_build_timeout
         if timeout_seconds == 0:
+            context.explain(None, "no build is too long", rule="instance_build_timeout")
             return
         building = self.database.instances_in_vm_state(self.agent.host, vm_states.BUILDING)
         context.count("instances", len(building))
         ages = older_than(timeout_seconds, building, "created_at", self.agent.clock.utcnow())
+        ages.explain(context, "it was created", "instance_build_timeout")
         for row in ages.unknown:
             context.skip(row.uuid, "its created_at is NULL, so its age is not known")
         stuck = {row.uuid: row for row in ages.old}

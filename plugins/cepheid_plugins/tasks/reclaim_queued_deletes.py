@@ -41,6 +41,7 @@ class ReclaimQueuedDeletes(cepheid.Task):
     drivers = ("database", "hypervisor")
     max_changes = 20
     time_limit = 600
+    explains = {"instance": "instances of this host that are soft-deleted"}
 
     def __init__(self, agent: Agent) -> None:
         super().__init__(agent)
@@ -52,6 +53,7 @@ class ReclaimQueuedDeletes(cepheid.Task):
     def reclaim_queued_deletes(self, context: RunContext) -> None:
         age_seconds = self.conf.reclaim_instance_interval
         if age_seconds <= 0:
+            context.explain(None, "nothing is reclaimed", rule="reclaim_instance_interval")
             return
         queued = self.database.instances_in_vm_state(self.agent.host, vm_states.SOFT_DELETED)
         context.count("instances", len(queued))
@@ -61,6 +63,9 @@ class ReclaimQueuedDeletes(cepheid.Task):
             context.skip(row.uuid, "its deleted_at is NULL, so its age is not known")
         due = self.operations.free_for(DELETE, ages.old)
         context.count("busy", len(ages.old) - len(due))
+        ages.explain(context, "soft-deleted", "reclaim_instance_interval")
+        restoring = [row for row in ages.unknown if row.task_state is not None]
+        self.operations.explain_busy(context, [*ages.old, *restoring], due)
         if due:
             self._delete(context, self._off(context, due), age_seconds)
 

@@ -8,91 +8,27 @@ Source: Nova's _sync_power_states and _sync_instance_power_state.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from oslo_config import cfg
 
 import cepheid
 from cepheid.periodic_task import periodic_task
 from cepheid.run import Change, RunContext
-from cepheid_plugins.compute import opts, power_state, vm_states
+from cepheid_plugins.compute import opts, power_policy, power_state, vm_states
 from cepheid_plugins.compute.power import PowerOperations
+from cepheid_plugins.compute.power_policy import (
+    Action,
+    Fact,
+    action_to_enforce,
+    vm_state_to_follow,
+)
 from cepheid_plugins.database.records import Instance, InstanceUpdate
 from cepheid_plugins.hypervisor import driver
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
-
-
-class Action(enum.Enum):
-    """What is done about an instance, besides saving its power state."""
-
-    NOTHING = "nothing"
-    WARN = "warn"
-    #: Stop it, with the checks of a user's stop.
-    STOP = "stop"
-    #: The same, after the hypervisor has said once more that the guest is off.
-    STOP_IF_STILL_OFF = "stop if still off"
-    FORCE_STOP = "force_stop"
-
-
-_NOSTATE, _RUNNING, _PAUSED = power_state.NOSTATE, power_state.RUNNING, power_state.PAUSED
-_SHUTDOWN, _CRASHED = power_state.SHUTDOWN, power_state.CRASHED
-_SUSPENDED = power_state.SUSPENDED
-
-_OF_DELETED = {
-    _RUNNING: Action.WARN,
-    _PAUSED: Action.WARN,
-    _CRASHED: Action.WARN,
-    _SUSPENDED: Action.WARN,
-}
-
-#: Policy enforce: by vm_state and the guest's power state; what is not here is nothing.
-ENFORCE: dict[str, dict[int, Action]] = {
-    vm_states.ACTIVE: {
-        _NOSTATE: Action.WARN,
-        _PAUSED: Action.WARN,
-        _SHUTDOWN: Action.STOP_IF_STILL_OFF,
-        _CRASHED: Action.STOP_IF_STILL_OFF,
-        _SUSPENDED: Action.STOP,
-    },
-    vm_states.STOPPED: {
-        _RUNNING: Action.FORCE_STOP,
-        _PAUSED: Action.FORCE_STOP,
-        _SUSPENDED: Action.FORCE_STOP,
-    },
-    vm_states.PAUSED: {
-        _SHUTDOWN: Action.FORCE_STOP,
-        _CRASHED: Action.FORCE_STOP,
-    },
-    vm_states.SOFT_DELETED: _OF_DELETED,
-    vm_states.DELETED: _OF_DELETED,
-}
-
-_FOLLOWING = {
-    _RUNNING: vm_states.ACTIVE,
-    _PAUSED: vm_states.PAUSED,
-    _SHUTDOWN: vm_states.STOPPED,
-    _CRASHED: vm_states.STOPPED,
-}
-
-#: Policy follow: the vm_state that each of these takes on; what is not here stays. A suspended
-#: guest is saved to disk, so for it SHUTDOWN is as it should be.
-FOLLOW: dict[str, dict[int, str]] = {
-    vm_states.ACTIVE: _FOLLOWING,
-    vm_states.STOPPED: _FOLLOWING,
-    vm_states.PAUSED: _FOLLOWING,
-    vm_states.SUSPENDED: {_RUNNING: vm_states.ACTIVE, _PAUSED: vm_states.PAUSED},
-}
-
-
-class Fact(NamedTuple):
-    """An idle instance and the power state of its guest."""
-
-    row: Instance
-    state: int
 
 
 class SyncPowerStates(cepheid.Task):
@@ -113,6 +49,7 @@ class SyncPowerStates(cepheid.Task):
     drivers = ("database", "hypervisor")
     nova_spacing = "sync_power_state_interval"
     time_limit = 600
+    explains = {"instance": "instances of this host"}
 
     def __init__(self, agent: Agent) -> None:
         super().__init__(agent)
@@ -128,6 +65,7 @@ class SyncPowerStates(cepheid.Task):
         domains = self.hypervisor.domains()
         context.count("instances", len(rows))
         self.operations.release_interrupted(context, rows)
+        self.operations.explain_busy(context, rows, [row for row in rows if row.task_state is None])
         if len(rows) != len(domains):
             context.notice(
                 "count",
@@ -140,6 +78,7 @@ class SyncPowerStates(cepheid.Task):
             if row.task_state is None
             and (state := self._guest_state(context, row, domains)) is not None
         ]
+        power_policy.explain(context, facts, self.conf.policy)
         self._save_power_states(context, facts)
         if self.conf.policy == "follow":
             self._follow(context, facts)
@@ -178,7 +117,7 @@ class SyncPowerStates(cepheid.Task):
                     uuid,
                     power_state.name(fact.row.power_state),
                     power_state.name(fact.state),
-                    _why(fact),
+                    power_policy.why(fact),
                 )
                 for uuid, fact in differing.items()
             ],
@@ -200,7 +139,7 @@ class SyncPowerStates(cepheid.Task):
                     uuid,
                     fact.row.vm_state,
                     vm_state_to_follow(fact.row.vm_state, fact.state),
-                    _why(fact),
+                    power_policy.why(fact),
                 )
                 for uuid, fact in moving.items()
             ],
@@ -219,9 +158,11 @@ class SyncPowerStates(cepheid.Task):
             context.notice(
                 ("state", fact.row.uuid),
                 f"{fact.row.uuid} ({fact.row.display_name}) is {fact.row.vm_state}, "
-                f"{_guest_is(fact)}; it is left so",
+                f"{power_policy.guest_is(fact)}; it is left so",
             )
-        to_stop = chosen[Action.STOP] + self._still_off(chosen[Action.STOP_IF_STILL_OFF])
+        still_off = self._still_off(chosen[Action.STOP_IF_STILL_OFF])
+        power_policy.explain_back(context, chosen[Action.STOP_IF_STILL_OFF], still_off)
+        to_stop = chosen[Action.STOP] + still_off
         to_stop = [fact for fact in to_stop if not self._is_to_be_deleted(context, fact)]
         self._stop(context, to_stop, force=False)
         self._stop(context, chosen[Action.FORCE_STOP], force=True)
@@ -240,7 +181,7 @@ class SyncPowerStates(cepheid.Task):
         if fact.row.shutdown_terminate:
             context.notice(
                 ("shutdown_terminate", fact.row.uuid),
-                f"{fact.row.uuid} has shutdown_terminate set and {_guest_is(fact)}; "
+                f"{fact.row.uuid} has shutdown_terminate set and {power_policy.guest_is(fact)}; "
                 "it is neither deleted nor stopped",
             )
         return bool(fact.row.shutdown_terminate)
@@ -250,7 +191,7 @@ class SyncPowerStates(cepheid.Task):
         context.change_many(
             Action.FORCE_STOP.value if force else Action.STOP.value,
             [
-                Change(uuid, fact.row.vm_state, vm_states.STOPPED, _why(fact))
+                Change(uuid, fact.row.vm_state, vm_states.STOPPED, power_policy.why(fact))
                 for uuid, fact in by_uuid.items()
             ],
             lambda changes: self.operations.stop(
@@ -278,23 +219,3 @@ class SyncPowerStates(cepheid.Task):
             ],
         )
         return written
-
-
-def action_to_enforce(vm_state: str | None, state: int) -> Action:
-    """Return what is done about an idle instance whose guest is in `state`."""
-    return ENFORCE.get(vm_state or "", {}).get(state, Action.NOTHING)
-
-
-def vm_state_to_follow(vm_state: str | None, state: int) -> str | None:
-    """Return the vm_state that an idle instance takes on from its guest."""
-    return FOLLOW.get(vm_state or "", {}).get(state, vm_state)
-
-
-def _guest_is(fact: Fact) -> str:
-    if fact.state == power_state.NOSTATE:
-        return "it has no domain"
-    return f"its guest is {power_state.name(fact.state)}"
-
-
-def _why(fact: Fact) -> str:
-    return f"{fact.row.display_name}: {_guest_is(fact)}"

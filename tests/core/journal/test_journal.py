@@ -203,3 +203,27 @@ def test_a_journal_of_a_later_version_is_left_alone(tmp_path):
     connection.close()
     with pytest.raises(errors.JournalError, match=r"version 99, this cepheid knows 2\. Upgrade"):
         Journal(path)
+
+
+def test_opening_a_journal_to_read_it_writes_nothing(tmp_path):
+    Journal(tmp_path / "journal.sqlite").close()
+    before = (tmp_path / "journal.sqlite").read_bytes()
+    journal = Journal(tmp_path / "journal.sqlite")
+    assert journal.runs() == []
+    journal.close()
+    assert (tmp_path / "journal.sqlite").read_bytes() == before
+
+
+def test_tells_the_newest_change_of_a_target_by_each_task(journal):
+    def change(task, *outcomes, target="x"):
+        run = new_run(journal, task)
+        for outcome in outcomes:
+            journal.add_changes(run, [Change(target, 1, 2, kind="k", outcome=outcome)])
+
+    change("a", "done", "failed", "planned", "refused")
+    change("b", "planned")
+    change("c", "raced", target="y")
+    change("c", "done", target="z")
+    found = journal.last_changes_of(["x", "y"])
+    assert {task: one["outcome"] for task, one in found.items()} == {"a": "failed", "c": "raced"}
+    assert found["a"]["started_at"] == "2026-11-23T12:00:00.000000"

@@ -6,14 +6,10 @@ import itertools
 import pytest
 
 from cepheid_plugins.compute import power_state, vm_states
+from cepheid_plugins.compute.power_policy import Action, action_to_enforce, vm_state_to_follow
 from cepheid_plugins.database import models
 from cepheid_plugins.hypervisor.driver import HypervisorError
-from cepheid_plugins.tasks.sync_power_states import (
-    Action,
-    SyncPowerStates,
-    action_to_enforce,
-    vm_state_to_follow,
-)
+from cepheid_plugins.tasks.sync_power_states import SyncPowerStates
 from tests.worlds import World, fake_world, uuid_of
 
 NOSTATE, RUNNING, PAUSED, SHUTDOWN, CRASHED, SUSPENDED = STATES = (0, 1, 3, 4, 6, 7)
