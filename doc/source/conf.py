@@ -7,7 +7,12 @@ project = "Cepheid"
 project_copyright = "The Cepheid developers"
 version = release = importlib.metadata.version("cepheid")
 
-extensions = ["cliff.sphinxext", "oslo_config.sphinxext", "sphinx.ext.autodoc"]
+extensions = [
+    "cliff.sphinxext",
+    "oslo_config.sphinxext",
+    "sphinx.ext.autodoc",
+    "stevedore.sphinxext",
+]
 
 html_theme = "alabaster"
 html_theme_options = {"description": "A host agent for libvirt/KVM hypervisors"}
