@@ -111,26 +111,35 @@ class AdminServer:
             return {"error": f"{type(err).__name__}: {err}; see the agent's log."}
 
 
-def call(state_path: str | Path, command: str, **arguments: Any) -> Any:
+def call(
+    state_path: str | Path, command: str, *, within: float | None = None, **arguments: Any
+) -> Any:
     """Ask the agent that runs on this host; return its answer.
 
+    :param within: the seconds to wait for it; None for as long as it takes
     :raises NotRunning: no agent answers
     :raises CepheidError: the agent refuses, or its socket may not be used
     """
     path = Path(state_path) / SOCKET_NAME
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(within)
         try:
             connection.connect(os.fspath(path))
+            with connection.makefile("rwb") as stream:
+                stream.write(json.dumps({"command": command, **arguments}).encode() + b"\n")
+                stream.flush()
+                line = stream.readline()
         except PermissionError as err:
             raise errors.CepheidError(
                 f"The agent's socket {path} may only be used by the user who runs the agent."
             ) from err
+        except TimeoutError as err:
+            raise errors.NotRunning(
+                f"The agent on {path} has not answered within {within:g} s. It hangs: SIGUSR2 has "
+                "it write where."
+            ) from err
         except OSError as err:
             raise errors.NotRunning(f"No agent answers on {path}.") from err
-        with connection.makefile("rwb") as stream:
-            stream.write(json.dumps({"command": command, **arguments}).encode() + b"\n")
-            stream.flush()
-            line = stream.readline()
     if not line:
         raise errors.CepheidError("The agent ended before it answered; see its log.")
     answer = json.loads(line)

@@ -53,7 +53,7 @@ def _of_agent(overview: dict[str, Any]) -> Iterator[Point]:
         text = f"{overview['native_calls_queued']} native calls wait for a thread"
         yield _point("warning", "", text)
     for pause in overview["pauses"]:
-        yield _point("warning", pause["task"], _paused(pause))
+        yield _point("warning", pause["task"], paused(pause))
 
 
 def _of_task(task: dict[str, Any], at: datetime.datetime) -> Iterator[Point]:
@@ -77,7 +77,8 @@ def _of_task(task: dict[str, Any], at: datetime.datetime) -> Iterator[Point]:
         ))  # fmt: skip
 
 
-def _paused(pause: dict[str, Any]) -> str:
+def paused(pause: dict[str, Any]) -> str:
+    """Say who has paused what, until when and why."""
     scope = "all tasks are paused" if pause["all"] else "paused"
     until = f" until {pause['until_at'][:16].replace('T', ' ')} UTC" if pause["until_at"] else ""
     by = f" by {pause['who']}" if pause["who"] else ""

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the overview comes from: the agent and the journal, or the journal alone."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+from oslo_config import cfg
+
+from cepheid import admin, catalogue, durations, errors, overview, overview_entries, periodic_task
+from cepheid.cli import lists
+from cepheid.journal import FILE_NAME, Journal, Pause
+from cepheid.journal.store import text
+from cepheid.loading import Plugin
+
+#: Seconds in which an agent that works answers.
+ANSWER_SECONDS = 5.0
+
+#: How far the journal is looked back into where no agent answers.
+LOOK_BACK_SECONDS = 6 * 3600
+
+Document = dict[str, Any]
+
+
+class Source:
+    """Gives overviews, see :mod:`cepheid.overview`.
+
+    That of a host where no agent answers has ``health["state"]`` ``unknown``, and None or
+    nothing for all that only an agent knows; its runs go back for :data:`LOOK_BACK_SECONDS`.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        self._conf = conf
+        self._path = Path(conf.state_path) / FILE_NAME
+        self._plugins: list[Plugin] | None = None
+
+    def look(self) -> Document:
+        """Return an overview of now."""
+        try:
+            state = admin.call(self._conf.state_path, "status", within=ANSWER_SECONDS)
+        except errors.CepheidError as err:
+            return self._without_agent(str(err))
+        journal, why_not = self._journal()
+        try:
+            return overview.take(state, journal, [why_not] if why_not else [])
+        finally:
+            if journal is not None:
+                journal.close()
+
+    def _journal(self) -> tuple[Journal | None, str]:
+        if not self._path.exists():
+            return None, f"There is no journal {self._path}."
+        try:
+            return Journal(self._path), ""
+        except errors.JournalError as err:
+            return None, str(err)
+
+    def _without_agent(self, why: str) -> Document:
+        now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+        records = overview.Records(error="There is no journal yet.")
+        pauses: dict[str, Pause] = {}
+        journal, why_not = self._journal()
+        if journal is not None:
+            try:
+                records, pauses = self._read(journal, now)
+            finally:
+                journal.close()
+        elif self._path.exists():
+            records = overview.Records(error=why_not)
+        state = self._state(now, pauses)
+        document = overview.build(state, records, [why, *_last_sign(records, now)])
+        for task in document["tasks"]:
+            task["status"] = "unknown"
+        for part in ("runs", "totals"):
+            document[part]["seconds"] = LOOK_BACK_SECONDS
+        document["health"]["state"] = "unknown"
+        return {**document, "pid": None, "started_at": None, "concurrency": None}
+
+    def _read(
+        self, journal: Journal, now: datetime.datetime
+    ) -> tuple[overview.Records, dict[str, Pause]]:
+        since = now - datetime.timedelta(seconds=LOOK_BACK_SECONDS)
+        try:
+            return overview.Records(
+                journal.runs_since(since, overview.MAX_RUNS),
+                journal.newest_runs(ended=True),
+                journal.newest_changes(overview.MAX_CHANGES),
+            ), journal.pauses.in_force(now)
+        except errors.JournalError as err:
+            return overview.Records(error=str(err)), {}
+
+    def _state(self, now: datetime.datetime, pauses: dict[str, Pause]) -> Document:
+        """Return what a snapshot would say as far as the configuration tells it."""
+        if self._plugins is None:
+            self._plugins = catalogue.describe(self._conf)
+        return {
+            "host": self._conf.host,
+            "pid": None,
+            "version": importlib.metadata.version("cepheid"),
+            "concurrency": None,
+            "at": text(now),
+            "started_at": text(now),
+            "drivers": [],
+            "tasks": [self._task(plugin) for plugin in self._plugins],
+            "runs": [],
+            "native_calls": [],
+            "native_calls_queued": 0,
+            "pauses": [pause.as_dict() for pause in pauses.values()],
+        }
+
+    def _task(self, plugin: Plugin) -> Document:
+        own: Any = self._conf[plugin.name] if plugin.state == "enabled" else {}
+        return {
+            "name": plugin.name,
+            "summary": lists.summary(plugin.factory),
+            "distribution": plugin.distribution,
+            "version": plugin.version,
+            "state": plugin.state,
+            "reason": plugin.reason,
+            "spacing_seconds": periodic_task.effective_spacing(own["spacing"]) if own else None,
+            "next_run_seconds": None,
+            "late_seconds": None,
+            "dry_run": own["dry_run"] if own else None,
+            "run": None,
+            "pause": None,
+        }
+
+
+def _last_sign(records: overview.Records, now: datetime.datetime) -> list[str]:
+    """Say when the journal last heard of a run."""
+    newest = max(
+        (*records.runs[:1], *records.last_runs.values()), key=lambda run: run["id"], default=None
+    )
+    if newest is None:
+        return []
+    at = overview_entries.time(newest["started_at"])
+    ago = durations.in_words(max(0.0, (now - at).total_seconds()))
+    return [f"The last run on record, {newest['task']}, began {ago} ago ({at:%Y-%m-%d %H:%M} UTC)."]
