@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from cepheid import concurrency, errors
+from cepheid import concurrency, errors, overview, overview_entries
 from cepheid.agent import Agent
 from cepheid.journal.view import view
 from cepheid.status import endpoints, health
@@ -22,6 +22,9 @@ LOG = logging.getLogger(__name__)
 
 #: Seconds between two beats of the agent's threads.
 BEAT_SECONDS = 1.0
+
+#: What an overview finds out for itself.
+TOLD_CHECKS = ("runs", "tasks")
 
 #: How often a look from outside is tried again that met with others writing.
 LOOKS = 5
@@ -120,12 +123,14 @@ class Monitor:
 
     def _overview(self, request: Request) -> Response:
         state = self.look()
-        not_ready = list(health.sentences(self.checks(state)))
-        with view(self._agent.journal.path) as journal:
-            document = {
-                **state,
-                "not_ready": not_ready,
-                "last_runs": journal.newest_runs(),
-                "changes": journal.newest_changes(50),
-            }
+        failed = [check for check in self.checks(state) if check.name not in TOLD_CHECKS]
+        try:
+            with view(self._agent.journal.path) as journal:
+                records = overview.read(journal, overview_entries.time(state["at"]))
+        except errors.JournalError as err:
+            records = overview.Records(error=str(err))
+        document = overview.build(state, records, list(health.sentences(failed)))
+        after = request.query.get("after", "")
+        if after.isascii() and after.isdigit():
+            document = overview.newer(document, int(after))
         return endpoints.tagged(request, document, without=["at"])
