@@ -232,8 +232,9 @@ def warn_of_fixed_options(old: cfg.ConfigOpts, new: cfg.ConfigOpts, kinds: list[
     """
     changed = [name for name in FIXED_OPTIONS if old[name] != new[name]]
     for group in [*kinds, status_opts.GROUP]:
-        # Where another driver was chosen, each has options that the other does not know.
-        known = [name for name in new[group] if name in old[group]]
+        # Where another driver was chosen, each has options that the other does not know; and a
+        # driver that came with a new task was not there before.
+        known = [name for name in new[group] if group in old and name in old[group]]
         changed += [f"[{group}] {name}" for name in known if old[group][name] != new[group][name]]
     if changed:
         LOG.warning(

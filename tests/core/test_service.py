@@ -249,6 +249,19 @@ def test_a_task_installed_while_it_runs_starts_at_a_reload(start, distributions)
     wait_until(lambda: "runs 2 tasks" in installation.read_log(), installation.read_log)
 
 
+def test_a_task_that_brings_the_first_driver_of_a_kind_starts_at_a_reload(start, distributions):
+    distributions.add_task("acme-one", "one", QUICK.format(name="one"))
+    installation = start("threading")
+    distributions.add(
+        "acme-meters", {"cepheid.meter": {"analog": "acme_meters:Analog"}}, {"acme_meters": METERS}
+    )
+    distributions.add_task("acme-metered", "metered", METERED)
+    installation.signal_agent(signal.SIGHUP)
+    wait_until(lambda: "runs 2 tasks" in installation.read_log(), installation.read_log)
+    wait_until(lambda: history(installation, "metered"), installation.read_log)
+    assert installation.stop_agent() == 0
+
+
 def test_tells_systemd_how_it_is(start, distributions, tmp_path):
     distributions.add_task("acme-quick", "quick", QUICK.format(name="quick"))
     path = tmp_path / "notify"
