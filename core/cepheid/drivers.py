@@ -186,6 +186,11 @@ class DriverSet:
         return [kind for kind in self._drivers if kind not in self.given]
 
     @property
+    def built(self) -> dict[str, Any]:
+        """The drivers themselves, by kind, those included that were given."""
+        return dict(self._drivers)
+
+    @property
     def in_use(self) -> dict[str, loading.Plugin]:
         """The plugins of the drivers in use, by kind."""
         return {kind: self._plugins[kind] for kind in self.kinds}

@@ -160,7 +160,7 @@ class Service:
         self._notifier.stopping()
         LOG.info("Stopping")
         if self._monitor is not None:
-            self._monitor.close()
+            self._monitor.stop()
         self.timers.stop()
         if self._admin is not None:
             self._admin.close()
@@ -168,6 +168,8 @@ class Service:
             names = ", ".join(run.task for run in self.agent.runner.active)
             LOG.error("Ending without waiting any longer for: %s", names or "a timer")
             return 1
+        if self._monitor is not None:
+            self._monitor.close()
         self.agent.close()
         if self._lock is not None:
             os.close(self._lock)

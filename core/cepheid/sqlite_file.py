@@ -83,6 +83,8 @@ class SqliteFile(abc.ABC):
         self._name = name
         self._error = error
         self._lock = lock
+        #: Why the newest transaction could not be written; empty where it was.
+        self.failure = ""
 
     def close(self) -> None:
         """Close the file."""
@@ -97,14 +99,19 @@ class SqliteFile(abc.ABC):
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Write all that is done inside, or nothing when an error comes out."""
-        with self._lock, self._errors():
-            self.connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self.connection
-                self.connection.execute("COMMIT")
-            finally:
-                if self.connection.in_transaction:
-                    self.connection.execute("ROLLBACK")
+        try:
+            with self._lock, self._errors():
+                self.connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self.connection
+                    self.connection.execute("COMMIT")
+                finally:
+                    if self.connection.in_transaction:
+                        self.connection.execute("ROLLBACK")
+        except self._error as err:
+            self.failure = str(err)
+            raise
+        self.failure = ""
 
     def shrink(self, pages: int = 256) -> None:
         """Give the room of what was deleted back to the file system, so many pages at most."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import datetime
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from oslo_config import cfg
 
 from cepheid import errors, pausing, periodic_task, rehearsal, task_options
+from cepheid.metric import Metric
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
@@ -107,6 +108,10 @@ class Task(periodic_task.PeriodicTasks):
         if self._retry_seconds is not None:
             return self._retry_seconds
         return self.seconds_to_next_run(at_most=periodic_task.DEFAULT_INTERVAL)
+
+    def metrics(self) -> Iterable[Metric]:
+        """Return what is to be told of the task beside its runs; see :mod:`cepheid.metric`."""
+        return ()
 
     @property
     def spacing(self) -> float | None:

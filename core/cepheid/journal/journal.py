@@ -20,6 +20,7 @@ from cepheid.clock import Clock
 from cepheid.journal import retention, seals
 from cepheid.journal.pauses import PauseRecords
 from cepheid.journal.reader import Reader
+from cepheid.journal.schema import SCHEMA_VERSION
 from cepheid.journal.store import Store, text
 
 if TYPE_CHECKING:
@@ -46,6 +47,19 @@ class Journal(Reader):
     def close(self) -> None:
         """Close the file."""
         self._store.close()
+
+    @property
+    def failure(self) -> str:
+        """Why the newest write failed; empty where it did not."""
+        return self._store.failure
+
+    def probe(self) -> None:
+        """Write what is there already, to see that it can be done.
+
+        :raises JournalError: it cannot
+        """
+        with self._store.transaction() as connection:
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def start_run(self, run: Run, scheduled_at: datetime.datetime | None = None) -> None:
         """Record that `run` began, and give it its id.

@@ -16,7 +16,7 @@ from oslo_config import cfg
 
 from cepheid import errors
 from cepheid.status import health
-from cepheid.status.server import Request, Response, data, text
+from cepheid.status.messages import Request, Response, data, text
 from cepheid.status.token import TokenFile
 
 #: What other machines may ask for, where they may ask at all.
@@ -92,7 +92,10 @@ class Endpoints:
         return None
 
     def _is_called(self, host: str) -> bool:
-        name = urlsplit(f"//{host.strip()}").hostname or ""
+        try:
+            name = urlsplit(f"//{host.strip()}").hostname or ""
+        except ValueError:
+            return False
         # An address of the client's own choice is no name that could be made to lead here.
         return name.rstrip(".") in self._names or _is_address(name)
 
@@ -109,7 +112,7 @@ class Endpoints:
             return data(415, {"error": "Send application/json."})
         try:
             wanted = json.loads(request.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             wanted = None
         if not isinstance(wanted, dict) or not isinstance(wanted.get("dry_run"), bool):
             return data(400, {"error": 'Send {"dry_run": true} or {"dry_run": false}.'})

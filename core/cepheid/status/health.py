@@ -9,6 +9,7 @@ from typing import Any
 
 from cepheid.call_record import Standing
 from cepheid.durations import in_words
+from cepheid.native import MAX_ABANDONED
 
 #: Seconds without a turn of the agent's threads after which something blocks all of them. The
 #: beat comes every second.
@@ -70,7 +71,7 @@ class Facts:
     tasks: Sequence[Mapping[str, Any]] = ()
     drivers: Mapping[str, Standing] = field(default_factory=dict)
     hanging: int = 0
-    max_hanging: int = 1
+    max_hanging: int = MAX_ABANDONED
     journal: JournalFacts = JournalFacts()
 
 

@@ -4,18 +4,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from cepheid import concurrency, errors, overview, overview_entries
+from cepheid import concurrency, errors, loading, overview
 from cepheid.agent import Agent
+from cepheid.call_record import CallRecord
 from cepheid.journal.view import view
-from cepheid.status import endpoints, health
+from cepheid.metric import Metric
+from cepheid.run import Notices
+from cepheid.status import agent_metrics, endpoints, health
 from cepheid.status.acting import TaskRuns
+from cepheid.status.messages import Request, Response
 from cepheid.status.page import PAGE, Page
-from cepheid.status.server import HttpServer, Request, Response
+from cepheid.status.run_metrics import RunMetrics
+from cepheid.status.server import HttpServer
 from cepheid.status.token import FILE_NAME as TOKEN_FILE_NAME
 from cepheid.status.token import TokenFile
+from cepheid.status.watch import DriverWatch, JournalWatch
 from cepheid.timers import TimerGroup
 
 LOG = logging.getLogger(__name__)
@@ -23,19 +29,17 @@ LOG = logging.getLogger(__name__)
 #: Seconds between two beats of the agent's threads.
 BEAT_SECONDS = 1.0
 
-#: What an overview finds out for itself.
-TOLD_CHECKS = ("runs", "tasks")
-
 #: How often a look from outside is tried again that met with others writing.
 LOOKS = 5
 
 
 class Monitor:
-    """Answers on native threads; what it must know of the agent's threads, a timer tells it.
+    """Answers on native threads; what it must know of the agent's threads, timers tell it.
 
     :param timers: the agent's own
     :param look: gives :func:`cepheid.snapshot.take` from memory alone
     :raises ConfigError: it cannot work as it is configured
+    :raises PluginError: cepheid[status] is not installed
     """
 
     name = "status"
@@ -43,39 +47,54 @@ class Monitor:
     def __init__(
         self, agent: Agent, timers: TimerGroup, look: Callable[[], dict[str, Any]]
     ) -> None:
-        options = agent.conf.status
         self._agent = agent
         self._timers = timers
         self._look_once = look
         self._monotonic = concurrency.original("time").monotonic
         self._beat = self._monotonic()
         self._is_stopping = False
+        self._journal = JournalWatch(agent)
+        self._watches: dict[str, DriverWatch] = {}
+        self._runs = RunMetrics(agent)
+        self._metrics = loading.load_part(
+            "cepheid.status.metrics", "HTTP requests cannot be answered", "remove [status] enabled"
+        ).Exposition(self._sources)
+        self._notices = Notices(LOG)
+        self._endpoints = self._make_endpoints()
+        options = agent.conf.status
+        self._server = HttpServer(str(options.listen_address), options.port, self._endpoints.answer)
+
+    def _make_endpoints(self) -> endpoints.Endpoints:
+        options = self._agent.conf.status
         if not (endpoints.is_loopback(str(options.listen_address)) or options.allow_remote):
             raise errors.ConfigError(
                 f"[status] listen_address = {options.listen_address} can be reached by other "
                 "machines. Set [status] allow_remote = true if that is wanted, or 127.0.0.1."
             )
-        path = options.token_file or agent.state_path / TOKEN_FILE_NAME
         reads: dict[str, endpoints.Answer] = {
             "/overview.json": self._overview,
             "/healthz": endpoints.healthz,
-            "/readyz": self._readyz,
+            "/readyz": lambda request: endpoints.readyz(request, self.checks(self.look())),
+            "/metrics": self._metrics.answer,
         }
         if PAGE.is_file():
             reads["/"] = Page(PAGE.read_bytes()).answer
-        self._endpoints = endpoints.Endpoints(
-            agent.conf,
-            TokenFile(path),
+        return endpoints.Endpoints(
+            self._agent.conf,
+            TokenFile(options.token_file or self._agent.state_path / TOKEN_FILE_NAME),
             reads,
-            TaskRuns(agent.state_path, self.look).run,
+            TaskRuns(self._agent.state_path, self.look).run,
         )
-        self._server = HttpServer(str(options.listen_address), options.port, self._endpoints.answer)
-        LOG.info("Listening on http://%s:%d/", options.listen_address, self._server.port)
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Begin to answer, and to count runs."""
+        self._runs.remember(self._agent.journal.newest_runs())
+        self._agent.runner.observers = [*self._agent.runner.observers, self._runs]
+        self._timers.add_dynamic_timer(self._journal.look)
         self._timers.add_timer(BEAT_SECONDS, self.beat)
         self._server.start()
+        address = self._agent.conf.status.listen_address
+        LOG.info("Listening on http://%s:%d/", address, self._server.port)
 
     def stop(self) -> None:
         """Answer from now on that the agent is stopping."""
@@ -86,11 +105,22 @@ class Monitor:
         self._server.close()
 
     def beat(self) -> None:
-        """Show that the agent's threads turn, and log what a native thread could not."""
+        """Show that the agent's threads turn; do what a native thread could not."""
         self._beat = self._monotonic()
+        self._runs.expect(list(self._agent.tasks))
+        for kind, driver in self._agent.drivers.built.items():
+            if kind not in self._watches and _is_recorded(driver) and hasattr(driver, "probe"):
+                watch = self._watches[kind] = DriverWatch(self._agent, kind, driver)
+                self._timers.add_dynamic_timer(watch.look)
         failure, self._endpoints.failure = self._endpoints.failure, None
         if failure is not None:
             LOG.error("A request was not answered", exc_info=failure)
+        self._notices.begin()
+        for source, reason in self._metrics.failures.items():
+            self._notices.say(source, f"The metrics of {source} are missing: {reason}")
+        self._notices.end(complete=True)
+
+    # What follows runs on native threads.
 
     def look(self) -> dict[str, Any]:
         """Return a snapshot of the agent, which goes on meanwhile."""
@@ -101,36 +131,68 @@ class Monitor:
                 continue
         return self._look_once()
 
-    def checks(self, state: dict[str, Any] | None = None) -> list[health.Check]:
-        """Return how the agent is."""
-        state = state or self.look()
-        late = {timer.name: timer.lateness() for timer in list(self._timers.timers)}
+    def checks(self, state: dict[str, Any]) -> list[health.Check]:
+        """Return how the agent is.
+
+        :param state: a snapshot of it
+        """
         return health.checks(
             health.Facts(
                 now=self._monotonic(),
                 beat=self._beat,
                 is_stopping=self._is_stopping,
-                late_seconds=late,
+                late_seconds={timer.name: timer.lateness() for timer in list(self._timers.timers)},
                 runs=state["runs"],
                 tasks=state["tasks"],
+                drivers={kind: record.standing for kind, record in self._records().items()},
                 hanging=self._agent.native.abandoned,
                 max_hanging=self._agent.native.max_abandoned,
+                journal=self._journal.facts,
             )
         )
 
-    def _readyz(self, request: Request) -> Response:
-        return endpoints.readyz(request, self.checks())
+    def _records(self) -> dict[str, CallRecord]:
+        built = self._agent.drivers.built
+        return {kind: driver.record for kind, driver in built.items() if _is_recorded(driver)}
 
     def _overview(self, request: Request) -> Response:
         state = self.look()
-        failed = [check for check in self.checks(state) if check.name not in TOLD_CHECKS]
+        not_ready = list(health.sentences(self.checks(state)))
         try:
             with view(self._agent.journal.path) as journal:
-                records = overview.read(journal, overview_entries.time(state["at"]))
-        except errors.JournalError as err:
-            records = overview.Records(error=str(err))
-        document = overview.build(state, records, list(health.sentences(failed)))
+                document = overview.take(state, journal, not_ready)
+        except errors.JournalError:
+            document = overview.take(state, None, not_ready)
         after = request.query.get("after", "")
         if after.isascii() and after.isdigit():
             document = overview.newer(document, int(after))
         return endpoints.tagged(request, document, without=["at"])
+
+    def _sources(self) -> Iterator[tuple[str, Callable[[], Iterable[Metric]]]]:
+        """Give all who tell metrics: the agent, its tasks, its drivers and its observers."""
+        yield "the agent", self._own_metrics
+        named: dict[str, Any] = {
+            f"the task {name}": task for name, task in list(self._agent.tasks.items())
+        }
+        for kind, driver in self._agent.drivers.built.items():
+            named[f"the {kind} driver"] = driver
+        for observer in self._agent.runner.observers:
+            named[f"the observer {type(observer).__name__}"] = observer
+        for name, teller in named.items():
+            if hasattr(teller, "metrics"):
+                yield name, teller.metrics
+
+    def _own_metrics(self) -> Iterator[Metric]:
+        state = self.look()
+        yield from agent_metrics.of_state(state)
+        yield from agent_metrics.of_checks(self.checks(state))
+        yield from agent_metrics.of_drivers(self._records())
+        yield from agent_metrics.of_process(
+            self._monotonic() - self._beat,
+            self._agent.native.abandoned_total,
+            self._journal.room,
+        )
+
+
+def _is_recorded(driver: Any) -> bool:
+    return isinstance(getattr(driver, "record", None), CallRecord)

@@ -8,7 +8,7 @@ import hashlib
 import importlib.resources
 import re
 
-from cepheid.status.server import Request, Response
+from cepheid.status.messages import Request, Response
 
 PAGE = importlib.resources.files("cepheid.status") / "page.html"
 

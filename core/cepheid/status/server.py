@@ -2,8 +2,8 @@
 """An HTTP server on native threads that nobody can make the agent suffer through.
 
 One thread accepts; each connection has another, :data:`MAX_CONNECTIONS` at most, carries one
-request of :data:`MAX_REQUEST_BYTES` at most, and has :data:`REQUEST_SECONDS` for it. Where all
-are taken, who has been sending a request the longest is dropped. Parsing is the standard
+request of limited size, and has a limited time for it (:mod:`cepheid.status.connection`). Where
+all are taken, who has been sending a request the longest is dropped. Parsing is the standard
 library's, whose own server would run on green threads.
 """
 
@@ -13,27 +13,17 @@ import contextlib
 import http.server
 import io
 import ipaddress
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from http import HTTPStatus
-from socket import SHUT_RDWR, SHUT_WR
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from cepheid import concurrency, errors
+from cepheid.status.connection import MAX_REQUEST_BYTES, Connection
+from cepheid.status.messages import Request, Response, text
 
 #: Connections that are served at one time.
 MAX_CONNECTIONS = 16
-
-#: Bytes of a request, headers and body.
-MAX_REQUEST_BYTES = 32 * 1024
-
-#: Seconds for a client to send its request, and as many again to take the answer.
-REQUEST_SECONDS = 5.0
-
-#: Seconds to wait for a client to close; otherwise what it still sends would break the answer.
-LINGER_SECONDS = 1.0
 
 #: Seconds between two looks whether the server is to stop.
 STOP_POLL_SECONDS = 1.0
@@ -51,51 +41,6 @@ SECURITY_HEADERS = {
 DEFAULT_POLICY = "default-src 'none'; frame-ancestors 'none'"
 
 
-@dataclass(frozen=True)
-class Request:
-    """A request.
-
-    :param peer: the address of the client
-    :param headers: may be asked for in any spelling
-    """
-
-    method: str
-    path: str
-    query: Mapping[str, str]
-    headers: Any
-    body: bytes
-    peer: str
-
-    def header(self, name: str) -> str:
-        """Return a header; empty where there is none."""
-        return str(self.headers.get(name) or "")
-
-
-@dataclass(frozen=True)
-class Response:
-    """An answer."""
-
-    status: int
-    body: bytes = b""
-    content_type: str = "text/plain; charset=utf-8"
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-def text(status: int, *lines: str, **headers: str) -> Response:
-    """Answer in lines of text."""
-    return Response(status, ("\n".join(lines) + "\n").encode(), headers=_named(headers))
-
-
-def data(status: int, value: Any, **headers: str) -> Response:
-    """Answer in JSON."""
-    body = json.dumps(value, default=str, separators=(",", ":")).encode() + b"\n"
-    return Response(status, body, "application/json", _named(headers))
-
-
-def _named(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name.replace("_", "-"): value for name, value in headers.items()}
-
-
 class HttpServer:
     """Listens from its creation on, answers from :meth:`start` on.
 
@@ -111,7 +56,7 @@ class HttpServer:
         self._time = concurrency.original("time")
         self._socket = concurrency.original("socket")
         self._lock = self._threading.Lock()
-        self._connections: set[_Connection] = set()
+        self._connections: set[Connection] = set()
         self._stopped = False
         version = ipaddress.ip_address(address).version
         family = self._socket.AF_INET if version == 4 else self._socket.AF_INET6
@@ -151,9 +96,9 @@ class HttpServer:
                 # Closed, or out of descriptors: those that are open end in time.
                 self._time.sleep(0.1)
                 continue
-            self._serve(_Connection(connection, peer[0], self._time.monotonic))
+            self._serve(Connection(connection, peer[0], self._time.monotonic))
 
-    def _serve(self, connection: _Connection) -> None:
+    def _serve(self, connection: Connection) -> None:
         with self._lock:
             served = [known for known in self._connections if not known.dropped]
             if len(served) >= MAX_CONNECTIONS:
@@ -170,7 +115,7 @@ class HttpServer:
         except RuntimeError:  # the system has no more threads
             self._forget(connection)
 
-    def _answer_one(self, connection: _Connection) -> None:
+    def _answer_one(self, connection: Connection) -> None:
         try:
             with contextlib.suppress(OSError, ValueError):
                 _Handler(connection, self._answer)
@@ -178,87 +123,19 @@ class HttpServer:
         finally:
             self._forget(connection)
 
-    def _forget(self, connection: _Connection) -> None:
+    def _forget(self, connection: Connection) -> None:
         with self._lock:
             self._connections.discard(connection)
         connection.close()
-
-
-class _Connection(io.RawIOBase):
-    """A client's socket as a stream whose reading and writing end at a time."""
-
-    def __init__(self, connection: Any, peer: str, monotonic: Callable[[], float]) -> None:
-        self._socket = connection
-        self._monotonic = monotonic
-        self._left_bytes = MAX_REQUEST_BYTES
-        self.peer = peer
-        self.until = monotonic() + REQUEST_SECONDS
-        #: Whether the client is to do something next: to send its request, or to close.
-        self.waits_for_client = True
-        self.dropped = False
-
-    def readable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        self._wait_no_longer()
-        count: int = self._socket.recv_into(buffer, min(len(buffer), self._left_bytes + 1))
-        self._left_bytes -= count
-        if self._left_bytes < 0:
-            raise OSError("the request is too long")
-        return count
-
-    def write(self, sent: Any) -> int:
-        self._wait_no_longer()
-        self._socket.sendall(sent)
-        return len(sent)
-
-    def begin_answer(self) -> None:
-        """Note that the request is complete."""
-        self.waits_for_client = False
-
-    def begin_sending(self) -> None:
-        """Give the client its time to take the answer."""
-        self.until = self._monotonic() + REQUEST_SECONDS
-
-    def drop(self) -> None:
-        """Break the connection; whoever reads from it or writes to it is woken."""
-        self.dropped = True
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(SHUT_RDWR)
-
-    def linger(self) -> None:
-        """End the answer, and wait until the client has closed, for a moment."""
-        self._socket.shutdown(SHUT_WR)
-        self.waits_for_client = True
-        self.until = self._monotonic() + LINGER_SECONDS
-        self._left_bytes = MAX_REQUEST_BYTES
-        while self.readinto(bytearray(4096)):
-            pass
-
-    def close(self) -> None:
-        if not self.closed:
-            self._socket.close()
-        super().close()
-
-    def _wait_no_longer(self) -> None:
-        left = self.until - self._monotonic()
-        if left <= 0:
-            raise TimeoutError
-        self._socket.settimeout(left)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     """Reads one request, has it answered, and sends the answer."""
 
     protocol_version = "HTTP/1.1"
-    server_version = "cepheid"
-    sys_version = ""
+    default_request_version = "HTTP/1.1"  # of a request that names none; 0.9 knows no status
 
-    def __init__(self, connection: _Connection, answer: Callable[[Request], Response]) -> None:
+    def __init__(self, connection: Connection, answer: Callable[[Request], Response]) -> None:
         self._connection = connection
         self._answer = answer
         super().__init__(connection, (connection.peer, 0), None)  # type: ignore[arg-type]
@@ -275,6 +152,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         self._send(text(code, message or HTTPStatus(code).phrase))
+
+    def version_string(self) -> str:
+        return "cepheid"
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing: it is a native thread, and who asks is no news."""

@@ -8,14 +8,16 @@ import datetime
 import logging
 import os
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 from oslo_db import api as oslo_db_api
 
 from cepheid import concurrency
+from cepheid.call_record import CallRecord
 from cepheid_plugins.database import (
     actions,
     bandwidth,
@@ -96,6 +98,8 @@ class Database:
         self.url = engine.parse_url(agent.conf.database.connection)
         #: Statements sent, by their first word.
         self.statements: Counter[str] = Counter()
+        #: The same with their times, transactions as a whole, and whether the database answers.
+        self.record = CallRecord(errors.DatabaseUnavailable)
         self._engine: sa.Engine | None = None
         #: Whose the tables are, once it was asked.
         self._owner: str | None = None
@@ -408,26 +412,30 @@ class Database:
     def check(self) -> None:
         """Look whether the database answers and has our tables."""
         self._require_file()
-        with errors.translated(self.url):
+        with self._asking():
             if not migrate.is_current(self._connected()):
                 raise errors.not_migrated(self.url)
+
+    def probe(self) -> None:
+        """Make a transaction that costs the database nothing, to see that it answers."""
+        self._read(_ask_nothing)
 
     def missing(self) -> list[str]:
         """Return the tables and columns that are needed and not there."""
         self._require_file()
-        with errors.translated(self.url):
+        with self._asking():
             return migrate.missing(self._connected())
 
     def sync(self) -> list[str]:
         """Make or migrate the tables; return what was done, a line each."""
-        with errors.translated(self.url):
+        with self._asking():
             return migrate.sync(self._connected())
 
     def version(self) -> migrate.Version:
         """Return which revision the database has and which this version needs."""
         if self._is_missing_file():
             return migrate.Version("", "", migrate.head())
-        with errors.translated(self.url):
+        with self._asking():
             return migrate.version(self._connected())
 
     def _hanging_on_instances(self) -> tuple[list[sa.TableClause], list[sa.TableClause]]:
@@ -457,8 +465,14 @@ class Database:
             transaction = _on_server(transaction)
         elif concurrency.is_green():
             transaction = _on_green_sqlite(transaction)
-        with errors.translated(self.url):
+        with self._asking():
             return transaction()
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Record what is done inside as one transaction, and let its errors be ours."""
+        with self.record.call("transaction"), errors.translated(self.url):
+            yield
 
     @property
     def _is_sqlite(self) -> bool:
@@ -469,6 +483,7 @@ class Database:
             if self._engine is None:
                 self._engine = engine.create(self._agent.conf, self.url)
                 sa.event.listen(self._engine, "before_cursor_execute", self._count)
+                sa.event.listen(self._engine, "after_cursor_execute", self._time)
             return self._engine
 
     def _require_file(self) -> None:
@@ -483,10 +498,23 @@ class Database:
         )
 
     def _count(self, connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        self.statements[statement.split(None, 1)[0].upper()] += 1
+        self.statements[_verb(statement)] += 1
+        connection.info["statement_began"] = time.monotonic()
+
+    def _time(self, connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        seconds = time.monotonic() - connection.info["statement_began"]
+        self.record.add(_verb(statement), seconds)
 
     def _now(self) -> Any:
         return self._agent.clock.utcnow()
+
+
+def _verb(statement: str) -> str:
+    return statement.split(None, 1)[0].upper()
+
+
+def _ask_nothing(connection: sa.Connection) -> None:
+    connection.execute(sa.select(1))
 
 
 def _bandwidth_on_host(

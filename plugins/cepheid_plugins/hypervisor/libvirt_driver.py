@@ -21,6 +21,7 @@ import libvirt
 from defusedxml import ElementTree
 
 from cepheid import concurrency, errors
+from cepheid.call_record import CallRecord
 from cepheid_plugins.compute import power_state
 from cepheid_plugins.hypervisor import capabilities, definition, driver, opts
 from cepheid_plugins.hypervisor.definition import XmlHypervisor
@@ -99,6 +100,8 @@ class LibvirtHypervisor(XmlHypervisor):
         self._name = ""
         self._identity = ""
         self.calls: Counter[str] = Counter()
+        #: The same with their times, and whether libvirt answers.
+        self.record = CallRecord(driver.HypervisorUnavailable)
         self._macs = InterfaceMacs()
         #: The connection that tells of plugged in interfaces, and the number of that request.
         self._watched: tuple[Any, int] | None = None
@@ -330,6 +333,10 @@ class LibvirtHypervisor(XmlHypervisor):
     def check(self) -> None:
         self._connect()
 
+    def probe(self) -> None:
+        """Make a call that costs libvirt nothing, to see that it answers."""
+        self._on_connection("virConnectGetLibVersion", lambda conn: conn.getLibVersion())
+
     def close(self) -> None:
         self._unwatch_interfaces()
         connection = self._connection
@@ -537,17 +544,18 @@ class LibvirtHypervisor(XmlHypervisor):
         """Make one libvirt call with a deadline, and tell its errors apart."""
         self.calls[name] += 1
         deadline = self._agent.conf.hypervisor.call_timeout
-        try:
-            return self._agent.run_native(call, deadline=deadline, name=name)
-        except errors.CallTimeout as err:
-            self._drop(connection)
-            raise driver.HypervisorUnavailable(
-                f"{self._uri} does not answer: {err} Look at libvirtd and its log."
-            ) from err
-        except libvirt.libvirtError as err:
-            if _is_lost(err):
+        with self.record.call(name):
+            try:
+                return self._agent.run_native(call, deadline=deadline, name=name)
+            except errors.CallTimeout as err:
                 self._drop(connection)
-            raise self._translate(err, name, uuid) from err
+                raise driver.HypervisorUnavailable(
+                    f"{self._uri} does not answer: {err} Look at libvirtd and its log."
+                ) from err
+            except libvirt.libvirtError as err:
+                if _is_lost(err):
+                    self._drop(connection)
+                raise self._translate(err, name, uuid) from err
 
     def _translate(self, err: libvirt.libvirtError, name: str, uuid: str) -> driver.HypervisorError:
         text = f"{err.get_error_message()} ({name}, libvirt error {err.get_error_code()})"

@@ -6,17 +6,19 @@ What needs a broker goes through the outbox.
 
 from __future__ import annotations
 
+import datetime
 import functools
 import json
 import logging
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from oslo_config import cfg
 
 from cepheid import loading
+from cepheid.metric import Metric, gauge
 from cepheid_plugins.notifications import opts
 from cepheid_plugins.notifications.driver import Notification, NotificationsRefused, Notifier
 from cepheid_plugins.notifications.outbox import FILE_NAME, Message, Outbox
@@ -62,6 +64,23 @@ class MessagingNotifier(Notifier):
         options = self._agent.conf.notifications
         if self._outbox.take(messages, options.max_waiting, options.remember_days):
             self._sender.wake()
+
+    def metrics(self) -> Iterator[Metric]:
+        """Give what waits, read on a connection of the calling thread's own."""
+        outbox = Outbox.read_only(self._outbox.path)
+        try:
+            standing = outbox.standing()
+        finally:
+            outbox.close()
+        yield gauge(
+            "cepheid_notifications_waiting", "Notifications that wait to be sent.", standing.waiting
+        )
+        oldest = standing.oldest
+        yield Metric(
+            "cepheid_notifications_oldest_timestamp_seconds",
+            "When the oldest notification that waits was taken; none where none waits.",
+            {(): oldest.replace(tzinfo=datetime.UTC).timestamp()} if oldest else {},
+        )
 
     def close(self) -> None:
         """Give what waits a moment to be sent; what is left then is for who comes next."""

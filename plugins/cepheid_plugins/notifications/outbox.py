@@ -98,6 +98,14 @@ class Outbox(SqliteFile):
         self._clock = clock
         super().__init__(path, "outbox", OutboxError)
 
+    @classmethod
+    def read_only(cls, path: Path) -> Outbox:
+        """Open an outbox to read it on the calling thread alone.
+
+        :raises OutboxError: the file cannot be opened
+        """
+        return cls._read_only(path, "outbox", OutboxError)
+
     def _make_tables(self) -> None:
         self._create(SCHEMA, SCHEMA_VERSION)
 

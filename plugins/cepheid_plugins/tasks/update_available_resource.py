@@ -9,16 +9,17 @@ Source: Nova's update_available_resource and its resource tracker.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from oslo_config import cfg
 
 import cepheid
 from cepheid import errors
+from cepheid.metric import Metric
 from cepheid.periodic_task import periodic_task
 from cepheid.run import Change, Raced, RunContext
-from cepheid_plugins.compute import opts, resources
+from cepheid_plugins.compute import host_metrics, opts, resources
 from cepheid_plugins.database.records import ComputeNode, Move, Occupant
 from cepheid_plugins.hypervisor.driver import Domain, HostResources
 from cepheid_plugins.storage import filesystem
@@ -106,6 +107,10 @@ class UpdateAvailableResource(cepheid.Task):
         super().__init__(agent)
         self.database = agent.driver("database")
         self.hypervisor = agent.driver("hypervisor")
+        self._seen = host_metrics.Seen()
+
+    def metrics(self) -> Iterable[Metric]:
+        return host_metrics.of_host(self._seen)
 
     @periodic_task(run_immediately=True)
     def update_available_resource(self, context: RunContext) -> None:
@@ -116,6 +121,8 @@ class UpdateAvailableResource(cepheid.Task):
         room = self._measure(context)
         counted = resources.count(self.agent.host, self._reserved(), occupants, moves)
         context.count("instances", len(counted.instances))
+        seen = host_metrics.count(counted.instances, domains)
+        self._seen = host_metrics.Seen(seen, self._seen.host)
         for row in counted.sizeless:
             context.skip(row.uuid, "neither its flavor nor its row says what it takes")
         self._report_orphans(context, domains, occupants)
@@ -219,6 +226,7 @@ class UpdateAvailableResource(cepheid.Task):
         # Outside of a cloud a host has one hypervisor, so another name is its former one.
         before = before or next(iter(records), None)
         wanted = self._wanted(host, room, counted, before)
+        self._seen = host_metrics.Seen(self._seen.instances, wanted)
         if before is None:
             context.change(
                 "compute_node", name, None, wanted, "there is no record of this host",
