@@ -7,6 +7,7 @@ import pytest
 from cepheid import overview
 from cepheid.journal import Journal
 from cepheid.run import Change, Run
+from tests.journals import fill
 
 NOON = datetime.datetime(2026, 11, 23, 12, 0)
 NAMES = [f"task_{n:02}" for n in range(17)]
@@ -375,28 +376,6 @@ def test_no_text_brings_a_password_out(journal):
     assert json.dumps(document).count("nova:***@db") >= 10
 
 
-def fill(journal, minutes, changes=0):
-    """Record a run of each task in each of these minutes, the last of them a minute ago."""
-    connection = journal._store.connection
-    with journal._store.transaction():
-        connection.executemany(
-            "INSERT INTO runs (task, distribution, trigger, dry_run, request_id, started_at,"
-            " lateness_seconds, duration_seconds, outcome, counters)"
-            " VALUES (?, 'cepheid', 'timer', 0, ?, ?, 0.017, 0.125, 'ok', '{\"seen\": 1000}')",
-            (
-                (name, f"req-{name}-{minute}", started_at.isoformat(timespec="microseconds"))
-                for minute in range(minutes, 0, -1)
-                for started_at in [NOON - datetime.timedelta(minutes=minute)]
-                for name in NAMES
-            ),
-        )
-        connection.executemany(
-            "INSERT INTO changes (run_id, kind, target, before, after, reason, outcome)"
-            " VALUES (?, 'power_state', ?, '1', '4', 'libvirt says it is shut off', 'done')",
-            ((n % (minutes * 17) + 1, f"5f3c9b1e-0000-0000-0000-{n:012}") for n in range(changes)),
-        )
-
-
 def measured(journal, document_of):
     """Return a document, the statements it cost and the steps that SQLite took for them."""
     connection = journal._store.connection
@@ -411,12 +390,12 @@ def measured(journal, document_of):
 
 def test_a_document_costs_the_same_however_long_the_journal_is(journal):
     there_are = state(*[task(name) for name in NAMES])
-    fill(journal, 60, changes=100)
+    fill(journal, NAMES, NOON, 60, changes=100)
     hour, *cost_of_an_hour = measured(journal, lambda: overview.take(there_are, journal))
     with journal._store.transaction() as connection:
         connection.execute("DELETE FROM changes")
         connection.execute("DELETE FROM runs")
-    fill(journal, 24 * 60, changes=5000)
+    fill(journal, NAMES, NOON, 24 * 60, changes=5000)
     day, *cost_of_a_day = measured(journal, lambda: overview.take(there_are, journal))
     assert [len(day["runs"]["rows"]), len(day["changes"])] == [17 * 60, overview.MAX_CHANGES]
     assert [len(hour["runs"]["rows"]), len(hour["changes"])] == [17 * 60, overview.MAX_CHANGES]
@@ -429,7 +408,7 @@ def test_a_document_costs_the_same_however_long_the_journal_is(journal):
 
 
 def test_no_more_runs_are_told_than_a_page_can_draw(journal):
-    fill(journal, 60)
+    fill(journal, NAMES, NOON, 60)
     for _ in range(3):
         with journal._store.transaction() as connection:
             connection.execute(
