@@ -88,7 +88,7 @@ class Monitor:
 
     def start(self) -> None:
         """Begin to answer, and to count runs."""
-        self._runs.remember(self._agent.journal.newest_runs())
+        self._runs.remember(self._agent.journal.newest_runs(ended=True))
         self._agent.runner.observers = [*self._agent.runner.observers, self._runs]
         self._timers.add_dynamic_timer(self._journal.look)
         self._timers.add_timer(BEAT_SECONDS, self.beat)

@@ -41,15 +41,18 @@ class RunMetrics(Observer):
         self._lateness: dict[Labels, Histogram] = {}
         self._last: dict[Labels, float] = {}
         self._succeeded: dict[Labels, float] = {}
+        self._failed: dict[Labels, bool] = {}
 
     def remember(self, newest: Mapping[str, Mapping[str, Any]]) -> None:
         """Take the newest run of each task from the journal, for the time until the next.
 
-        :param newest: by task, as :meth:`cepheid.journal.reader.Reader.newest_runs` gives them
+        :param newest: that has ended, by task, as
+            :meth:`cepheid.journal.reader.Reader.newest_runs` gives them
         """
         for task, run in newest.items():
             started = _unix_seconds(datetime.datetime.fromisoformat(run["started_at"]))
             self._last[task,] = started
+            self._failed[task,] = run["outcome"] == "failed"
             if run["outcome"] == "ok" and run["duration_seconds"] is not None:
                 self._succeeded[task,] = started + run["duration_seconds"]
 
@@ -84,6 +87,7 @@ class RunMetrics(Observer):
             for change in run.changes:
                 self._changes[run.task, change.kind, change.outcome] += 1
             self._last[task] = started
+            self._failed[task] = run.outcome == "failed"
             if run.outcome == "ok":
                 self._succeeded[task] = started + seconds
 
@@ -107,6 +111,10 @@ class RunMetrics(Observer):
                 Metric(
                     "cepheid_run_last_start_timestamp_seconds",
                     "When the newest run that has ended began.", dict(self._last), ("task",),
+                ),
+                Metric(
+                    "cepheid_run_last_failed",
+                    "Whether the newest run that has ended failed.", dict(self._failed), ("task",),
                 ),
                 Metric(
                     "cepheid_run_last_success_timestamp_seconds",
