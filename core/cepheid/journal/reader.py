@@ -76,10 +76,15 @@ class Reader:
         return [_change(row) for row in rows]
 
     def newest_changes(self, limit: int = 20) -> list[dict[str, Any]]:
-        """Return the newest changes with their runs' task, start and dry_run, newest first."""
+        """Return the newest changes with their runs' task, start and dry_run, newest first.
+
+        ``sealed_at``, in Unix seconds, tells when the change last became what it is; None where
+        the journal does not keep that any more.
+        """
         rows = self._store.rows(
-            "SELECT c.*, r.task, r.started_at, r.dry_run"
-            " FROM changes c JOIN runs r ON r.id = c.run_id ORDER BY c.id DESC LIMIT ?",
+            "SELECT c.*, r.task, r.started_at, r.dry_run, s.at AS sealed_at"
+            " FROM changes c JOIN runs r ON r.id = c.run_id LEFT JOIN seals s ON s.id = c.seal"
+            " ORDER BY c.id DESC LIMIT ?",
             (limit,),
         )
         return [_change(row) for row in rows]

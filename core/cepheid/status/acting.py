@@ -10,7 +10,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from cepheid import admin, concurrency
+from cepheid import admin, concurrency, wording
 from cepheid.status.messages import Response, data
 
 #: Seconds within which the agent must have begun a run; later, it refuses.
@@ -55,7 +55,8 @@ class TaskRuns:
         request = {
             "command": "run",
             "task": task,
-            "dry_run": dry_run,
+            # A task that is configured to change nothing does not either when it is asked to run.
+            "dry_run": dry_run or None,
             "start_by": self._monotonic() + START_SECONDS,
         }
         try:
@@ -67,10 +68,7 @@ class TaskRuns:
         if "error" in answer:
             status = STATUSES.get(answer.get("type", ""), HTTPStatus.INTERNAL_SERVER_ERROR)
             return data(status, {"error": answer["error"]})
-        run = answer["result"]
-        run["changes_total"] = len(run["changes"])
-        del run["changes"][MAX_CHANGES:]
-        return data(200, {"state": "ended", "run": run})
+        return data(200, {"state": "ended", "run": _shown(answer["result"])})
 
     def _ask(self, line: bytes) -> bytes:
         with self._socket.socket(self._socket.AF_UNIX, self._socket.SOCK_STREAM) as connection:
@@ -99,3 +97,21 @@ class TaskRuns:
 
     def _runs(self, task: str) -> list[dict[str, Any]]:
         return [run for run in self._look()["runs"] if run["task"] == task]
+
+
+def _shown(run: dict[str, Any]) -> dict[str, Any]:
+    """Return a run with its first changes, as an overview shows texts of others."""
+    changes = [
+        {
+            **{name: change[name] for name in ("id", "kind", "outcome")},
+            **{name: wording.shown(change[name]) for name in ("target", "reason", "error")},
+            **{name: wording.value(change[name]) for name in ("before", "after")},
+        }
+        for change in run["changes"][:MAX_CHANGES]
+    ]
+    return {
+        **run,
+        "error": wording.shown(run["error"]),
+        "changes": changes,
+        "changes_total": len(run["changes"]),
+    }
