@@ -46,7 +46,9 @@ def test_the_page_is_installed_and_its_policy_lets_all_of_it_run():
     body = PAGE.read_bytes()
     markup = re.sub(rb"<(script|style)>.*?</\1>", b"", body, flags=re.DOTALL)
     assert len(re.findall(rb"<script>|<style>", body)) == 2
-    assert re.findall(rb"<script|<style|<link|<img|<iframe", markup) == [b"<link"]  # its icon, in it
+    assert re.findall(rb"<script|<style|<link|<img|<iframe", markup) == [
+        b"<link"
+    ]  # its icon, in it
     assert re.findall(rb"\s(?:style|on[a-z]+)=", markup) == []
     addresses = set(re.findall(rb"https?://[^'\"\s]+", body))
     assert addresses == {b"http://www.w3.org/2000/svg"}
