@@ -9,9 +9,11 @@ from cepheid import config, upgrade
 from cepheid.agent import Agent
 from cepheid.cli.app import App
 from cepheid.journal import Journal
+from cepheid.status.metrics import Exposition
 from cepheid_plugins.compute import power_state
 from tests import documentation
 from tests.distributions import Distributions
+from tests.fake_agent import FakeAgent
 from tests.test_conventions import EXAMPLES, declared_entry_points
 from tests.worlds import fake_world, uuid_of
 
@@ -78,6 +80,7 @@ def code_of(page, number=0):
 
 def test_all_code_that_is_shown_is_run_below():
     assert {str(block.page.relative_to(documentation.SOURCE)) for block in PYTHON} == {
+        "metrics.rst",
         "tasks/sync_scheduler_instance_info.rst",
         "writing_a_task.rst",
     }
@@ -93,6 +96,18 @@ def test_the_task_that_watches_guests_warns_of_a_crashed_one(tmp_path, caplog):
         "watch_guests: guest-2 has crashed"
     ]
     world.close()
+
+
+def test_the_metrics_of_a_plugin_are_exposed(tmp_path):
+    shown = {}
+    exec(code_of("metrics.rst"), shown)
+    agent = FakeAgent(tmp_path)
+    task = agent.build(shown["CountGuestDumps"])
+    registry = Exposition(lambda: [(task.name, task.metrics)]).registry()
+    assert registry.get_sample_value("acme_guest_dumps", {"age": "new"}) == 0
+    assert task.run_now("operator").outcome == "ok"
+    assert registry.get_sample_value("acme_guest_dumps", {"age": "new"}) == 3
+    agent.close()
 
 
 def test_a_scheduler_of_ones_own_reads_the_instances_of_a_host(tmp_path, capsys):
