@@ -2,7 +2,9 @@
 """The distributions: what is in them, and what an environment has that they alone are in."""
 
 import email
+import json
 import os
+import stat
 import subprocess
 import sys
 import tarfile
@@ -13,7 +15,7 @@ import pytest
 from tests.functional import environments
 from tests.functional.agents import Installation
 from tests.functional.environments import ROOT, Environment
-from tests.functional.processes import give_up
+from tests.functional.processes import give_up, require
 
 pytestmark = [pytest.mark.functional, pytest.mark.timeout(300)]
 
@@ -145,3 +147,80 @@ def test_the_samples_are_installed_to_be_copied_from(core_alone):
     share = core_alone.path / "share" / "cepheid"
     for name in ("cepheid.conf.sample", "cepheid.service", "logging.conf"):
         assert (share / name).read_bytes() == (ROOT / "etc" / "cepheid" / name).read_bytes()
+
+
+# Laid out as a Debian package would.
+
+
+@pytest.fixture(scope="module")
+def tree(built, tmp_path_factory):
+    """The directory that tools/install-tree.sh makes."""
+    path = tmp_path_factory.mktemp("tree")
+    environment = {**environments.offline(), "PYTHON": sys.executable}
+    run(ROOT / "tools" / "install-tree.sh", built[1], path, env=environment)
+    return path
+
+
+def test_the_tree_has_every_file_in_its_place(tree, tracked):
+    files = {path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file()}
+    modules = {name for name in files if name.startswith("usr/lib/python3/dist-packages/")}
+    samples = {name for name in files if name.startswith("usr/share/cepheid/")}
+    assert files - modules - samples == {
+        "etc/cepheid/cepheid.conf",
+        "etc/cepheid/logging.conf",
+        "usr/bin/cepheid",
+        "usr/lib/systemd/system/cepheid.service",
+        "usr/lib/sysusers.d/cepheid.conf",
+        "usr/lib/tmpfiles.d/cepheid.conf",
+    }
+    assert {name.split("/")[4] for name in modules} == {
+        "cepheid", "cepheid_plugins", "cepheid-0.1.0.dist-info",
+    }  # fmt: skip
+    assert "usr/share/cepheid/cepheid.conf.sample" in samples
+    assert stat.S_IMODE((tree / "etc/cepheid/cepheid.conf").stat().st_mode) == 0o640
+    assert os.access(tree / "usr/bin/cepheid", os.X_OK)
+
+
+def test_what_is_in_the_tree_runs(tree, core_alone, tmp_path):
+    # What it depends on is of an environment from which cepheid itself is taken.
+    libraries = Environment(tmp_path / "libraries", *core_requirements(core_alone))
+    assert "cepheid" not in libraries.installed()
+    conf = tmp_path / "cepheid.conf"
+    conf.write_text((tree / "etc/cepheid/cepheid.conf").read_text() + f"state_path = {tmp_path}\n")
+    environment = {**os.environ, "PYTHONPATH": str(tree / "usr/lib/python3/dist-packages")}
+    program = (libraries.python, tree / "usr/bin/cepheid", "--config-file", conf)
+    listed = json.loads(run(*program, "task", "list", "-f", "json", env=environment))
+    assert len(listed) == 17
+    assert {row["Version"] for row in listed} == {"0.1.0"}
+
+
+def core_requirements(core_alone):
+    script = "from importlib.metadata import requires; print(*requires('cepheid'), sep='\\n')"
+    lines = run(core_alone.python, "-c", script).splitlines()
+    return [line for line in lines if ";" not in line]
+
+
+def test_systemd_takes_the_unit_the_user_and_the_modes(tree, tmp_path):
+    require("systemd-analyze", "systemd-sysusers", "systemd-tmpfiles")
+    root = f"--root={tree}"
+    # In the tree there is nothing of systemd's own that a unit stands on.
+    unit = tmp_path / "cepheid.service"
+    text = (tree / "usr/lib/systemd/system/cepheid.service").read_text()
+    unit.write_text(text.replace("ExecStart=cepheid ", f"ExecStart={tree}/usr/bin/cepheid "))
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", unit],
+        text=True,
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+    )
+    assert [line for line in verified.stderr.splitlines() if "cepheid" in line] == []
+    run("systemd-sysusers", root, "cepheid.conf")
+    users = (tree / "etc/passwd").read_text()
+    assert ":/var/lib/cepheid:/usr/sbin/nologin" in users
+    assert "libvirt:" in (tree / "etc/group").read_text()
+    if os.getuid() == 0:
+        run("systemd-tmpfiles", root, "--create", "cepheid.conf")
+        (cepheid,) = [line for line in users.splitlines() if line.startswith("cepheid:")]
+        status = (tree / "etc/cepheid/cepheid.conf").stat()
+        assert (status.st_uid, status.st_gid) == (0, int(cepheid.split(":")[3]))
+        assert stat.S_IMODE((tree / "etc/cepheid").stat().st_mode) == 0o750
