@@ -1,24 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Timers: when a callback is called again. One thread each, so that none waits for another."""
+"""Timers: when a callback is called again.
+
+A group keeps its timers in one schedule and has a few threads that take from it what is due
+(:mod:`cepheid.timekeeping`), so that no callback waits for another.
+"""
 
 from __future__ import annotations
 
+import functools
 import logging
-import threading
 from collections.abc import Callable
 from typing import Any
 
 from cepheid.clock import Clock
 from cepheid.periodic_task import DEFAULT_INTERVAL
+from cepheid.timekeeping import Timekeeper
 
 LOG = logging.getLogger(__name__)
 
 
 class Timer:
-    """Calls its callback, waits, and calls it again, until it is stopped.
+    """Calls its callback again and again, until it is stopped.
 
-    How long it waits is the callback's own answer in seconds, at most `interval_max`, or a fixed
-    `interval`. It survives any exception of the callback.
+    When it does so next is the callback's own answer, in seconds from its end, at most
+    `interval_max`; or each `interval` from when it was due first, where turns that a long call
+    has missed are left out. It survives any exception of the callback.
     """
 
     def __init__(
@@ -30,75 +36,63 @@ class Timer:
         interval: float | None = None,
         interval_max: float | None = None,
         clock: Clock | None = None,
+        keeper: Timekeeper | None = None,
     ) -> None:
         self.name = name or getattr(callback, "__qualname__", repr(callback))
         self.callback = callback
-        self.initial_delay = initial_delay or 0.0
         self.interval = interval
         self.interval_max = interval_max
         self.clock = clock or Clock()
         #: When it turns next, in the clock's monotonic seconds.
-        self.due = self.clock.monotonic() + self.initial_delay
+        self.due = self.clock.monotonic() + (initial_delay or 0.0)
         #: Whether its callback is being called now.
         self.running = False
-        self._stopped = False
-        self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name=f"timer-{self.name}", daemon=True)
+        self._keeper = keeper or Timekeeper(self.clock)
 
     def start(self) -> None:
-        """Begin with the initial delay, on a thread of its own."""
-        self._thread.start()
+        """Begin with the initial delay."""
+        self._keeper.add(self)
 
     def stop(self) -> None:
         """Turn no more; a call in progress is finished."""
-        self._stopped = True
-        self._wake.set()
+        self._keeper.remove(self)
 
     def poke(self) -> None:
         """Call the callback now; what is due may have changed."""
-        self._wake.set()
+        self._keeper.hasten(self)
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until a stopped timer has ended, `seconds` at most; tell whether it has."""
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
+        return self._keeper.wait(self, seconds)
 
     def lateness(self) -> float:
         """Return the seconds by which its next turn is overdue; 0 while its callback runs."""
         return 0.0 if self.running else max(0.0, self.clock.monotonic() - self.due)
 
-    def turn(self) -> float:
-        """Call the callback once; return the seconds to wait after it."""
+    def turn(self) -> None:
+        """Call the callback once, and find out when it is due next."""
         self.running = True
+        answer: Any = None
         try:
-            delay = self._delay_after(self.callback())
-        except (Exception, SystemExit):  # on this thread an exit would end the timer, silently
+            answer = self.callback()
+            due = self._due_after(answer)
+        except (Exception, SystemExit):  # an exit would end this thread, silently
             LOG.exception("Timer %s: its callback failed; it goes on", self.name)
-            delay = self._delay_after(None)
-        self.due = self.clock.monotonic() + delay
+            due = self._due_after(None)
+        self.due = due
         self.running = False
-        return delay
 
-    def _delay_after(self, answer: float | None) -> float:
+    def _due_after(self, answer: float | None) -> float:
+        now = self.clock.monotonic()
         if self.interval is not None:
-            return self.interval
+            if self.interval <= 0:
+                return now
+            return self.due + self.interval * (1 + (now - self.due) // self.interval)
         if answer is None:
-            return DEFAULT_INTERVAL if self.interval_max is None else self.interval_max
+            return now + (DEFAULT_INTERVAL if self.interval_max is None else self.interval_max)
         if self.interval_max is not None:
             answer = min(answer, self.interval_max)
-        return max(answer, 0.0)
-
-    def _loop(self) -> None:
-        delay = self.initial_delay
-        while True:
-            if delay > 0:
-                self.clock.wait(self._wake, delay)
-            else:
-                self.clock.sleep(0)
-            self._wake.clear()
-            if self._stopped:
-                return
-            delay = self.turn()
+        return now + max(answer, 0.0)
 
 
 class TimerGroup:
@@ -110,6 +104,7 @@ class TimerGroup:
     def __init__(self, clock: Clock | None = None) -> None:
         self.clock = clock or Clock()
         self.timers: list[Timer] = []
+        self._keeper = Timekeeper(self.clock)
 
     def add_dynamic_timer(
         self,
@@ -139,7 +134,7 @@ class TimerGroup:
         *args: Any,
         **kwargs: Any,
     ) -> Timer:
-        """Call `callback` with `interval` seconds between calls."""
+        """Call `callback` every `interval` seconds."""
         return self._add(
             _bound(callback, args, kwargs),
             name=_name(callback),
@@ -177,14 +172,14 @@ class TimerGroup:
         return True
 
     def _add(self, callback: Callable[[], float | None], **options: Any) -> Timer:
-        timer = Timer(callback, clock=self.clock, **options)
+        timer = Timer(callback, clock=self.clock, keeper=self._keeper, **options)
         self.timers.append(timer)
         timer.start()
         return timer
 
 
 def _bound(callback: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return lambda: callback(*args, **kwargs)
+    return functools.partial(callback, *args, **kwargs) if args or kwargs else callback
 
 
 def _name(callback: Callable[..., Any]) -> str:

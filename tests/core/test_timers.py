@@ -7,6 +7,7 @@ import pytest
 from oslo_config import cfg
 
 from cepheid import periodic_task
+from cepheid.timekeeping import MOST_WAITING
 from cepheid.timers import Timer, TimerGroup
 from tests.fake_agent import eventually
 
@@ -36,8 +37,33 @@ class Callback:
 
 def start(timers, clock, callback, **options):
     timer = timers.add_dynamic_timer(callback, **options)
-    clock.settle(len(timers.timers))
+    settle(timers, clock)
     return timer
+
+
+def threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("timer")]
+
+
+def settle(timers, clock):
+    """Wait until no timer is due, and every thread waits, if only in a callback that hangs."""
+
+    def is_settled():
+        turns = any(not t.running and t.due <= clock.monotonic() for t in timers.timers)
+        return not turns and all(clock.rests(thread) for thread in threads())
+
+    eventually(is_settled)
+
+
+def advance(timers, clock, seconds):
+    """Let time pass, from one timer's due time to the next."""
+    until = clock.monotonic() + seconds
+    while True:
+        due = min((t.due for t in timers.timers if not t.running), default=DAY * DAY)
+        clock.jump(min(due, until) - clock.monotonic())
+        settle(timers, clock)
+        if due > until:
+            return
 
 
 def fail():
@@ -55,16 +81,16 @@ def test_waits_as_long_as_the_callback_says(timers, clock):
     answers = iter([5, 10, 20, 1000])
     callback = Callback(clock, lambda: next(answers))
     start(timers, clock, callback)
-    clock.advance(100)
+    advance(timers, clock, 100)
     assert callback.called_at == [0, 5, 15, 35]
 
 
 def test_waits_first_for_the_initial_delay(timers, clock):
     callback = Callback(clock)
     start(timers, clock, callback, initial_delay=3)
-    clock.advance(2.9)
+    advance(timers, clock, 2.9)
     assert callback.called_at == []
-    clock.advance(20)
+    advance(timers, clock, 20)
     assert callback.called_at == [3, 13]
 
 
@@ -78,14 +104,14 @@ def test_without_an_initial_delay_it_turns_at_once(timers, clock, delay):
 def test_waits_no_longer_than_periodic_interval_max(timers, clock):
     callback = Callback(clock, answer=60)
     start(timers, clock, callback, periodic_interval_max=25)
-    clock.advance(60)
+    advance(timers, clock, 60)
     assert callback.called_at == [0, 25, 50]
 
 
 def test_an_answer_below_periodic_interval_max_counts(timers, clock):
     callback = Callback(clock, answer=20)
     start(timers, clock, callback, periodic_interval_max=25)
-    clock.advance(50)
+    advance(timers, clock, 50)
     assert callback.called_at == [0, 20, 40]
 
 
@@ -93,7 +119,7 @@ def test_after_no_answer_waits_periodic_interval_max_or_a_minute(timers, clock):
     bounded, unbounded = Callback(clock, answer=None), Callback(clock, answer=None)
     start(timers, clock, bounded, periodic_interval_max=50)
     start(timers, clock, unbounded)
-    clock.advance(120)
+    advance(timers, clock, 120)
     assert bounded.called_at == [0, 50, 100]
     assert unbounded.called_at == [0, 60, 120]
 
@@ -102,7 +128,7 @@ def test_after_no_answer_waits_periodic_interval_max_or_a_minute(timers, clock):
 def test_survives_whatever_its_callback_does(timers, clock, caplog, answer):
     callback = Callback(clock, lambda: answer() if callable(answer) else answer)
     start(timers, clock, callback, periodic_interval_max=30)
-    clock.advance(90)
+    advance(timers, clock, 90)
     assert callback.called_at == [0, 30, 60, 90]
     assert "its callback failed; it goes on" in caplog.text
 
@@ -115,26 +141,58 @@ def test_a_fixed_timer_turns_each_interval_whatever_it_answers_and_takes_argumen
         return 1 if len(calls) < 2 else fail()
 
     timers.add_timer(7, callback, 2, "a", b="c")
-    clock.settle(1)
-    clock.advance(20)
+    settle(timers, clock)
+    advance(timers, clock, 20)
     assert calls == [(at, ("a",), {"b": "c"}) for at in (2, 9, 16)]
+
+
+def test_a_fixed_timer_keeps_its_times_though_calls_take_time_and_leaves_out_missed_ones(
+    timers, clock
+):
+    takes = iter([3, 0, 25, 0, 0])
+    called_at = []
+
+    def callback():
+        called_at.append(clock.monotonic() - 1000)
+        clock.sleep(next(takes))
+
+    timers.add_timer(10, callback, 5)
+    settle(timers, clock)
+    advance(timers, clock, 60)
+    assert called_at == [5, 15, 25, 55]
+
+
+def test_a_fixed_timer_without_an_interval_is_due_at_once(clock):
+    timer = Timer(lambda: None, interval=0, clock=clock)
+    clock.sleep(5)
+    timer.turn()
+    assert timer.due == clock.monotonic()
+
+
+def test_a_timer_that_comes_later_may_be_due_sooner(timers, clock):
+    late, early = Callback(clock, answer=100), Callback(clock, answer=100)
+    start(timers, clock, late, initial_delay=50)
+    start(timers, clock, late, initial_delay=60)
+    start(timers, clock, early, initial_delay=5)
+    advance(timers, clock, 70)
+    assert (early.called_at, late.called_at) == ([5], [50, 60])
 
 
 def test_a_dynamic_timer_passes_arguments_on(timers, clock):
     calls = []
     timers.add_dynamic_timer(lambda *a, **k: calls.append((a, k)), None, 60, "a", b="c")
-    clock.settle(1)
+    settle(timers, clock)
     assert calls == [(("a",), {"b": "c"})]
 
 
 def test_a_poke_lets_it_ask_now_what_is_due(timers, clock):
     callback = Callback(clock, answer=1000)
     timer = start(timers, clock, callback)
-    clock.advance(10)
+    advance(timers, clock, 10)
     timer.poke()
     eventually(lambda: len(callback.called_at) == 2)
-    clock.settle(1)
-    clock.advance(1000)
+    settle(timers, clock)
+    advance(timers, clock, 1000)
     assert callback.called_at == [0, 10, 1010]
 
 
@@ -179,12 +237,67 @@ def test_one_hung_callback_delays_none_of_sixteen_others(timers, clock):
     hung = start(timers, clock, hang, initial_delay=30)
     for callback in sixteen[8:]:
         start(timers, clock, callback)
-    clock.advance(3600)
+    advance(timers, clock, 3600)
     expected = [60 * n for n in range(61)]
     assert [callback.called_at for callback in sixteen] == [expected] * 16
     assert hung.running
     assert hung.lateness() == 0
     never.set()
+
+
+def test_two_threads_are_enough_for_a_thousand_quick_timers(timers, clock):
+    callbacks = [Callback(clock, answer=60) for _ in range(1000)]
+    for number, callback in enumerate(callbacks):
+        timers.add_dynamic_timer(callback, initial_delay=number // 100)
+    settle(timers, clock)
+    advance(timers, clock, 130)
+    assert [callback.called_at for callback in callbacks] == [
+        [n // 100, n // 100 + 60, n // 100 + 120] for n in range(1000)
+    ]
+    assert len(threads()) <= MOST_WAITING
+
+
+def test_callbacks_that_hang_have_a_thread_each_for_as_long_as_they_hang(timers, clock):
+    go_on = threading.Event()
+
+    def hang():
+        clock.wait(go_on, None)
+        return 60
+
+    for _ in range(20):
+        timers.add_dynamic_timer(hang, initial_delay=10)
+    quick = Callback(clock, answer=1)
+    timers.add_dynamic_timer(quick)
+    settle(timers, clock)
+    advance(timers, clock, 20)
+    assert quick.called_at == list(range(21))
+    assert 21 <= len(threads()) <= 20 + MOST_WAITING
+    go_on.set()
+    eventually(lambda: len(threads()) <= MOST_WAITING)
+    advance(timers, clock, 1)
+    assert quick.called_at[-1] == 21
+
+
+def test_goes_on_where_the_system_has_no_more_threads(timers, clock, caplog, monkeypatch):
+    first, second = Callback(clock), Callback(clock)
+    start(timers, clock, first, initial_delay=1)
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    start(timers, clock, second, initial_delay=2)
+    advance(timers, clock, 11)
+    assert (first.called_at, second.called_at) == ([1, 11], [2])
+    assert "No thread can be started for the timers: can't start new thread" in caplog.text
+
+
+def test_its_thread_has_its_name_during_a_call(timers, clock):
+    names = []
+    timers.add_dynamic_timer(lambda: names.append(threading.current_thread().name))
+    settle(timers, clock)
+    assert [name.startswith("timer-test_its_thread") for name in names] == [True]
+    assert [thread.name for thread in threads()] == ["timers"]
 
 
 def test_tells_by_how_much_it_is_late(clock):
@@ -219,7 +332,8 @@ def test_a_stopped_timer_turns_no_more(timers, clock):
     start(timers, clock, callback)
     timers.stop()
     assert timers.wait(10)
-    clock.advance(100)
+    clock.jump(100)
+    eventually(lambda: not threads())
     assert callback.called_at == [0]
 
 
@@ -247,7 +361,8 @@ def test_a_graceful_stop_returns_when_the_calls_in_progress_have_ended(timers):
 
 def test_waiting_for_a_hung_timer_ends_in_time_and_says_so(timers, clock):
     never = threading.Event()
-    timers.add_dynamic_timer(lambda: never.wait(30))
+    timer = timers.add_dynamic_timer(lambda: never.wait(30))
+    eventually(lambda: timer.running)
     timers.stop()
     assert not timers.wait(0.01)
     never.set()
@@ -259,7 +374,7 @@ def test_a_timer_that_is_removed_leaves_the_others_alone(timers, clock):
     start(timers, clock, second)
     timers.remove(removed)
     assert removed.wait(10)
-    clock.advance(20)
+    advance(timers, clock, 20)
     assert first.called_at == [0]
     assert second.called_at == [0, 10, 20]
 

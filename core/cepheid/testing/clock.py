@@ -83,6 +83,18 @@ class FakeClock(Clock):
             waits = (until for until, _, _ in self._resting.values())
             return min(waits, default=float("inf")) - self._now
 
+    def rests(self, thread: threading.Thread) -> bool:
+        """Tell whether a thread waits for the time."""
+        return thread.ident in self._resting
+
+    def jump(self, seconds: float) -> None:
+        """Let time pass at once; the threads whose time has come by then wake."""
+        with self._changed:
+            self._now += seconds
+            for thread in [t for t, at in self._resting.items() if at <= self._now]:
+                del self._resting[thread]
+            self._changed.notify_all()
+
     def advance(self, seconds: float) -> None:
         """Let time pass; every thread that waits wakes at its time, one after another.
 
