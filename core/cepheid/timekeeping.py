@@ -50,6 +50,9 @@ class Timekeeper:
         #: Timers that are being turned, and what is set when that has ended and they are stopped.
         self._turning: dict[Timer, threading.Event | None] = {}
         self._waiting: list[_Rest] = []
+        #: How many threads there are, those that begin included.
+        self.threads = 0
+        self._started: list[threading.Thread] = []
 
     def add(self, timer: Timer) -> None:
         """Turn it when it is due, from now on."""
@@ -86,6 +89,15 @@ class Timekeeper:
                 return True
             ended = self._turning[timer] = self._turning[timer] or threading.Event()
         return ended.wait(seconds)
+
+    def join(self) -> None:
+        """Wait for the threads, which end where no timers are left; not for those that turn."""
+        with self._lock:
+            if self._entries or self._turning:
+                return
+            ending = list(self._started)
+        for thread in ending:
+            thread.join()
 
     # With the lock held.
 
@@ -129,10 +141,15 @@ class Timekeeper:
             last.until = due
             last.over.set()
             return
+        thread = threading.Thread(target=self._keep, name="timers", daemon=True)
+        self.threads += 1
         try:
-            threading.Thread(target=self._keep, name="timers", daemon=True).start()
+            thread.start()
         except RuntimeError as err:  # the system has no more; those that there are go on
+            self.threads -= 1
             LOG.error("No thread can be started for the timers: %s", err)
+            return
+        self._started = [thread, *(one for one in self._started if one.is_alive())]
 
     def _next_unwatched(self) -> float:
         """Return when the first timer is due that no waiting thread wakes for."""
@@ -147,9 +164,13 @@ class Timekeeper:
     # The threads.
 
     def _keep(self) -> None:
-        """Turn what is due until there is nothing to wait for, or enough others wait."""
+        """Turn what is due until there is nothing to wait for, or enough others wait.
+
+        It turns what it has waited for, and goes on while more is due. Where the clock is a fake
+        that wakes one thread at a time, timers that are due at one time turn one by one.
+        """
         clock, thread = self._clock, threading.current_thread()
-        rest, timer = _Rest(), None
+        rest, timer, has_waited = _Rest(), None, False
         rested_at = clock.monotonic()
         while True:
             with self._lock:
@@ -158,19 +179,20 @@ class Timekeeper:
                 elif rest in self._waiting:
                     self._waiting.remove(rest)
                 now = clock.monotonic()
-                timer = self._take_due(now)
-                if timer is not None or len(self._waiting) >= MOST_WAITING:
+                timer = self._take_due(now if has_waited else -NEVER)
+                if timer is not None:
                     self._see_to_the_next()
-                    if timer is None:
-                        return
-                elif not self._schedule:
+                elif not self._schedule or len(self._waiting) >= MOST_WAITING:
+                    self._see_to_the_next()
+                    self.threads -= 1
                     return
                 else:
                     rest.over.clear()
                     rest.until = self._next_unwatched()
                     self._waiting.append(rest)
             if timer is None:
-                clock.wait(rest.over, None if rest.until == NEVER else rest.until - now)
+                seconds = None if rest.until == NEVER else max(0.0, rest.until - now)
+                has_waited = not clock.wait(rest.over, seconds)
                 rested_at = clock.monotonic()
                 continue
             if now - rested_at > IN_ONE_GO_SECONDS:

@@ -106,6 +106,11 @@ class TimerGroup:
         self.timers: list[Timer] = []
         self._keeper = Timekeeper(self.clock)
 
+    @property
+    def threads(self) -> int:
+        """How many threads it has now."""
+        return self._keeper.threads
+
     def add_dynamic_timer(
         self,
         callback: Callable[..., float | None],
@@ -169,6 +174,7 @@ class TimerGroup:
             left = None if until is None else max(0.0, until - self.clock.monotonic())
             if not timer.wait(left):
                 return False
+        self._keeper.join()
         return True
 
     def _add(self, callback: Callable[[], float | None], **options: Any) -> Timer:

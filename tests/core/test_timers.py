@@ -22,6 +22,15 @@ def timers(clock):
     assert group.wait(10)
 
 
+@pytest.fixture
+def real_timers():
+    """Timers on the real clock, for callbacks that wait for something else than the time."""
+    group = TimerGroup()
+    yield group
+    group.stop()
+    assert group.wait(10)
+
+
 class Callback:
     """Notes when it is called, and answers what it is told to."""
 
@@ -41,18 +50,9 @@ def start(timers, clock, callback, **options):
     return timer
 
 
-def threads():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("timer")]
-
-
 def settle(timers, clock):
-    """Wait until no timer is due, and every thread waits, if only in a callback that hangs."""
-
-    def is_settled():
-        turns = any(not t.running and t.due <= clock.monotonic() for t in timers.timers)
-        return not turns and all(clock.rests(thread) for thread in threads())
-
-    eventually(is_settled)
+    """Turn what is due now, until every thread waits, if only in a callback that hangs."""
+    clock.settle_all("timer", lambda: timers.threads)
 
 
 def advance(timers, clock, seconds):
@@ -190,7 +190,6 @@ def test_a_poke_lets_it_ask_now_what_is_due(timers, clock):
     timer = start(timers, clock, callback)
     advance(timers, clock, 10)
     timer.poke()
-    eventually(lambda: len(callback.called_at) == 2)
     settle(timers, clock)
     advance(timers, clock, 1000)
     assert callback.called_at == [0, 10, 1010]
@@ -201,11 +200,12 @@ def test_a_poke_of_the_group_reaches_all(timers, clock):
     for callback in callbacks:
         start(timers, clock, callback)
     timers.poke()
+    settle(timers, clock)
     for callback in callbacks:
-        eventually(lambda callback=callback: len(callback.called_at) == 2)
+        assert len(callback.called_at) == 2
 
 
-def test_a_poke_while_its_callback_runs_is_not_lost(timers, clock):
+def test_a_poke_while_its_callback_runs_is_not_lost(real_timers):
     inside, go_on = threading.Event(), threading.Event()
     calls = []
 
@@ -215,7 +215,7 @@ def test_a_poke_while_its_callback_runs_is_not_lost(timers, clock):
         go_on.wait(30)
         return 1000
 
-    timer = timers.add_dynamic_timer(callback)
+    timer = real_timers.add_dynamic_timer(callback)
     eventually(inside.is_set)
     timer.poke()
     go_on.set()
@@ -254,7 +254,7 @@ def test_two_threads_are_enough_for_a_thousand_quick_timers(timers, clock):
     assert [callback.called_at for callback in callbacks] == [
         [n // 100, n // 100 + 60, n // 100 + 120] for n in range(1000)
     ]
-    assert len(threads()) <= MOST_WAITING
+    assert timers.threads <= MOST_WAITING
 
 
 def test_callbacks_that_hang_have_a_thread_each_for_as_long_as_they_hang(timers, clock):
@@ -271,9 +271,9 @@ def test_callbacks_that_hang_have_a_thread_each_for_as_long_as_they_hang(timers,
     settle(timers, clock)
     advance(timers, clock, 20)
     assert quick.called_at == list(range(21))
-    assert 21 <= len(threads()) <= 20 + MOST_WAITING
+    assert 21 <= timers.threads <= 20 + MOST_WAITING
     go_on.set()
-    eventually(lambda: len(threads()) <= MOST_WAITING)
+    eventually(lambda: timers.threads <= MOST_WAITING)
     advance(timers, clock, 1)
     assert quick.called_at[-1] == 21
 
@@ -297,7 +297,7 @@ def test_its_thread_has_its_name_during_a_call(timers, clock):
     timers.add_dynamic_timer(lambda: names.append(threading.current_thread().name))
     settle(timers, clock)
     assert [name.startswith("timer-test_its_thread") for name in names] == [True]
-    assert [thread.name for thread in threads()] == ["timers"]
+    assert not any(thread.name.startswith("timer-") for thread in threading.enumerate())
 
 
 def test_tells_by_how_much_it_is_late(clock):
@@ -333,7 +333,7 @@ def test_a_stopped_timer_turns_no_more(timers, clock):
     timers.stop()
     assert timers.wait(10)
     clock.jump(100)
-    eventually(lambda: not threads())
+    eventually(lambda: timers.threads == 0)
     assert callback.called_at == [0]
 
 
@@ -344,7 +344,7 @@ def test_a_timer_stopped_in_its_initial_delay_never_turns(timers, clock):
     assert callback.called_at == []
 
 
-def test_a_graceful_stop_returns_when_the_calls_in_progress_have_ended(timers):
+def test_a_graceful_stop_returns_when_the_calls_in_progress_have_ended(real_timers):
     inside, go_on, ended = threading.Event(), threading.Event(), []
 
     def callback():
@@ -352,19 +352,19 @@ def test_a_graceful_stop_returns_when_the_calls_in_progress_have_ended(timers):
         go_on.wait(30)
         ended.append(1)
 
-    timers.add_dynamic_timer(callback)
+    real_timers.add_dynamic_timer(callback)
     eventually(inside.is_set)
     threading.Timer(0.01, go_on.set).start()
-    timers.stop(graceful=True)
+    real_timers.stop(graceful=True)
     assert ended == [1]
 
 
-def test_waiting_for_a_hung_timer_ends_in_time_and_says_so(timers, clock):
+def test_waiting_for_a_hung_timer_ends_in_time_and_says_so(real_timers):
     never = threading.Event()
-    timer = timers.add_dynamic_timer(lambda: never.wait(30))
+    timer = real_timers.add_dynamic_timer(lambda: never.wait(30))
     eventually(lambda: timer.running)
-    timers.stop()
-    assert not timers.wait(0.01)
+    real_timers.stop()
+    assert not real_timers.wait(0.01)
     never.set()
 
 

@@ -83,22 +83,33 @@ class FakeClock(Clock):
             waits = (until for until, _, _ in self._resting.values())
             return min(waits, default=float("inf")) - self._now
 
-    def rests(self, thread: threading.Thread) -> bool:
-        """Tell whether a thread waits for the time."""
-        return thread.ident in self._resting
+    def settle_all(self, prefix: str, threads: Callable[[], int]) -> None:
+        """Wake whose time has come, until as many wait for a later one whose names begin so."""
+
+        def rest() -> bool:
+            names = [name for _, name, event in self._resting.values() if not event.is_set()]
+            return sum(name.startswith(prefix) for name in names) >= threads()
+
+        while True:
+            with self._changed:
+                assert self._eventually(rest), f"not all {prefix} threads wait"
+            if self.seconds_to_next_wake() > 0:
+                return
+            self.advance(0)
 
     def jump(self, seconds: float) -> None:
         """Let time pass at once; the threads whose time has come by then wake."""
         with self._changed:
             self._now += seconds
-            for thread in [t for t, at in self._resting.items() if at <= self._now]:
+            for thread in [t for t, rest in self._resting.items() if rest[0] <= self._now]:
                 del self._resting[thread]
             self._changed.notify_all()
 
     def advance(self, seconds: float) -> None:
         """Let time pass; every thread that waits wakes at its time, one after another.
 
-        A woken thread must wait again. One that is to hang does so in ``wait(event, None)``.
+        A woken thread must wait again, or end. One that is to hang does so in
+        ``wait(event, None)``.
         """
         until = self._now + seconds
         with self._changed:
@@ -109,11 +120,24 @@ class FakeClock(Clock):
                     break
                 self._now = max(self._now, self._resting.pop(thread)[0])
                 self._changed.notify_all()
-                assert self._wait_for_rest(waiting), "a woken thread does not wait again"
+                assert self._wait_for_rest(thread, waiting), "a woken thread does not wait again"
             self._now = max(self._now, until)
 
-    def _wait_for_rest(self, threads: int) -> bool:
-        return self._changed.wait_for(lambda: self._at_rest() >= threads, PATIENCE_SECONDS)
+    def _wait_for_rest(self, thread: int, threads: int) -> bool:
+        def rests() -> bool:
+            if all(one.ident != thread for one in threading.enumerate()):
+                return self._at_rest() >= threads - 1
+            return thread in self._resting and self._at_rest() >= threads
+
+        return self._eventually(rests)
+
+    def _eventually(self, condition: Callable[[], bool]) -> bool:
+        ends_at = time.monotonic() + PATIENCE_SECONDS
+        while not condition():
+            if time.monotonic() > ends_at:
+                return False
+            self._changed.wait(0.01)  # a thread that ends gives no notice
+        return True
 
     def _at_rest(self) -> int:
         """Return how many threads wait and are not about to wake."""

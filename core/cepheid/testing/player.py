@@ -221,8 +221,9 @@ class Player:
         return config.load([str(write_conf(self.state_path, self.settings))])
 
     def _settle(self) -> None:
-        """Wait until every timer waits for the time."""
-        self.clock.settle(len(self.service.timers.timers))
+        """Turn every timer that is due now, one by one."""
+        timers = self.service.timers
+        self.clock.settle_all("timer", lambda: timers.threads)
 
     def _revive(self) -> None:
         """Take the dead agent apart, without a trace on its disk, and start another."""
