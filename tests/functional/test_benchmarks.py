@@ -25,8 +25,16 @@ def check_passes(figures):
     assert {name: of_one for name, of_one in counts.items() if of_one[10] != of_one[1000]} == {}
 
 
+def check_timers(figures):
+    """All of them turn their timers."""
+    made = {one["subject"]: one.get("calls_made") for one in figures}
+    assert len(made) == 8
+    # A second of seventeen timers; one at the border may be counted or not.
+    assert {name: calls for name, calls in made.items() if not calls or calls < 8} == {}
+
+
 #: What else is to be seen in the figures of some.
-CHECKS = {"passes": check_passes}
+CHECKS = {"passes": check_passes, "timers": check_timers}
 
 
 @pytest.mark.parametrize("name", available())
