@@ -40,6 +40,9 @@ class Task(periodic_task.PeriodicTasks):
     shared_options: ClassVar[Sequence[tuple[str, Sequence[cfg.Opt]]]] = ()
     #: The kinds of drivers that the task asks its agent for.
     drivers: ClassVar[Sequence[str]] = ()
+    #: Files that it keeps for itself outside of state_path, as names or patterns; ``cepheid task
+    #: check`` takes no others for its book-keeping.
+    own_files: ClassVar[Sequence[str]] = ()
     #: The name of the spacing in nova.conf's [DEFAULT], or (group, name) elsewhere in it.
     nova_spacing: ClassVar[str | tuple[str, str] | None] = None
     #: Defaults of two common options.

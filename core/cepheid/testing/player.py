@@ -106,7 +106,13 @@ class Player:
         self.state_path.mkdir(parents=True, exist_ok=True)
         self.agent = PlayedAgent(self, self._load_conf())
         self.service = PlayedService(self.agent, self._load_conf)
-        self.service.start()
+        try:
+            self.service.start()
+        except BaseException:
+            self.service.timers.stop()
+            self.agent.close()
+            self.service.release_host()
+            raise
         self._is_started = True
         self._settle()
         return self

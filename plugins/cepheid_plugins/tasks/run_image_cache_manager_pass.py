@@ -42,6 +42,8 @@ class RunImageCacheManagerPass(cepheid.Task):
     drivers = ("database", "hypervisor")
     max_changes = 20
     time_limit = 1800
+    #: The registry of the storage's users, and what keeps Nova from it meanwhile.
+    own_files = ("*compute_nodes*", "*nova-storage-registry-lock*", ".locks.part")
     #: Where the host's processes are.
     proc = "/proc"
 

@@ -28,6 +28,11 @@ class MemoryNetwork(Network):
         self.looked_up: list[str] = []
         self.bound: list[str] = []
 
+    @property
+    def changes(self) -> int:
+        """How often anything was changed."""
+        return len(self.bound)
+
     def look_up(self, uuid: str, cached: Sequence[Vif], order: Sequence[str]) -> LookUp:
         self.calls += 1
         self.looked_up.append(uuid)

@@ -33,6 +33,11 @@ class MemoryNotifier(Notifier):
                 if line.endswith("\n"):
                     self._keep([Notification(**one) for one in json.loads(line)])
 
+    @property
+    def changes(self) -> int:
+        """How often anything was changed."""
+        return len(self.taken)
+
     def send(self, notifications: Sequence[Notification]) -> None:
         wanted: dict[str, Any] = {one.message_id or str(uuid4()): one for one in notifications}
         try:

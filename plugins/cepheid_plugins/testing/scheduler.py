@@ -21,6 +21,11 @@ class MemoryScheduler(Scheduler):
         #: What sending raises.
         self.error: SchedulerUnavailable | None = None
 
+    @property
+    def changes(self) -> int:
+        """How often anything was changed."""
+        return len(self.messages)
+
     def sync_instance_info(self, host: str, uuids: Sequence[str], request_id: str = "") -> None:
         if self.error is not None:
             raise self.error

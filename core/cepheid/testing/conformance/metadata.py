@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks of a distribution's metadata; nothing of it is imported."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import keyword
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from cepheid import errors, loading
+from cepheid.catalogue import NAMESPACE
+from cepheid.testing.conformance.findings import (
+    SKIPPED,
+    WARNING,
+    Finding,
+    Problem,
+    findings_of,
+)
+
+#: The beginning of a version. Source: PEP 440.
+VERSION = re.compile(
+    r"(\d+!)?\d+(\.\d+)*((a|b|rc|\.post|\.dev)\d+)*(\+[a-z0-9.]+)?$", re.IGNORECASE
+)
+
+#: The beginning of a requirement: the name of a distribution. Source: PEP 508.
+REQUIRED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def find(name: str) -> importlib.metadata.Distribution:
+    """Return an installed distribution.
+
+    :raises PluginError: there is none of that name
+    """
+    try:
+        return importlib.metadata.distribution(name)
+    except (importlib.metadata.PackageNotFoundError, ValueError) as err:
+        raise errors.PluginError(
+            f"No distribution {name!r} is installed in this environment; install it with pip, and "
+            "give its name as 'pip list' shows it."
+        ) from err
+
+
+def tasks_of(distribution: importlib.metadata.Distribution) -> list[loading.Plugin]:
+    """Return the tasks that a distribution offers, not loaded."""
+    name = distribution.metadata["Name"]
+    return [
+        loading.Plugin(NAMESPACE, point.name, name, distribution.version, point)
+        for point in sorted(distribution.entry_points, key=lambda point: point.name)
+        if point.group == NAMESPACE
+    ]
+
+
+def check(distribution: importlib.metadata.Distribution) -> list[Finding]:
+    """Check what the metadata says of the distribution and of its tasks' names."""
+    found = findings_of("", "metadata", _problems(distribution))
+    found += findings_of("", "package", _remarks(distribution), WARNING)
+    if _has_tests(distribution) is None:
+        why = "whether it has tests: a wheel has none, and its source is not at hand"
+        found.append(Finding("", "tests", SKIPPED, why))
+    else:
+        found += findings_of("", "tests", _untested(distribution), WARNING)
+    for plugin in tasks_of(distribution):
+        found += findings_of(plugin.name, "names", _names(plugin))
+    return found
+
+
+def _problems(distribution: importlib.metadata.Distribution) -> Iterator[Problem]:
+    metadata = distribution.metadata
+    if not tasks_of(distribution):
+        yield Problem(
+            f"it offers no task: it has no entry point in {NAMESPACE}",
+            f"declare one in [options.entry_points] {NAMESPACE} of its setup.cfg, and install it",
+        )
+    version = metadata["Version"] or ""
+    if not VERSION.match(version) or not version.strip("0."):
+        yield Problem(
+            f"its version is {version or 'missing'}, which tells no release from another",
+            "give it a version such as 1.0; the journal and 'cepheid task list' name it",
+        )
+    if metadata["Name"] == loading.BUNDLED:
+        return
+    required = [
+        match.group() for one in distribution.requires or () if (match := REQUIRED_NAME.match(one))
+    ]
+    if loading.BUNDLED not in (loading._normalized(name) for name in required):
+        yield Problem(
+            "it does not require cepheid, so pip may install it without, or beside one too old",
+            "add 'cepheid>=0.1' to install_requires",
+        )
+    if "Requires-Python" not in metadata:
+        yield Problem(
+            "it does not say which Python it needs",
+            "add python_requires = >=3.11, or later",
+        )
+
+
+def _remarks(distribution: importlib.metadata.Distribution) -> Iterator[Problem]:
+    metadata = distribution.metadata
+    names = ("License", "License-Expression", "License-File")
+    classifiers = metadata.get_all("Classifier") or []
+    if not any(metadata[name] for name in names if name in metadata) and not any(
+        one.startswith("License ::") for one in classifiers
+    ):
+        yield Problem("it names no licence", "add license = Apache-2.0, or what it is under")
+    if "Summary" not in metadata or not metadata["Summary"]:
+        yield Problem("it has no description", "add a description of one line")
+
+
+def _untested(distribution: importlib.metadata.Distribution) -> Iterator[Problem]:
+    if not _has_tests(distribution):
+        yield Problem(
+            "its source has no tests",
+            "write some with cepheid.testing; the page 'Testing a task' shows how",
+        )
+
+
+def _has_tests(distribution: importlib.metadata.Distribution) -> bool | None:
+    """Tell whether it has tests; None where that cannot be known."""
+    if any(path.name.startswith("test_") for path in distribution.files or ()):
+        return True
+    try:
+        source = json.loads(distribution.read_text("direct_url.json") or "{}")
+    except ValueError:
+        return None
+    folder = str(source.get("url", "")).removeprefix("file://")
+    if not folder or "dir_info" not in source or not Path(folder).is_dir():
+        return None
+    return any(Path(folder).glob("**/test_*.py"))
+
+
+def _names(plugin: loading.Plugin) -> Iterator[Problem]:
+    point = plugin.entry_point
+    where = f"entry point {point.name} = {point.value}"
+    if not point.name.isidentifier() or keyword.iskeyword(point.name) or not point.name.islower():
+        yield Problem(
+            f"{point.name!r} is no name of a method and of a group of options alike",
+            "name the task in lower case with underscores, as poll_volume_usage",
+            where,
+        )
+    if point.module.rpartition(".")[2] != point.name:
+        yield Problem(
+            f"the task is in the module {point.module}, which is not named as the task",
+            f"put it into a module {point.name}, so that the name leads to the file",
+            where,
+        )
