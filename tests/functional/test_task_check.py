@@ -78,3 +78,16 @@ def test_finds_no_fault_with_an_example(name, tmp_path):
     )
     with mistakes.site(site):
         assert [one for one in check(name) if one.result in ("failed", "warning")] == []
+
+
+def test_finds_no_fault_with_what_cepheid_task_new_writes(tmp_path):
+    source, site = tmp_path / "acme-guests", tmp_path / "site"
+    new = ("task", "new", "list_guests", "--dist", "acme-guests", "--directory", source)
+    subprocess.run([sys.executable, "-m", "cepheid", *new], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", site, source],
+        check=True,
+    )
+    with mistakes.site(site):
+        found = check("acme-guests")
+    assert {one.result for one in found} == {"ok"}

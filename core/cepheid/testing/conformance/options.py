@@ -31,13 +31,16 @@ LEAST_SPACING = 5
 #: How a summary begins that is not in the imperative.
 NOT_IMPERATIVE = {"this", "a", "an", "the", "task", "class", "periodic", "it", "my"}
 
-#: What the base classes do for a task; nobody else may.
+#: What a task may say anew of its base, ...
+OFFERED = {"__init__", "configure", "explain", "list_opts", "metrics"}
+
+#: ... and what the base classes do for it, and nobody else may.
 KEPT = {
     name
     for base in (Task, PeriodicTasks)
     for name, value in vars(base).items()
-    if callable(getattr(value, "__func__", value)) and name not in ("__init__", "configure")
-} - set(vars(object))
+    if callable(getattr(value, "__func__", value)) and not hasattr(object, name)
+} - OFFERED
 
 
 def docstring(factory: type[Task]) -> Iterator[Problem]:
