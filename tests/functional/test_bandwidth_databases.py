@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """poll_bandwidth_usage on three kinds of databases: its statements, and two agents at once."""
 
-import dataclasses
 import datetime
 import multiprocessing
 
@@ -134,7 +133,7 @@ def test_a_sum_that_only_nulls_stand_for_is_compared_all_the_same(database, engi
         )
     _, (row,) = database.bandwidth_on_host("host1", [NOVEMBER])
     values = {"bw_in": 1, "bw_out": 1, "last_ctr_in": 2, "last_ctr_out": 2}
-    other = dataclasses.replace(row, last_ctr_out=7)
+    other = row._replace(last_ctr_out=7)
     assert database.save_bandwidth_usage(NOVEMBER, [(other, values)], []) == 1
     assert usage(engine) == {(None, None, None, None)}
     assert database.save_bandwidth_usage(NOVEMBER, [(row, values)], []) == 0

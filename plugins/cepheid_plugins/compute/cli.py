@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +53,7 @@ class InstanceShow(base.ShowOne):
             row = find_instance(agent, parsed_args.instance)
             fields: dict[str, Any] = {
                 name: str(value) if isinstance(value, datetime.datetime) else value
-                for name, value in dataclasses.asdict(row).items()
+                for name, value in row._asdict().items()
             }
             fields["power_state"] = power_state.name(row.power_state)
             fields["domain"] = _domain(agent, row)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import datetime
 import json
 from typing import Any
@@ -94,7 +93,7 @@ def _age(record: ComputeNode) -> tuple[datetime.datetime, int]:
 
 def _fields(record: ComputeNode) -> dict[str, Any]:
     """Return a record's fields as an operator reads them, its statistics one by one."""
-    fields = dataclasses.asdict(record)
+    fields = record._asdict()
     updated_at, stats = fields.pop("updated_at"), fields.pop("stats")
     del fields["id"]
     cpu = _parsed(fields.pop("cpu_info"))

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,26 +10,35 @@ from typing import Any
 import sqlalchemy as sa
 
 from cepheid_plugins.database import instances, models
-from cepheid_plugins.database.bulk import batches, insert_rows, update_rows
+from cepheid_plugins.database.bulk import batches, insert_rows, records, update_rows
 from cepheid_plugins.database.records import BandwidthUsage, Networked
 
 _usage = models.bw_usage_cache
 _instances = models.instances
 _caches = models.instance_info_caches
-_COLUMNS = [_usage.c[field.name] for field in dataclasses.fields(BandwidthUsage)]
+_COLUMNS = [_usage.c[name] for name in BandwidthUsage._fields]
+
+
+_IS_ON_HOST = sa.and_(_instances.c.host == sa.bindparam("on_host"), _instances.c.deleted == 0)
+_NETWORKED = (
+    sa.select(_instances.c.uuid, _caches.c.network_info)
+    .outerjoin(
+        _caches,
+        sa.and_(_caches.c.instance_uuid == _instances.c.uuid, _caches.c.deleted == 0),
+    )
+    .where(_IS_ON_HOST)
+)
+_OF_PERIODS = (
+    sa.select(*_COLUMNS)
+    .join(_instances, _instances.c.uuid == _usage.c.uuid)
+    .where(_IS_ON_HOST, _usage.c.start_period.in_(sa.bindparam("periods", expanding=True)))
+    .order_by(_usage.c.id)
+)
 
 
 def networked(connection: sa.Connection, host: str) -> list[Networked]:
     """Return the live instances of a host, hidden and soft-deleted ones included."""
-    query = (
-        sa.select(_instances.c.uuid, _caches.c.network_info)
-        .outerjoin(
-            _caches,
-            sa.and_(_caches.c.instance_uuid == _instances.c.uuid, _caches.c.deleted == 0),
-        )
-        .where(_instances.c.host == host, _instances.c.deleted == 0)
-    )
-    return [Networked(*row) for row in connection.execute(query)]
+    return records(connection, _NETWORKED, Networked, on_host=host)
 
 
 def on_host(
@@ -42,17 +50,7 @@ def on_host(
 
     :param periods: when each begins
     """
-    query = (
-        sa.select(*_COLUMNS)
-        .join(_instances, _instances.c.uuid == _usage.c.uuid)
-        .where(
-            _instances.c.host == host,
-            _instances.c.deleted == 0,
-            _usage.c.start_period.in_(periods),
-        )
-        .order_by(_usage.c.id)
-    )
-    return [BandwidthUsage(*row) for row in connection.execute(query)]
+    return records(connection, _OF_PERIODS, BandwidthUsage, on_host=host, periods=periods)
 
 
 def save(

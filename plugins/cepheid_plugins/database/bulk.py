@@ -13,6 +13,8 @@ from typing import Any, TypeVar, cast
 import sqlalchemy as sa
 
 T = TypeVar("T")
+#: Any named tuple.
+R = TypeVar("R", bound=Any)
 
 #: Rows that one statement names at most.
 BATCH = 500
@@ -22,6 +24,17 @@ def batches(items: Sequence[T], size: int = BATCH) -> Iterator[Sequence[T]]:
     """Give the items in portions that one statement can name."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+def records(
+    connection: sa.Connection, query: sa.Select[Any], record: type[R], **values: Any
+) -> list[R]:
+    """Return what a query finds, a record for each row, whose fields are its columns in order.
+
+    :param values: of the query's parameters. A query that is made once, when its module is
+        imported, saves the time to make it, which is that of reading a hundred rows
+    """
+    return list(map(record._make, connection.execute(query, values).all()))
 
 
 def update_each(

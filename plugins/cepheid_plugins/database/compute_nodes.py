@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import uuid
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cepheid_plugins.database import flavors, models
+from cepheid_plugins.database.bulk import records
 from cepheid_plugins.database.records import ComputeNode, Move, Occupant, Sizes
 
 #: The statuses of a migration that takes no room any more. Source: Nova's migration list.
@@ -21,17 +21,56 @@ _nodes = models.compute_nodes
 _instances = models.instances
 _extra = models.instance_extra
 _migrations = models.migrations
-_COLUMNS = [_nodes.c[field.name] for field in dataclasses.fields(ComputeNode)]
+_volumes = models.block_device_mapping
+_COLUMNS = [_nodes.c[name] for name in ComputeNode._fields]
 _SIZES = ("vcpus", "memory_mb", "root_gb", "ephemeral_gb")
 _OF_INSTANCE = ("uuid", "host", "node", "vm_state", "task_state", "os_type", "project_id",
                 "instance_type_id")  # fmt: skip
-_OF_MIGRATION = tuple(f.name for f in dataclasses.fields(Move) if f.name != "instance")
+_OF_MIGRATION = tuple(name for name in Move._fields if name != "instance")
+
+_ROOT_ON_VOLUME = sa.exists().where(
+    _volumes.c.instance_uuid == _instances.c.uuid,
+    _volumes.c.boot_index == 0,
+    _volumes.c.destination_type == "volume",
+    _volumes.c.deleted == 0,
+)
+#: The first are fields of :class:`Occupant`, in its order; of the others the rest is made.
+_OCCUPANT_COLUMNS: list[Any] = [
+    *(_instances.c[name] for name in (*_OF_INSTANCE, *_SIZES)),
+    _extra.c.flavor,
+    _extra.c.migration_context,
+    _ROOT_ON_VOLUME.label("root_on_volume"),
+]
+_IS_EXTRA = sa.and_(_extra.c.instance_uuid == _instances.c.uuid, _extra.c.deleted == 0)
+_OCCUPANTS = (
+    sa.select(*_OCCUPANT_COLUMNS)
+    .select_from(_instances.outerjoin(_extra, _IS_EXTRA))
+    .where(_instances.c.host == sa.bindparam("on_host"), _instances.c.deleted == 0)
+)
+_MOVES = (
+    sa.select(*(_migrations.c[name] for name in _OF_MIGRATION), *_OCCUPANT_COLUMNS)
+    .select_from(
+        _migrations.join(
+            _instances,
+            sa.and_(_instances.c.uuid == _migrations.c.instance_uuid, _instances.c.deleted == 0),
+        ).outerjoin(_extra, _IS_EXTRA)
+    )
+    .where(
+        _migrations.c.deleted == 0,
+        sa.or_(
+            _migrations.c.source_compute == sa.bindparam("on_host"),
+            _migrations.c.dest_compute == sa.bindparam("on_host"),
+        ),
+        _migrations.c.status.not_in(ENDED),
+    )
+    .order_by(_migrations.c.id)
+)
 
 
 def on_host(connection: sa.Connection, host: str) -> list[ComputeNode]:
     """Return the live records of a host: one, but for what is left of another name."""
     query = sa.select(*_COLUMNS).where(_nodes.c.host == host, _nodes.c.deleted == 0)
-    return [ComputeNode(*row) for row in connection.execute(query.order_by(_nodes.c.id))]
+    return records(connection, query.order_by(_nodes.c.id), ComputeNode)
 
 
 def create(
@@ -75,76 +114,38 @@ def use_of_host(
 
 def occupants(connection: sa.Connection, host: str) -> list[Occupant]:
     """Return the live instances of a host, hidden and soft-deleted ones included."""
-    query = (
-        sa.select(*_occupant_columns())
-        .select_from(_instances.outerjoin(_extra, _is_extra()))
-        .where(_instances.c.host == host, _instances.c.deleted == 0)
-    )
-    return [_occupant(row) for row in connection.execute(query)]
+    return [_occupant(row) for row in connection.execute(_OCCUPANTS, {"on_host": host}).all()]
 
 
 def moves(connection: sa.Connection, host: str) -> list[Move]:
     """Return the migrations from and to a host that have not ended, of live instances."""
-    columns = [_migrations.c[name].label(f"migration_{name}") for name in _OF_MIGRATION]
-    query = (
-        sa.select(*columns, *_occupant_columns())
-        .select_from(
-            _migrations.join(
-                _instances,
-                sa.and_(
-                    _instances.c.uuid == _migrations.c.instance_uuid, _instances.c.deleted == 0
-                ),
-            ).outerjoin(_extra, _is_extra())
-        )
-        .where(
-            _migrations.c.deleted == 0,
-            sa.or_(_migrations.c.source_compute == host, _migrations.c.dest_compute == host),
-            _migrations.c.status.not_in(ENDED),
-        )
-        .order_by(_migrations.c.id)
-    )
-    return [_move(row) for row in connection.execute(query)]
+    return [_move(row) for row in connection.execute(_MOVES, {"on_host": host}).all()]
 
 
 def _move(row: Any) -> Move:
-    columns: dict[str, Any] = {name: getattr(row, f"migration_{name}") for name in _OF_MIGRATION}
-    return Move(**columns, instance=_occupant(row))
-
-
-def _is_extra() -> sa.ColumnElement[bool]:
-    return sa.and_(_extra.c.instance_uuid == _instances.c.uuid, _extra.c.deleted == 0)
-
-
-def _occupant_columns() -> list[Any]:
-    volumes = models.block_device_mapping
-    root_on_volume = sa.exists().where(
-        volumes.c.instance_uuid == _instances.c.uuid,
-        volumes.c.boot_index == 0,
-        volumes.c.destination_type == "volume",
-        volumes.c.deleted == 0,
-    )
-    return [
-        *(_instances.c[name] for name in (*_OF_INSTANCE, *_SIZES)),
-        _extra.c.flavor,
-        _extra.c.migration_context,
-        root_on_volume.label("root_on_volume"),
-    ]
+    of_migration, of_instance = row[: len(_OF_MIGRATION)], row[len(_OF_MIGRATION) :]
+    return Move._make((*of_migration, _occupant(of_instance)))
 
 
 def _occupant(row: Any) -> Occupant:
-    sizes = flavors.sizes(row.flavor)
-    columns: dict[str, Any] = {name: getattr(row, name) for name in _OF_INSTANCE}
-    return Occupant(
-        **columns,
-        root_on_volume=bool(row.root_on_volume),
-        context_migration_id=flavors.context_migration_id(row.migration_context),
-        present=sizes["cur"] or _sizes_of_row(row),
-        old=sizes["old"],
-        new=sizes["new"],
+    """Return the record of a row of :data:`_OCCUPANT_COLUMNS`."""
+    *of_instance, vcpus, memory_mb, root_gb, ephemeral_gb, flavor, context, root_on_volume = row
+    known = flavors.sizes(flavor)
+    return Occupant._make(
+        (
+            *of_instance,
+            bool(root_on_volume),
+            flavors.context_migration_id(context),
+            known.cur or _sizes_of_row(vcpus, memory_mb, root_gb, ephemeral_gb),
+            known.old,
+            known.new,
+        )
     )
 
 
-def _sizes_of_row(row: Any) -> Sizes | None:
-    if row.vcpus is None or row.memory_mb is None:
+def _sizes_of_row(
+    vcpus: int | None, memory_mb: int | None, root_gb: int | None, ephemeral_gb: int | None
+) -> Sizes | None:
+    if vcpus is None or memory_mb is None:
         return None
-    return Sizes(row.vcpus, row.memory_mb, row.root_gb or 0, row.ephemeral_gb or 0, swap_mb=0)
+    return Sizes(vcpus, memory_mb, root_gb or 0, ephemeral_gb or 0, swap_mb=0)

@@ -7,11 +7,16 @@ Source: Nova's objects Flavor 1.1 to 1.2, in its envelope.
 from __future__ import annotations
 
 import copy
+import functools
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from cepheid_plugins.database.records import NewInstance, Sizes
+
+#: Texts whose sizes are remembered: the instances of a flavor have the same text, and a host's have
+#: few flavors.
+KNOWN_TEXTS = 256
 
 
 def of_new(row: NewInstance) -> str:
@@ -49,10 +54,19 @@ def present(text: str | None) -> dict[str, Any]:
     return {} if flavors is None else dict(flavors["cur"]["nova_object.data"])
 
 
-def sizes(text: str | None) -> dict[str, Sizes | None]:
-    """Return what the flavors ``cur``, ``old`` and ``new`` take; None for one that is not there."""
+class FlavorSizes(NamedTuple):
+    """What the flavors of an instance take; None for one that is not there."""
+
+    cur: Sizes | None
+    old: Sizes | None
+    new: Sizes | None
+
+
+@functools.lru_cache(maxsize=KNOWN_TEXTS)
+def sizes(text: str | None) -> FlavorSizes:
+    """Return what the flavors ``cur``, ``old`` and ``new`` take."""
     flavors = _parsed(text) or {}
-    return {name: _sizes(flavors.get(name)) for name in ("cur", "old", "new")}
+    return FlavorSizes(*(_sizes(flavors.get(name)) for name in FlavorSizes._fields))
 
 
 def context_migration_id(text: str | None) -> int | None:
@@ -60,8 +74,10 @@ def context_migration_id(text: str | None) -> int | None:
 
     Source: Nova's object MigrationContext 1.2, in its envelope.
     """
+    if not text:
+        return None
     try:
-        return int(json.loads(text or "")["nova_object.data"]["migration_id"])
+        return int(json.loads(text)["nova_object.data"]["migration_id"])
     except (ValueError, TypeError, KeyError):
         return None
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -86,7 +85,7 @@ def _blank_disks(
 
 def _user(row: Any, disks: Sequence[tuple[str | None, int | None]]) -> ImageUser:
     # Of a resize under way, the old and the new flavor's disks are both in use.
-    sizes = [size for size in flavors.sizes(row.flavor).values() if size is not None]
+    sizes = [size for size in flavors.sizes(row.flavor) if size is not None]
     swap = {size.swap_mb for size in sizes}
     ephemeral = {size.ephemeral_gb for size in sizes} | {row.ephemeral_gb}
     for guest_format, size in disks:
@@ -105,8 +104,7 @@ def _user(row: Any, disks: Sequence[tuple[str | None, int | None]]) -> ImageUser
 
 
 def _merged(one: ImageUser, other: ImageUser) -> ImageUser:
-    return dataclasses.replace(
-        one,
+    return one._replace(
         swap_mb=one.swap_mb | other.swap_mb,
         ephemeral_gb=one.ephemeral_gb | other.ephemeral_gb,
         sizes_known=one.sizes_known and other.sizes_known,

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cepheid_plugins.database import flavors, models
-from cepheid_plugins.database.bulk import batches, update_each
+from cepheid_plugins.database.bulk import batches, records, update_each
 from cepheid_plugins.database.records import (
     ANY,
     Instance,
@@ -25,39 +25,61 @@ from cepheid_plugins.database.records import (
 READ_BATCH = 10_000
 
 _instances = models.instances
-_COLUMNS = [_instances.c[field.name] for field in dataclasses.fields(Instance)]
+_metadata_table = models.instance_system_metadata
+_COLUMNS = [_instances.c[name] for name in Instance._fields]
+
+
+_IS_ON_HOST = sa.and_(_instances.c.host == sa.bindparam("on_host"), _instances.c.deleted == 0)
+_ON_HOST = sa.select(*_COLUMNS).where(_IS_ON_HOST)
+_UUIDS_ON_HOST = sa.select(_instances.c.uuid).where(_IS_ON_HOST)
+#: The visible ones, newest first.
+_VISIBLE = _ON_HOST.where(
+    sa.or_(_instances.c.hidden.is_(None), _instances.c.hidden.is_(sa.false()))
+).order_by(_instances.c.created_at.desc(), _instances.c.id.desc())
+_IN_VM_STATE = _VISIBLE.where(_instances.c.vm_state == sa.bindparam("state"))
+_IN_TASK_STATES = _VISIBLE.where(
+    _instances.c.task_state.in_(sa.bindparam("states", expanding=True))
+)
+_BY_UUIDS = sa.select(*_COLUMNS).where(_instances.c.uuid.in_(sa.bindparam("uuids", expanding=True)))
+_METADATA_ON_HOST = (
+    sa.select(_metadata_table.c.instance_uuid, _metadata_table.c.value)
+    .join(_instances, _instances.c.uuid == _metadata_table.c.instance_uuid)
+    .where(
+        _IS_ON_HOST,
+        _metadata_table.c.key == sa.bindparam("of_key"),
+        _metadata_table.c.deleted == 0,
+    )
+)
+_DELETED = _BY_UUIDS.where(_instances.c.deleted == _instances.c.id)
 
 
 def on_host(connection: sa.Connection, host: str) -> list[Instance]:
     """Return the live instances of a host, hidden and soft-deleted ones included."""
-    query = sa.select(*_COLUMNS).where(_instances.c.host == host, _instances.c.deleted == 0)
-    return _records(connection, query)
+    return records(connection, _ON_HOST, Instance, on_host=host)
 
 
 def uuids_on_host(connection: sa.Connection, host: str) -> list[str]:
     """Return the uuids of :func:`on_host`."""
-    query = sa.select(_instances.c.uuid).where(_instances.c.host == host, _instances.c.deleted == 0)
-    return list(connection.execute(query).scalars())
+    return list(connection.execute(_UUIDS_ON_HOST, {"on_host": host}).scalars())
 
 
 def in_vm_state(connection: sa.Connection, host: str, vm_state: str) -> list[Instance]:
     """Return the live instances of a host in a vm_state, newest first; no hidden ones."""
-    return _records(connection, _visible(host).where(_instances.c.vm_state == vm_state))
+    return records(connection, _IN_VM_STATE, Instance, on_host=host, state=vm_state)
 
 
 def in_task_states(
     connection: sa.Connection, host: str, task_states: Sequence[str]
 ) -> list[Instance]:
     """Return the live instances of a host in these task_states, newest first; no hidden ones."""
-    return _records(connection, _visible(host).where(_instances.c.task_state.in_(task_states)))
+    return records(connection, _IN_TASK_STATES, Instance, on_host=host, states=task_states)
 
 
 def by_uuids(connection: sa.Connection, uuids: Iterable[str]) -> list[Instance]:
     """Return the instances with these uuids, on any host, deleted ones too."""
     found: list[Instance] = []
     for batch in batches(list(uuids), READ_BATCH):
-        query = sa.select(*_COLUMNS).where(_instances.c.uuid.in_(batch))
-        found += _records(connection, query)
+        found += records(connection, _BY_UUIDS, Instance, uuids=batch)
     return found
 
 
@@ -65,10 +87,7 @@ def deleted(connection: sa.Connection, uuids: Iterable[str]) -> list[Instance]:
     """Return the instances with these uuids that are deleted for good, whatever their host."""
     found: list[Instance] = []
     for batch in batches(list(uuids), READ_BATCH):
-        query = sa.select(*_COLUMNS).where(
-            _instances.c.uuid.in_(batch), _instances.c.deleted == _instances.c.id
-        )
-        found += _records(connection, query)
+        found += records(connection, _DELETED, Instance, uuids=batch)
     return found
 
 
@@ -82,7 +101,7 @@ def by_name(connection: sa.Connection, name: str, deleted: bool) -> list[Instanc
             _instances.c.uuid.startswith(name, autoescape=True),
         ),
     )
-    return _records(connection, query)
+    return records(connection, query, Instance)
 
 
 def system_metadata(connection: sa.Connection, uuids: Sequence[str], key: str) -> dict[str, str]:
@@ -99,18 +118,8 @@ def system_metadata(connection: sa.Connection, uuids: Sequence[str], key: str) -
 
 def system_metadata_on_host(connection: sa.Connection, host: str, key: str) -> dict[str, str]:
     """Return the same, for the live instances of a host."""
-    table = models.instance_system_metadata
-    query = (
-        sa.select(table.c.instance_uuid, table.c.value)
-        .join(_instances, _instances.c.uuid == table.c.instance_uuid)
-        .where(
-            _instances.c.host == host,
-            _instances.c.deleted == 0,
-            table.c.key == key,
-            table.c.deleted == 0,
-        )
-    )
-    return {row.instance_uuid: row.value or "" for row in connection.execute(query)}
+    found = connection.execute(_METADATA_ON_HOST, {"on_host": host, "of_key": key}).all()
+    return {uuid: value or "" for uuid, value in found}
 
 
 def facts(connection: sa.Connection, uuids: Sequence[str]) -> dict[str, InstanceFacts]:
@@ -365,7 +374,7 @@ def delete_system_metadata(
 def volumes(connection: sa.Connection, uuids: Sequence[str]) -> list[Volume]:
     """Return the attached volumes of instances."""
     table = models.block_device_mapping
-    columns = [table.c[field.name] for field in dataclasses.fields(Volume)]
+    columns = [table.c[name] for name in Volume._fields]
     found: list[Volume] = []
     for batch in batches(uuids):
         query = sa.select(*columns).where(
@@ -373,21 +382,5 @@ def volumes(connection: sa.Connection, uuids: Sequence[str]) -> list[Volume]:
             table.c.destination_type == "volume",
             table.c.deleted == 0,
         )
-        found += [Volume(*row) for row in connection.execute(query)]
+        found += records(connection, query, Volume)
     return found
-
-
-def _visible(host: str) -> sa.Select[Any]:
-    return (
-        sa.select(*_COLUMNS)
-        .where(
-            _instances.c.host == host,
-            _instances.c.deleted == 0,
-            sa.or_(_instances.c.hidden.is_(None), _instances.c.hidden.is_(sa.false())),
-        )
-        .order_by(_instances.c.created_at.desc(), _instances.c.id.desc())
-    )
-
-
-def _records(connection: sa.Connection, query: sa.Select[Any]) -> list[Instance]:
-    return [Instance(*row) for row in connection.execute(query)]

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cepheid_plugins.database import models
-from cepheid_plugins.database.bulk import batches, update_each
+from cepheid_plugins.database.bulk import batches, records, update_each
 from cepheid_plugins.database.compute_nodes import ENDED
 from cepheid_plugins.database.instances import READ_BATCH, set_cleaned
 from cepheid_plugins.database.records import CLEAN_ATTEMPTS, BrokenMigration, DeadInstance
@@ -24,6 +24,65 @@ _IS_VISIBLE = sa.or_(_instances.c.hidden.is_(None), _instances.c.hidden.is_(sa.f
 _IS_DELETED = _instances.c.deleted == _instances.c.id
 
 
+_IS_COUNT = sa.and_(
+    _metadata.c.instance_uuid == _instances.c.uuid, _metadata.c.key == CLEAN_ATTEMPTS
+)
+_other = _migrations.alias()
+#: Whether an instance has a migration that goes on, whatever became of its row.
+_IS_MOVING = (
+    sa.exists()
+    .where(
+        _other.c.instance_uuid == _instances.c.uuid,
+        _other.c.deleted == 0,
+        _other.c.status.not_in((*ENDED, "error")),
+    )
+    .label("is_moving")
+)
+_UUIDS: Any = sa.bindparam("uuids", expanding=True)
+_DEAD = (
+    sa.select(
+        *(_instances.c[name] for name in ("uuid", "host", "display_name", "deleted_at", "cleaned")),
+        _metadata.c.value,
+        sa.func.coalesce(_metadata.c.updated_at, _metadata.c.created_at),
+        _IS_MOVING,
+    )
+    .select_from(_instances.outerjoin(_metadata, _IS_COUNT))
+    .where(
+        _instances.c.host == sa.bindparam("on_host"),
+        _IS_DELETED,
+        _IS_VISIBLE,
+        sa.or_(_instances.c.cleaned == 0, _instances.c.uuid.in_(_UUIDS)),
+    )
+    .order_by(_instances.c.created_at.desc(), _instances.c.id.desc(), _metadata.c.id)
+)
+_BROKEN = (
+    sa.select(
+        *(_migrations.c[name] for name in ("id", "status", "source_compute", "dest_compute")),
+        *(_instances.c[name] for name in ("uuid", "display_name", "host", "deleted_at")),
+        _IS_DELETED,
+        _IS_MOVING,
+    )
+    .select_from(_migrations.join(_instances, _instances.c.uuid == _migrations.c.instance_uuid))
+    .where(
+        sa.or_(
+            _migrations.c.source_compute == sa.bindparam("on_host"),
+            _migrations.c.dest_compute == sa.bindparam("on_host"),
+        ),
+        sa.or_(
+            _migrations.c.status == "error",
+            sa.and_(_migrations.c.status == "failed", _migrations.c.instance_uuid.in_(_UUIDS)),
+        ),
+        sa.or_(
+            _migrations.c.cross_cell_move.is_(None), _migrations.c.cross_cell_move.is_(sa.false())
+        ),
+        sa.or_(_instances.c.host.is_(None), _instances.c.host != sa.bindparam("on_host")),
+        sa.or_(_IS_DELETED, _instances.c.deleted == 0),
+        _IS_VISIBLE,
+    )
+    .order_by(_migrations.c.id)
+)
+
+
 def dead_instances(
     connection: sa.Connection, host: str, uuids: Collection[str]
 ) -> list[DeadInstance]:
@@ -31,26 +90,10 @@ def dead_instances(
 
     Not clean is `cleaned` = 0; whoever wrote NULL has not said that files are left.
     """
-    columns: list[Any] = [
-        *(_instances.c[name] for name in ("uuid", "host", "display_name", "deleted_at", "cleaned")),
-        _metadata.c.value,
-        sa.func.coalesce(_metadata.c.updated_at, _metadata.c.created_at),
-        _is_moving(),
-    ]
     found: dict[str, DeadInstance] = {}
     for batch in _portions(uuids):
-        query = (
-            sa.select(*columns)
-            .select_from(_instances.outerjoin(_metadata, _is_count()))
-            .where(
-                _instances.c.host == host,
-                _IS_DELETED,
-                _IS_VISIBLE,
-                sa.or_(_instances.c.cleaned == 0, _instances.c.uuid.in_(batch)),
-            )
-            .order_by(_instances.c.created_at.desc(), _instances.c.id.desc(), _metadata.c.id)
-        )
-        found.update({row.uuid: DeadInstance(*row) for row in connection.execute(query)})
+        rows = records(connection, _DEAD, DeadInstance, on_host=host, uuids=batch)
+        found.update({row.uuid: row for row in rows})
     return list(found.values())
 
 
@@ -62,38 +105,10 @@ def broken_migrations(
     Deleted rows too: they are deleted with their instance. Those of instances that are on this
     host are left out, and those between cells, whose instance lives on in another.
     """
-    columns: list[Any] = [
-        *(_migrations.c[name] for name in ("id", "status", "source_compute", "dest_compute")),
-        *(_instances.c[name] for name in ("uuid", "display_name", "host", "deleted_at")),
-        _IS_DELETED,
-        _is_moving(),
-    ]
     found: dict[int, BrokenMigration] = {}
     for batch in _portions(uuids):
-        query = (
-            sa.select(*columns)
-            .select_from(
-                _migrations.join(_instances, _instances.c.uuid == _migrations.c.instance_uuid)
-            )
-            .where(
-                sa.or_(_migrations.c.source_compute == host, _migrations.c.dest_compute == host),
-                sa.or_(
-                    _migrations.c.status == "error",
-                    sa.and_(
-                        _migrations.c.status == "failed", _migrations.c.instance_uuid.in_(batch)
-                    ),
-                ),
-                sa.or_(
-                    _migrations.c.cross_cell_move.is_(None),
-                    _migrations.c.cross_cell_move.is_(sa.false()),
-                ),
-                sa.or_(_instances.c.host.is_(None), _instances.c.host != host),
-                sa.or_(_IS_DELETED, _instances.c.deleted == 0),
-                _IS_VISIBLE,
-            )
-            .order_by(_migrations.c.id)
-        )
-        found.update({row.id: BrokenMigration(*row) for row in connection.execute(query)})
+        rows = records(connection, _BROKEN, BrokenMigration, on_host=host, uuids=batch)
+        found.update({row.id: row for row in rows})
     return list(found.values())
 
 
@@ -142,23 +157,3 @@ def record_cleaning(
 def _portions(uuids: Iterable[str]) -> Iterable[Any]:
     """Give the uuids in portions that one statement can name, and one portion at least."""
     return list(batches(sorted(uuids), READ_BATCH)) or [()]
-
-
-def _is_count() -> sa.ColumnElement[bool]:
-    return sa.and_(
-        _metadata.c.instance_uuid == _instances.c.uuid, _metadata.c.key == CLEAN_ATTEMPTS
-    )
-
-
-def _is_moving() -> sa.ColumnElement[bool]:
-    """Say whether an instance has a migration that goes on, whatever became of its row."""
-    other = _migrations.alias()
-    return (
-        sa.exists()
-        .where(
-            other.c.instance_uuid == _instances.c.uuid,
-            other.c.deleted == 0,
-            other.c.status.not_in((*ENDED, "error")),
-        )
-        .label("is_moving")
-    )

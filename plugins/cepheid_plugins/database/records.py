@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What queries take and return: plain typed records. Times are naive UTC; NULL is None."""
+"""What queries take and return: plain typed records. Times are naive UTC; NULL is None.
+
+A row is a named tuple: a thousand of them are made at once, which a frozen dataclass takes five
+times as long for.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import datetime
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 
 class _Any(enum.Enum):
@@ -21,8 +25,7 @@ ANY: Final = _Any.ANY
 CLEAN_ATTEMPTS = "clean_attempts"
 
 
-@dataclass(frozen=True, slots=True)
-class Instance:
+class Instance(NamedTuple):
     """A row of ``instances``, as far as tasks read it."""
 
     id: int
@@ -51,8 +54,7 @@ class Instance:
     shutdown_terminate: bool | None
 
 
-@dataclass(frozen=True, slots=True)
-class ImageUser:
+class ImageUser(NamedTuple):
     """What a live instance needs of the image cache.
 
     :param images: ids of images: of its disk, its kernel and its RAM disk
@@ -84,8 +86,7 @@ class InstanceFacts:
     system_metadata: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class AuditedTraffic:
+class AuditedTraffic(NamedTuple):
     """What went through an interface of an instance within an audit period."""
 
     mac: str
@@ -93,8 +94,7 @@ class AuditedTraffic:
     bw_out: int
 
 
-@dataclass(frozen=True, slots=True)
-class BlockDevice:
+class BlockDevice(NamedTuple):
     """A volume of an instance, as notifications tell of it."""
 
     volume_id: str
@@ -118,8 +118,7 @@ class AuditedInstance:
     devices: Sequence[BlockDevice]
 
 
-@dataclass(frozen=True, slots=True)
-class AuditLog:
+class AuditLog(NamedTuple):
     """A row of ``task_log``: the audit of a period on a host.
 
     :param state: ``RUNNING`` or ``DONE``
@@ -163,8 +162,7 @@ class NewInstance:
     root_gb: int
 
 
-@dataclass(frozen=True, slots=True)
-class Migration:
+class Migration(NamedTuple):
     """A row of ``migrations``, as far as tasks read it."""
 
     id: int
@@ -181,8 +179,7 @@ class Migration:
     cross_cell_move: bool | None
 
 
-@dataclass(frozen=True, slots=True)
-class DeadInstance:
+class DeadInstance(NamedTuple):
     """An instance that is deleted for good, as far as its files are concerned.
 
     :param clean_attempts: the text of its system metadata; None where there is none
@@ -200,8 +197,7 @@ class DeadInstance:
     is_moving: bool
 
 
-@dataclass(frozen=True, slots=True)
-class BrokenMigration:
+class BrokenMigration(NamedTuple):
     """A migration that came to nothing, and its instance.
 
     :param host: of the instance
@@ -247,8 +243,7 @@ class Confirmed:
     vm_state: str
 
 
-@dataclass(frozen=True, slots=True)
-class InfoCache:
+class InfoCache(NamedTuple):
     """A row of ``instance_info_caches``."""
 
     id: int
@@ -256,8 +251,7 @@ class InfoCache:
     network_info: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Volume:
+class Volume(NamedTuple):
     """A volume of an instance: a row of ``block_device_mapping``, without its secrets."""
 
     instance_uuid: str
@@ -267,8 +261,7 @@ class Volume:
     delete_on_termination: bool | None
 
 
-@dataclass(frozen=True, slots=True)
-class Attachment:
+class Attachment(NamedTuple):
     """A volume that is attached to a live instance of a host."""
 
     volume_id: str | None
@@ -280,8 +273,7 @@ class Attachment:
     attached_at: datetime.datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class VolumeUsage:
+class VolumeUsage(NamedTuple):
     """A row of ``volume_usage_cache``: the counters of one start of a guest, and those before."""
 
     id: int
@@ -300,16 +292,14 @@ class VolumeUsage:
     tot_last_refreshed: datetime.datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class Networked:
+class Networked(NamedTuple):
     """An instance, and what is cached of its network."""
 
     uuid: str
     network_info: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class BandwidthUsage:
+class BandwidthUsage(NamedTuple):
     """A row of ``bw_usage_cache``: what went through an interface in a period, in bytes.
 
     :param last_ctr_in: the counter at the last look
@@ -361,8 +351,7 @@ class Fault:
     code: int = field(default=500)
 
 
-@dataclass(frozen=True, slots=True)
-class Sizes:
+class Sizes(NamedTuple):
     """What a flavor takes of a host."""
 
     vcpus: int
@@ -372,8 +361,7 @@ class Sizes:
     swap_mb: int
 
 
-@dataclass(frozen=True, slots=True)
-class Occupant:
+class Occupant(NamedTuple):
     """An instance, as far as it takes room on a host.
 
     :param root_on_volume: its root disk is a volume, so that it takes no room on the host
@@ -398,8 +386,7 @@ class Occupant:
     new: Sizes | None
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(NamedTuple):
     """A migration that has not ended, and its instance."""
 
     id: int
@@ -413,8 +400,7 @@ class Move:
     instance: Occupant
 
 
-@dataclass(frozen=True, slots=True)
-class ComputeNode:
+class ComputeNode(NamedTuple):
     """A row of ``compute_nodes``, as far as Cepheid writes it. JSON is kept as text."""
 
     id: int

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cepheid_plugins.database import flavors, instances, models
-from cepheid_plugins.database.bulk import update_each
+from cepheid_plugins.database.bulk import records, update_each
 from cepheid_plugins.database.records import Confirmed, InstanceUpdate, Migration, Resized
 
 #: The system metadata that a revert would need.
@@ -20,7 +19,25 @@ OLD_VM_STATE = "old_vm_state"
 
 _migrations = models.migrations
 _extra = models.instance_extra
-_COLUMNS = [_migrations.c[field.name] for field in dataclasses.fields(Migration)]
+_COLUMNS = [_migrations.c[name] for name in Migration._fields]
+
+
+_ALL = sa.select(*_COLUMNS).order_by(_migrations.c.id)
+_FINISHED = _ALL.where(
+    _migrations.c.dest_compute == sa.bindparam("to_host"),
+    _migrations.c.status == "finished",
+    _migrations.c.updated_at <= sa.bindparam("before"),
+)
+_CONFIRMING = _ALL.where(
+    _migrations.c.source_compute == sa.bindparam("from_host"),
+    _migrations.c.status == "confirming",
+    _migrations.c.deleted == 0,
+)
+_OF_INSTANCES = _ALL.where(
+    _migrations.c.instance_uuid.in_(sa.bindparam("uuids", expanding=True)),
+    _migrations.c.status == sa.bindparam("of_status"),
+    _migrations.c.deleted == 0,
+)
 
 
 def finished(
@@ -30,32 +47,17 @@ def finished(
 
     Deleted rows too, as in Nova: their instances are gone.
     """
-    return _records(
-        connection,
-        _migrations.c.dest_compute == dest_compute,
-        _migrations.c.status == "finished",
-        _migrations.c.updated_at <= before,
-    )
+    return records(connection, _FINISHED, Migration, to_host=dest_compute, before=before)
 
 
 def confirming(connection: sa.Connection, source_compute: str) -> list[Migration]:
     """Return the live migrations whose confirmation waits for its part on the source host."""
-    return _records(
-        connection,
-        _migrations.c.source_compute == source_compute,
-        _migrations.c.status == "confirming",
-        _migrations.c.deleted == 0,
-    )
+    return records(connection, _CONFIRMING, Migration, from_host=source_compute)
 
 
 def of_instances(connection: sa.Connection, uuids: Sequence[str], status: str) -> list[Migration]:
     """Return the live migrations of instances that have a status."""
-    return _records(
-        connection,
-        _migrations.c.instance_uuid.in_(uuids),
-        _migrations.c.status == status,
-        _migrations.c.deleted == 0,
-    )
+    return records(connection, _OF_INSTANCES, Migration, uuids=uuids, of_status=status)
 
 
 def start_confirming(
@@ -198,8 +200,3 @@ def _rewrite_flavors(
         {row.id: rewrite(row.instance_uuid, row.flavor) for row in connection.execute(query)},
         values,
     )
-
-
-def _records(connection: sa.Connection, *conditions: Any) -> list[Migration]:
-    query = sa.select(*_COLUMNS).where(*conditions).order_by(_migrations.c.id)
-    return [Migration(*row) for row in connection.execute(query)]

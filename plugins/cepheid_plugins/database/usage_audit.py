@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -34,7 +33,7 @@ _instances = models.instances
 _caches = models.instance_info_caches
 _usage = models.bw_usage_cache
 _mappings = models.block_device_mapping
-_LOG_COLUMNS = [_logs.c[field.name] for field in dataclasses.fields(AuditLog)]
+_LOG_COLUMNS = [_logs.c[name] for name in AuditLog._fields]
 #: Not what can be long and is told to nobody.
 _COLUMNS = [column for column in _instances.c if column.name not in ("user_data", "key_data")]
 #: Databases differ in where they put NULL.
@@ -214,7 +213,7 @@ def _devices(connection: sa.Connection, uuids: Collection[str]) -> dict[str, Seq
     query = (
         sa.select(
             _mappings.c.instance_uuid,
-            *(_mappings.c[field.name] for field in dataclasses.fields(BlockDevice)),
+            *(_mappings.c[name] for name in BlockDevice._fields),
         )
         .where(
             _mappings.c.instance_uuid.in_(uuids),

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cepheid_plugins.database import models
-from cepheid_plugins.database.bulk import batches, update_rows
+from cepheid_plugins.database.bulk import batches, records, update_rows
 from cepheid_plugins.database.records import Attachment, VolumeUsage
 
 COUNTERS = ("reads", "read_bytes", "writes", "write_bytes")
@@ -20,55 +19,51 @@ COUNTERS = ("reads", "read_bytes", "writes", "write_bytes")
 _usage = models.volume_usage_cache
 _mappings = models.block_device_mapping
 _instances = models.instances
+_COUNTERS = [f"{what}_{name}" for what in ("tot", "curr") for name in COUNTERS]
 _COLUMNS = [
     # NULL where the counters of one kind were never written.
-    sa.func.coalesce(_usage.c[field.name], 0) if field.type == "int" else _usage.c[field.name]
-    for field in dataclasses.fields(VolumeUsage)
+    sa.func.coalesce(_usage.c[name], 0).label(name) if name in _COUNTERS else _usage.c[name]
+    for name in VolumeUsage._fields
 ]
+
+
+_IS_VOLUME = sa.and_(_mappings.c.deleted == 0, _mappings.c.destination_type == "volume")
+_ATTACHED = (
+    sa.select(
+        _mappings.c.volume_id,
+        _mappings.c.device_name,
+        _instances.c.uuid,
+        _instances.c.project_id,
+        _instances.c.user_id,
+        _instances.c.availability_zone,
+        _mappings.c.created_at,
+    )
+    .join(_instances, _instances.c.uuid == _mappings.c.instance_uuid)
+    .where(_instances.c.host == sa.bindparam("on_host"), _instances.c.deleted == 0, _IS_VOLUME)
+    .order_by(_mappings.c.id)
+)
+_VOLUMES: Any = sa.bindparam("volumes", expanding=True)
+_COUNTS = (
+    sa.select(_mappings.c.volume_id, sa.func.count(sa.distinct(_mappings.c.instance_uuid)))
+    .where(_mappings.c.volume_id.in_(_VOLUMES), _IS_VOLUME)
+    .group_by(_mappings.c.volume_id)
+)
+_OF_VOLUMES = sa.select(*_COLUMNS).where(_usage.c.volume_id.in_(_VOLUMES)).order_by(_usage.c.id)
 
 
 def attached(connection: sa.Connection, host: str) -> list[Attachment]:
     """Return the volumes that are attached to the live instances of a host."""
-    query = (
-        sa.select(
-            _mappings.c.volume_id,
-            _mappings.c.device_name,
-            _instances.c.uuid,
-            _instances.c.project_id,
-            _instances.c.user_id,
-            _instances.c.availability_zone,
-            _mappings.c.created_at,
-        )
-        .join(_instances, _instances.c.uuid == _mappings.c.instance_uuid)
-        .where(
-            _instances.c.host == host,
-            _instances.c.deleted == 0,
-            _mappings.c.deleted == 0,
-            _mappings.c.destination_type == "volume",
-        )
-        .order_by(_mappings.c.id)
-    )
-    return [Attachment(*row) for row in connection.execute(query)]
+    return records(connection, _ATTACHED, Attachment, on_host=host)
 
 
 def attachment_counts(connection: sa.Connection, volumes: Collection[str]) -> Counter[str]:
     """Return how many live instances each volume is attached to, on whatever host."""
-    query = (
-        sa.select(_mappings.c.volume_id, sa.func.count(sa.distinct(_mappings.c.instance_uuid)))
-        .where(
-            _mappings.c.volume_id.in_(volumes),
-            _mappings.c.deleted == 0,
-            _mappings.c.destination_type == "volume",
-        )
-        .group_by(_mappings.c.volume_id)
-    )
-    return Counter({row[0]: row[1] for row in connection.execute(query)})
+    return Counter(dict(map(tuple, connection.execute(_COUNTS, {"volumes": volumes}).all())))
 
 
 def of_volumes(connection: sa.Connection, volumes: Collection[str]) -> list[VolumeUsage]:
     """Return what is on record of volumes, the oldest rows first; deleted ones too, as in Nova."""
-    query = sa.select(*_COLUMNS).where(_usage.c.volume_id.in_(volumes)).order_by(_usage.c.id)
-    return [VolumeUsage(*row) for row in connection.execute(query)]
+    return records(connection, _OF_VOLUMES, VolumeUsage, volumes=volumes)
 
 
 def save(

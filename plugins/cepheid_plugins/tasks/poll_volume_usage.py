@@ -159,7 +159,7 @@ class PollVolumeUsage(cepheid.Task):
                 f"curr_{name}": value
                 for name, value in dataclasses.asdict(reading.counters).items()
             }
-            values |= dataclasses.asdict(reading.attachment)
+            values |= reading.attachment._asdict()
             del values["device_name"], values["attached_at"]
             if reading.before is None:
                 new.append(values)

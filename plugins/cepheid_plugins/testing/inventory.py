@@ -79,7 +79,7 @@ class MemoryInventory:
 
     def _insert(self, columns: Mapping[str, Any]) -> str:
         began = self._clock.utcnow() - LONG_AGO
-        values: dict[str, Any] = dict.fromkeys(f.name for f in dataclasses.fields(Instance))
+        values: dict[str, Any] = dict.fromkeys(Instance._fields)
         values |= {
             "id": len(self.rows) + 1,
             "host": HOST,
@@ -167,14 +167,14 @@ class MemoryInventory:
         now = self._clock.utcnow()
         won = self._update(host, updates, {"updated_at": now, "deleted_at": now})
         for uuid in won:
-            self.rows[uuid] = dataclasses.replace(self.rows[uuid], deleted=self.rows[uuid].id)
+            self.rows[uuid] = self.rows[uuid]._replace(deleted=self.rows[uuid].id)
         return won
 
     def set_cleaned(self, uuids: Sequence[str]) -> set[str]:
         found = {row.uuid for row in self.deleted_instances(uuids)}
         self.statements["UPDATE"] += bool(found)
         for uuid in found:
-            self.rows[uuid] = dataclasses.replace(self.rows[uuid], cleaned=1)
+            self.rows[uuid] = self.rows[uuid]._replace(cleaned=1)
         return found
 
     def _select(self, is_wanted: Any) -> list[Instance]:
@@ -191,7 +191,7 @@ class MemoryInventory:
         self, host: str | None, updates: Sequence[InstanceUpdate], common: Mapping[str, Any]
     ) -> set[str]:
         self.statements["UPDATE"] += bool(updates)
-        known, won = {field.name for field in dataclasses.fields(Instance)}, set()
+        won: set[str] = set()
         for wanted in updates:
             row = self.rows.get(wanted.uuid)
             if row is None or row.host != host or row.deleted != 0:
@@ -200,8 +200,8 @@ class MemoryInventory:
                 continue
             if wanted.expected_task_state not in (ANY, row.task_state):
                 continue
-            values = {key: value for key, value in wanted.values.items() if key in known}
-            self.rows[row.uuid] = dataclasses.replace(row, **{**common, **values})
+            values = {key: value for key, value in wanted.values.items() if key in Instance._fields}
+            self.rows[row.uuid] = row._replace(**{**common, **values})
             won.add(row.uuid)
         return won
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """poll_unconfirmed_resizes: the cases of the behaviour reference, on one host and between two."""
 
-import dataclasses
 import datetime
 
 import pytest
@@ -60,12 +59,12 @@ def entries(world):
 
 
 def migration(**columns):
-    fields = dict.fromkeys(field.name for field in dataclasses.fields(Migration))
+    fields = dict.fromkeys(Migration._fields)
     return Migration(**{**fields, "status": "finished", "updated_at": NOON, **columns})
 
 
 def instance(vm_state, task_state, **columns):
-    fields = dict.fromkeys(field.name for field in dataclasses.fields(Instance))
+    fields = dict.fromkeys(Instance._fields)
     states = {"vm_state": vm_state, "task_state": task_state, "updated_at": NOON}
     return Instance(**{**fields, **states, **columns})
 

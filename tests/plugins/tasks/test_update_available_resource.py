@@ -383,7 +383,7 @@ WAYS = {"in": ("host2", "host1"), "out": ("host1", "host2"), "both": ("host1", "
 
 
 def occupant(**values):
-    known = dict.fromkeys((f.name for f in dataclasses.fields(Occupant)), None)
+    known = dict.fromkeys(Occupant._fields)
     sizes = {"present": PRESENT, "old": OLD, "new": NEW}
     return Occupant(**{**known, "uuid": uuid_of(1), "root_on_volume": False, **sizes, **values})
 
