@@ -14,7 +14,7 @@ from typing import Any
 
 import libvirt
 
-from benchmarks.host import Host, marks, names_in
+from benchmarks.host import Host, marks
 from cepheid.task import Task
 from cepheid_plugins.compute import audit_periods
 from cepheid_plugins.database import models
@@ -140,9 +140,13 @@ def resizes(host: Host) -> object:
     return confirming, finished
 
 
+def with_files(host: Host) -> list[str]:
+    """Return whose files are here."""
+    return [name for name in os.listdir(host.instances) if len(name) == 36]
+
+
 def broken_migrations(host: Host) -> object:
-    names = names_in(host.instances)
-    uuids = [name for name in names if len(name) == 36]
+    uuids = with_files(host)
     query = (
         "SELECT migrations.id, status, source_compute, dest_compute, instances.uuid, "
         "display_name, instances.host, instances.deleted_at, "
@@ -156,12 +160,11 @@ def broken_migrations(host: Host) -> object:
         "AND (instances.deleted = instances.id OR instances.deleted = 0) "
         "AND (instances.hidden IS NULL OR instances.hidden = 0) ORDER BY migrations.id"
     )
-    return names, host.raw.select(query, *ENDED, "error", HOST, HOST, *uuids, HOST)
+    return host.raw.select(query, *ENDED, "error", HOST, HOST, *uuids, HOST)
 
 
 def dead_instances(host: Host) -> object:
-    names = names_in(host.instances)
-    uuids = [name for name in names if len(name) == 36]
+    uuids = with_files(host)
     query = (
         "SELECT uuid, host, display_name, instances.deleted_at, cleaned, value, "
         "coalesce(data.updated_at, data.created_at) AS attempted_at, "
@@ -172,13 +175,12 @@ def dead_instances(host: Host) -> object:
         f"AND (cleaned = 0 OR uuid IN {marks(uuids)}) "
         "ORDER BY instances.created_at DESC, instances.id DESC, data.id"
     )
-    return names, host.raw.select(query, *ENDED, "error", HOST, *uuids)
+    return host.raw.select(query, *ENDED, "error", HOST, *uuids)
 
 
 def running_deleted(host: Host) -> object:
-    live = host.raw.select(f"SELECT {INSTANCE} {ON_HOST}", HOST)
-    domains = host.raw.domains()
-    uuids = [uuid for uuid, _, _ in domains]
+    live = host.raw.select(f"SELECT uuid {ON_HOST}", HOST)
+    uuids = [uuid for uuid, _, _ in host.raw.domains()]
     query = f"SELECT {INSTANCE} FROM instances WHERE uuid IN {marks(uuids)}"
     return live, host.raw.select(query, *uuids)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import re
 import subprocess
 from collections import Counter
@@ -321,8 +320,3 @@ def _network_info(number: int) -> str:
 def marks(values: Any) -> str:
     """Return a question mark for each value, in brackets."""
     return f"({', '.join('?' * len(values))})"
-
-
-def names_in(directory: Path) -> list[str]:
-    """Return what is in a directory."""
-    return os.listdir(directory)

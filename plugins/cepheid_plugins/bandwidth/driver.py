@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cepheid import errors
 
@@ -21,8 +20,7 @@ class MeterError(errors.CepheidError):
     """The meter cannot be read; nothing is known of any counter."""
 
 
-@dataclass(frozen=True, slots=True)
-class MeteredInterface:
+class MeteredInterface(NamedTuple):
     """A network interface, as the inventory has it.
 
     :param mac: in lower case
@@ -33,16 +31,14 @@ class MeteredInterface:
     devname: str
 
 
-@dataclass(frozen=True, slots=True)
-class MeteredInstance:
+class MeteredInstance(NamedTuple):
     """An instance whose traffic is asked for."""
 
     uuid: str
     interfaces: tuple[MeteredInterface, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class InterfaceCounters:
+class InterfaceCounters(NamedTuple):
     """What went through an interface since its guest was started, as the guest sees it.
 
     :param uuid: of the instance
@@ -63,6 +59,9 @@ class BandwidthMeter(abc.ABC):
     Offered as an entry point in ``cepheid.bandwidth`` and chosen with ``[bandwidth] driver``. A
     class attribute ``options``, a list of oslo.config options, is registered in that group.
     """
+
+    #: Whether it goes by the interfaces that the inventory has cached; if not, they are not read.
+    wants_interfaces = True
 
     def __init__(self, agent: Agent) -> None:
         self.agent = agent

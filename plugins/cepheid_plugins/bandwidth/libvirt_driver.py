@@ -24,6 +24,8 @@ class LibvirtMeter(BandwidthMeter):
     Whatever the inventory knows of them.
     """
 
+    wants_interfaces = False
+
     def __init__(self, agent: Agent) -> None:
         super().__init__(agent)
         self.hypervisor = agent.driver("hypervisor")

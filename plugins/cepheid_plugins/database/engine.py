@@ -105,6 +105,8 @@ def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
             if is_sqlite:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
+        if is_sqlite:
+            _write_log_back(connection)
 
 
 def _with_timeouts(url: sa.URL, statement_seconds: int) -> sa.URL:
@@ -152,9 +154,9 @@ def _set_up_server(engine: sa.Engine, statement_seconds: int) -> None:
 def _keep_connections(engine: sa.Engine) -> None:
     """Keep SQLite's connections for the next transaction, where oslo.db opens one for each.
 
-    To open and to close one takes longer than most transactions do, and the last one to close
-    writes the log back. Should another file have taken the place of the one that a connection has
-    open, as where a backup was restored, it is opened anew.
+    To open and to close one takes longer than most transactions do. Should another file have taken
+    the place of the one that a connection has open, as where a backup was restored, it is opened
+    anew.
     """
     if not isinstance(engine.pool, sa.NullPool):
         return  # A database in memory has one connection, or it would be gone.
@@ -174,6 +176,21 @@ def _keep_connections(engine: sa.Engine) -> None:
     def checkout(connection: Any, record: Any, proxy: Any) -> None:
         if record.info["file"] != _file_of(engine.url):
             raise sqlalchemy.exc.DisconnectionError("another file has taken its place")
+
+
+def _write_log_back(connection: sa.Connection) -> None:
+    """Empty the log, so that the file is complete by itself, as if the connection were closed.
+
+    A log that stays would be taken for that of a file which is put in its place. Where somebody
+    reads or writes meanwhile, the next transaction does it.
+    """
+    native: Any = connection.connection.dbapi_connection
+    (milliseconds,) = native.execute("PRAGMA busy_timeout").fetchone()
+    native.execute("PRAGMA busy_timeout = 0")
+    try:
+        native.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    finally:
+        native.execute(f"PRAGMA busy_timeout = {milliseconds}")
 
 
 def _file_of(url: sa.URL) -> tuple[int, int] | None:

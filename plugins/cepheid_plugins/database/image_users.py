@@ -38,7 +38,7 @@ def of_hosts(connection: sa.Connection, hosts: Sequence[str]) -> list[ImageUser]
     found: dict[str, ImageUser] = {}
     for condition in (here, _instances.c.uuid.in_(moving)):
         disks = _blank_disks(connection, condition)
-        for row in connection.execute(_query(condition)):
+        for row in connection.execute(_query(condition)).all():
             user = _user(row, disks.get(row.uuid, ()))
             # Nothing keeps an instance from having several rows of extra.
             found[row.uuid] = _merged(found.get(row.uuid, user), user)

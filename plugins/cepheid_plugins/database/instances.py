@@ -60,7 +60,7 @@ def on_host(connection: sa.Connection, host: str) -> list[Instance]:
 
 def uuids_on_host(connection: sa.Connection, host: str) -> list[str]:
     """Return the uuids of :func:`on_host`."""
-    return list(connection.execute(_UUIDS_ON_HOST, {"on_host": host}).scalars())
+    return [row[0] for row in connection.execute(_UUIDS_ON_HOST, {"on_host": host}).all()]
 
 
 def in_vm_state(connection: sa.Connection, host: str, vm_state: str) -> list[Instance]:

@@ -7,7 +7,7 @@ import abc
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from cepheid import errors
 
@@ -28,8 +28,7 @@ class BadDefinition(HypervisorError):
     """A text is not the definition of the domain that it is taken for, or cannot be changed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Domain:
+class Domain(NamedTuple):
     """A domain in the list of all."""
 
     uuid: str
@@ -72,8 +71,7 @@ class NamedFiles:
     unresolved: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class BlockCounters:
+class BlockCounters(NamedTuple):
     """What a running guest has read from and written to a disk since it was started."""
 
     reads: int
@@ -82,8 +80,7 @@ class BlockCounters:
     write_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkCounters:
+class NetworkCounters(NamedTuple):
     """What a running guest has received and sent through an interface since it was plugged in."""
 
     #: In lower case.

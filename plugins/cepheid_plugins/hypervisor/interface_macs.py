@@ -70,7 +70,7 @@ class InterfaceMacs:
         :param macs_of: reads a domain's MACs by device; None where that cannot be done
         """
         found = list(bulk())
-        unknown = [one for one in found if self._macs(one) is None]
+        unknown = [one for one, macs in self._macs(found) if macs is None]
         for one in unknown:
             self._learn(one, macs_of)
         if unknown:
@@ -78,18 +78,22 @@ class InterfaceMacs:
         self._keep({one.uuid for one in found})
         return {
             one.uuid: [
-                NetworkCounters(macs[device], *numbers)
-                for device, numbers in one.counters.items()
+                NetworkCounters(macs[device], received, sent)
+                for device, (received, sent) in one.counters.items()
                 if device in macs
             ]
-            for one in found
-            if (macs := self._macs(one)) is not None
+            for one, macs in self._macs(found)
+            if macs is not None
         }
 
-    def _macs(self, one: Devices) -> Mapping[str, str] | None:
+    def _macs(self, found: Iterable[Devices]) -> list[tuple[Devices, Mapping[str, str] | None]]:
+        """Return each domain with its MACs by device; None where they are not known."""
         with self._lock:
-            known = self._known.get(one.uuid)
-        if known is None or (known.start, known.devices) != (one.start, frozenset(one.counters)):
+            return [(one, self._macs_of(one)) for one in found]
+
+    def _macs_of(self, one: Devices) -> Mapping[str, str] | None:
+        known = self._known.get(one.uuid)
+        if known is None or known.start != one.start or known.devices != one.counters.keys():
             return None
         return known.macs
 

@@ -186,12 +186,13 @@ class LibvirtHypervisor(XmlHypervisor):
             connection, stats = self._interface_stats()
             with self._watching:
                 self._watch_interfaces(connection)
-            stats = [(d, values) for d, values in stats if d.UUIDString() in wanted]
-            domains.update({domain.UUIDString(): domain for domain, _ in stats})
-            without_bulk[:] = [domain for domain, values in stats if "net.count" not in values]
+            told = {domain.UUIDString(): (domain, values) for domain, values in stats}
+            told = {uuid: of_one for uuid, of_one in told.items() if uuid in wanted}
+            domains.update({uuid: domain for uuid, (domain, _) in told.items()})
+            without_bulk[:] = [d for d, values in told.values() if "net.count" not in values]
             return [
-                Devices(domain.UUIDString(), domain.ID(), _network_counters(values))
-                for domain, values in stats
+                Devices(uuid, domain.ID(), _network_counters(values))
+                for uuid, (domain, values) in told.items()
                 if "net.count" in values
             ]
 
@@ -619,20 +620,20 @@ def _block_counters(values: Mapping[str, Any]) -> dict[str, driver.BlockCounters
     found = {}
     for number in range(values["block.count"]):
         prefix = f"block.{number}."
-        if all(prefix + name in values for name in BLOCK_FIELDS):
-            fields = [int(values[prefix + name]) for name in BLOCK_FIELDS]
-            found[values[f"{prefix}name"]] = driver.BlockCounters(*fields)
+        counters = [values.get(prefix + name) for name in BLOCK_FIELDS]
+        if None not in counters:
+            found[values[f"{prefix}name"]] = driver.BlockCounters._make(counters)
     return found
 
 
 def _network_counters(values: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     """Return the counters of a domain's interfaces, by device. Source: as above."""
-    found = {}
+    found: dict[Any, Any] = {}
     for number in range(values["net.count"]):
         prefix = f"net.{number}."
-        if all(prefix + name in values for name in ("name", *NETWORK_FIELDS)):
-            received, sent = (int(values[prefix + name]) for name in NETWORK_FIELDS)
-            found[values[f"{prefix}name"]] = received, sent
+        name, received, sent = (values.get(prefix + field) for field in ("name", *NETWORK_FIELDS))
+        if None not in (name, received, sent):
+            found[name] = received, sent
     return found
 
 

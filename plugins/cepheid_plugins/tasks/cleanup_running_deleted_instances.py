@@ -71,8 +71,10 @@ class CleanupRunningDeletedInstances(cepheid.Task):
     def cleanup_running_deleted_instances(self, context: RunContext) -> None:
         if self.conf.running_deleted_instance_action == "noop":
             return
+        # The time first: whoever is deleted from here on is not seen alive after that.
+        now = self.agent.clock.utcnow()
+        live = set(self.database.instance_uuids_on_host(self.agent.host))
         # The domains before their rows: whose row is deleted then had a domain all the same.
-        live = {row.uuid for row in self.database.instances_on_host(self.agent.host)}
         domains = self.hypervisor.domains()
         rows = self.database.instances_by_uuid(domains) if domains else []
         deleted = [row for row in rows if row.deleted == row.id]
@@ -80,7 +82,6 @@ class CleanupRunningDeletedInstances(cepheid.Task):
         sightings = self.file.read()
         doubts = doubts_of(self.agent, sightings, live)
         left_over = self._left_over(context, sightings, deleted, domains)
-        now = self.agent.clock.utcnow()
         if doubts:
             confirmed: set[str] = set()
         else:

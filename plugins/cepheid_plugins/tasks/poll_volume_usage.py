@@ -8,7 +8,6 @@ Source: Nova's _poll_volume_usage.
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +26,7 @@ from cepheid_plugins.notifications.versioned import timestamp, versioned_object
 if TYPE_CHECKING:
     from cepheid.agent import Agent
 
-COUNTERS = tuple(field.name for field in dataclasses.fields(BlockCounters))
+COUNTERS = BlockCounters._fields
 
 
 class Reading(NamedTuple):
@@ -155,10 +154,7 @@ class PollVolumeUsage(cepheid.Task):
         known: dict[int, dict[str, Any]] = {}
         new: list[dict[str, Any]] = []
         for reading in readings:
-            values = {
-                f"curr_{name}": value
-                for name, value in dataclasses.asdict(reading.counters).items()
-            }
+            values = {f"curr_{name}": value for name, value in reading.counters._asdict().items()}
             values |= reading.attachment._asdict()
             del values["device_name"], values["attached_at"]
             if reading.before is None:

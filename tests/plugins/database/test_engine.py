@@ -6,13 +6,14 @@ import sqlite3
 import time
 
 import pytest
+import sqlalchemy as sa
 from oslo_db.api import wrap_db_retry
 
 from cepheid import errors
 from cepheid_plugins.database import driver, engine
 from cepheid_plugins.database.driver import Database
 from cepheid_plugins.database.errors import DatabaseError
-from cepheid_plugins.database.records import ANY, InstanceUpdate
+from cepheid_plugins.database.records import ANY, InstanceUpdate, NewInstance
 
 
 @pytest.fixture
@@ -66,3 +67,24 @@ def test_what_went_wrong_is_raised_and_not_logged_as_well(database, caplog):
     with caplog.at_level(logging.DEBUG), pytest.raises(DatabaseError, match="not a database"):
         database.check()
     assert [record for record in caplog.records if record.exc_info] == []
+
+
+def test_a_connection_is_kept_in_sqlite_until_another_file_takes_its_place(database, tmp_path):
+    database.sync()
+    opened = []
+    sa.event.listen(database._connected(), "connect", lambda *connection: opened.append(1))
+    new = NewInstance("uuid-1", "guest-1", "host1", "node1", "active", 1, 1, 128, 0)
+    database.create_instances([new])
+    for _ in range(10):
+        assert database.instance_uuids_on_host("host1") == ["uuid-1"]
+    assert len(opened) <= 1  # it was open already
+    copy = tmp_path / "copy.sqlite"
+    source = sqlite3.connect(database.url.database)
+    target = sqlite3.connect(copy)
+    source.backup(target)
+    target.execute("DELETE FROM instances")
+    target.commit()
+    target.close()
+    source.close()
+    copy.replace(database.url.database)
+    assert database.instance_uuids_on_host("host1") == []
