@@ -8,6 +8,7 @@ with green threads, and a scrape comes on a native one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -23,6 +24,8 @@ from prometheus_client.registry import Collector
 
 from cepheid.metric import Histogram, Metric, Summary
 from cepheid.status.messages import Request, Response
+
+_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 #: Whoever tells metrics: its name, and what gives them.
 Source = tuple[str, Callable[[], Iterable[Metric]]]
@@ -86,7 +89,14 @@ class _Collector(Collector):
 
 
 def _family(metric: Metric) -> Any:
-    """Return a metric as prometheus_client has it."""
+    """Return a metric as prometheus_client has it.
+
+    :raises ValueError: it is none
+    """
+    for name in (metric.name, *metric.labels):
+        # prometheus_client takes any text, which Prometheus 2 does not.
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of a metric or label")
     make = _FAMILIES[metric.kind](metric.name, metric.help, labels=metric.labels)
     for labels, value in metric.values.items():
         texts = [str(label) for label in labels]

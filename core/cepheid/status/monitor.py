@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from cepheid import concurrency, errors, loading, overview
+from cepheid import concurrency, errors, loading, overview, overview_entries
 from cepheid.agent import Agent
 from cepheid.call_record import CallRecord
 from cepheid.journal.view import view
@@ -75,13 +75,12 @@ class Monitor:
                 "machines. Set [status] allow_remote = true if that is wanted, or 127.0.0.1."
             )
         reads: dict[str, endpoints.Answer] = {
+            "/": Page(PAGE.read_bytes()).answer,
             "/overview.json": self._overview,
             "/healthz": endpoints.healthz,
             "/readyz": lambda request: endpoints.readyz(request, self.checks(self.look())),
             "/metrics": self._metrics.answer,
         }
-        if PAGE.is_file():
-            reads["/"] = Page(PAGE.read_bytes()).answer
         return endpoints.Endpoints(
             self._agent.conf,
             TokenFile(options.token_file or self._agent.state_path / TOKEN_FILE_NAME),
@@ -164,9 +163,10 @@ class Monitor:
         not_ready = list(health.sentences(checks))
         try:
             with view(self._agent.journal.path) as journal:
-                document = overview.take(state, journal, not_ready)
-        except errors.JournalError:
-            document = overview.take(state, None, not_ready)
+                records = overview.read(journal, overview_entries.time(state["at"]))
+        except errors.JournalError as err:
+            records = overview.Records(error=str(err))
+        document = overview.build(state, records, not_ready)
         after = request.query.get("after", "")
         if after.isascii() and after.isdigit():
             document = overview.newer(document, int(after))

@@ -78,14 +78,17 @@ def start(tmp_path, distributions):
     state.mkdir()
     installation = Installation(state, "")
 
-    def start(mode, settings=""):
+    def start(mode, settings="", expect_refusal=False):
         installation.conf.write_text(
             f"[DEFAULT]\nstate_path = {state}\nhost = host1\nperiodic_fuzzy_delay = 0\n"
             f"log_file = {installation.log}\nconcurrency = {mode}\nenabled_tasks = *\n"
-            f"disabled_tasks = bundled\n[status]\nenabled = true\nport = 0\n{settings}"
+            f"disabled_tasks = bundled\n[status]\nenabled = true\n{settings}"
+            f"{'' if 'port' in settings else 'port = 0'}"
         )
         installation.environment = {**os.environ, "PYTHONPATH": str(distributions.path)}
         installation.environment.pop("CEPHEID_TEST_CONCURRENCY", None)
+        if expect_refusal:
+            return installation.run("agent", check=False)
         installation.start_agent()
         return installation, StatusServer(state, installation.log)
 
@@ -191,3 +194,68 @@ def test_answers_no_more_when_the_agent_has_ended(start, distributions):
     assert agent.agent.wait(30) == 0
     with pytest.raises(ConnectionRefusedError):
         server.get("/healthz")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ("listen_address = 0.0.0.0\n", "Set [status] allow_remote = true if that is wanted"),
+        ("listen_address = localhost\n", "[status] listen_address"),
+        ("port = 1\nlisten_address = 192.0.2.1\nallow_remote = true\n", "cannot be listened on"),
+        ("token_file = /nowhere/token\n", "[status] token_file = /nowhere/token cannot be made"),
+    ],
+)
+def test_says_in_one_line_why_it_cannot_be_as_configured(start, settings, says):
+    refused = start("threading", settings, expect_refusal=True)
+    assert refused.returncode == 1
+    assert says in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+
+
+def test_without_its_library_it_says_how_to_install_it(start, distributions):
+    (distributions.path / "prometheus_client.py").write_text(
+        "raise ModuleNotFoundError(\"No module named 'prometheus_client'\", "
+        "name='prometheus_client')\n"
+    )
+    refused = start("threading", expect_refusal=True)
+    assert refused.returncode == 1
+    assert "pip install 'cepheid[status]'" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+
+
+VENDOR = '''
+import cepheid
+from cepheid import metric
+from cepheid.periodic_task import periodic_task
+
+class Plugin(cepheid.Task):
+    """Tell something."""
+
+    def metrics(self):
+        return [metric.gauge("acme_things", "Things.", 7), self.nothing_such]
+
+    @periodic_task(spacing=3600)
+    def vendor(self, context):
+        pass
+'''
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_vendors_metrics_that_fail_are_named_in_metrics_and_log(start, distributions, mode):
+    distributions.add_task("acme-vendor", "vendor", VENDOR)
+    agent, server = start(mode)
+    text = server.get("/metrics").text
+    assert 'cepheid_metrics_failed{source="the task vendor"} 1.0' in text
+    assert "acme_things" not in text
+    wait_until(lambda: "The metrics of the task vendor are missing" in agent.read_log())
+    assert "nothing_such" in agent.read_log()
+
+
+def test_metrics_come_while_the_hub_is_blocked(start, distributions):
+    distributions.add_task("acme-blocking", "blocking", BLOCKING)
+    agent, server = start("eventlet")
+    (agent.path / "block").touch()
+    wait_until(lambda: "cepheid_ready 0.0" in server.get("/metrics").text, agent.read_log)
+    assert 'cepheid_check_passed{check="timers"} 0.0' in server.get("/metrics").text
+    (agent.path / "block").unlink()
+    wait_until(lambda: "cepheid_ready 1.0" in server.get("/metrics").text, agent.read_log)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Notifications by oslo.messaging: at once, and over its transport within one process."""
 
+import datetime
 import json
 import logging
 import subprocess
@@ -26,6 +27,7 @@ FAKE = "driver = messagingv2\ntransport_url = fake://\n"
 #: Nobody listens on the discard port.
 AWAY = "driver = messagingv2\ntransport_url = rabbit://guest:hush@127.0.0.1:9/\n"
 NOTIFICATION = Notification("volume.usage", {"n": 1}, message_id="one", request_id="req-1")
+NOTIFICATION_2 = Notification("volume.usage", {"n": 2}, message_id="two", request_id="req-1")
 
 
 @pytest.fixture
@@ -328,3 +330,17 @@ def test_nothing_is_said_of_eventlet_when_oslo_messaging_loads(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_tells_as_metrics_what_waits(make, clock):
+    notifier = make(AWAY)
+    assert [(m.name, dict(m.values)) for m in notifier.metrics()] == [
+        ("cepheid_notifications_waiting", {(): 0}),
+        ("cepheid_notifications_oldest_timestamp_seconds", {}),
+    ]
+    now = clock.utcnow().replace(tzinfo=datetime.UTC).timestamp()
+    notifier.send([NOTIFICATION, NOTIFICATION_2])
+    assert [(m.name, dict(m.values)) for m in notifier.metrics()] == [
+        ("cepheid_notifications_waiting", {(): 2}),
+        ("cepheid_notifications_oldest_timestamp_seconds", {(): now}),
+    ]

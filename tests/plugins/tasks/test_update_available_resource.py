@@ -843,3 +843,29 @@ def test_d21_a_migration_without_times_is_counted(world, task):
     migration(world, 1, created_at=None, updated_at=None, migration_type=None)
     world.agent.run(task)
     assert used(world) == (1, 128, 1)
+
+
+def test_tells_what_it_saw_as_metrics(make):
+    world, task = make({1: RUNNING, 2: SHUTDOWN})
+    assert {metric.name: dict(metric.values) for metric in task.metrics()} == {
+        "cepheid_instances": {}
+    }
+    world.add(1, **TINY)
+    world.add(2, **TINY, vm_state="stopped")
+    world.add(3, **TINY)
+    world.agent.run(task)
+    told = {metric.name: dict(metric.values) for metric in task.metrics()}
+    assert told["cepheid_instances"] == {
+        ("active", "running"): 1,
+        ("stopped", "shut down"): 1,
+        ("active", "no domain"): 1,
+    }
+    (node,) = world.rows(models.compute_nodes)
+    assert told["cepheid_host_vcpus"] == {(): node.vcpus}
+    assert told["cepheid_host_vcpus_used"] == {(): 3}
+    assert told["cepheid_host_memory_used_bytes"] == {(): 3 * 128 << 20}
+    assert told["cepheid_host_disk_bytes"] == {(): 6 * GIB}
+    assert told["cepheid_host_disk_used_bytes"] == {(): 3 * GIB}
+    world.database.statements.clear()
+    list(task.metrics())
+    assert world.statements() == 0
