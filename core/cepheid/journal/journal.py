@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from cepheid.clock import Clock
 from cepheid.journal import retention, seals
-from cepheid.journal.pauses import PauseRecords
 from cepheid.journal.reader import Reader
 from cepheid.journal.schema import SCHEMA_VERSION
 from cepheid.journal.store import Store, text
@@ -42,7 +41,6 @@ class Journal(Reader):
         self.path = Path(path)
         self._clock = clock or Clock()
         super().__init__(Store(self.path, self._clock))
-        self.pauses = PauseRecords(self._store)
 
     def close(self) -> None:
         """Close the file."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from cepheid.journal import audit
+from cepheid.journal.pauses import PauseRecords
 from cepheid.journal.seals import Head, head
 from cepheid.journal.store import Store, text
 
@@ -19,6 +20,7 @@ class Reader:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self.pauses = PauseRecords(store)
 
     def last_run(self, task: str) -> datetime.datetime | None:
         """Return when `task` last ran in its schedule, or that began, in UTC; None for never."""

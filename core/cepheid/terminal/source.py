@@ -12,8 +12,9 @@ from oslo_config import cfg
 
 from cepheid import admin, catalogue, durations, errors, overview, overview_entries, periodic_task
 from cepheid.cli import lists
-from cepheid.journal import FILE_NAME, Journal, Pause
+from cepheid.journal import FILE_NAME, Pause
 from cepheid.journal.store import text
+from cepheid.journal.view import view
 from cepheid.loading import Plugin
 
 #: Seconds in which an agent that works answers.
@@ -43,35 +44,18 @@ class Source:
             state = admin.call(self._conf.state_path, "status", within=ANSWER_SECONDS)
         except errors.CepheidError as err:
             return self._without_agent(str(err))
-        journal, why_not = self._journal()
         try:
-            return overview.take(state, journal, [why_not] if why_not else [])
-        finally:
-            if journal is not None:
-                journal.close()
-
-    def _journal(self) -> tuple[Journal | None, str]:
-        if not self._path.exists():
-            return None, f"There is no journal {self._path}."
-        try:
-            return Journal(self._path), ""
+            with view(self._path) as journal:
+                return overview.take(state, journal)
         except errors.JournalError as err:
-            return None, str(err)
+            return overview.build(state, overview.Records(error=str(err)))
 
     def _without_agent(self, why: str) -> Document:
         now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
-        records = overview.Records(error="There is no journal yet.")
-        pauses: dict[str, Pause] = {}
-        journal, why_not = self._journal()
-        if journal is not None:
-            try:
-                records, pauses = self._read(journal, now)
-            finally:
-                journal.close()
-        elif self._path.exists():
-            records = overview.Records(error=why_not)
-        state = self._state(now, pauses)
-        document = overview.build(state, records, [why, *_last_sign(records, now)])
+        records, pauses = self._read(now)
+        document = overview.build(
+            self._state(now, pauses), records, [why, *_last_sign(records, now)]
+        )
         for task in document["tasks"]:
             task["status"] = "unknown"
         for part in ("runs", "totals"):
@@ -79,16 +63,17 @@ class Source:
         document["health"]["state"] = "unknown"
         return {**document, "pid": None, "started_at": None, "concurrency": None}
 
-    def _read(
-        self, journal: Journal, now: datetime.datetime
-    ) -> tuple[overview.Records, dict[str, Pause]]:
+    def _read(self, now: datetime.datetime) -> tuple[overview.Records, dict[str, Pause]]:
+        if not self._path.exists():
+            return overview.Records(error=f"There is no journal {self._path} yet."), {}
         since = now - datetime.timedelta(seconds=LOOK_BACK_SECONDS)
         try:
-            return overview.Records(
-                journal.runs_since(since, overview.MAX_RUNS),
-                journal.newest_runs(ended=True),
-                journal.newest_changes(overview.MAX_CHANGES),
-            ), journal.pauses.in_force(now)
+            with view(self._path) as journal:
+                return overview.Records(
+                    journal.runs_since(since, overview.MAX_RUNS),
+                    journal.newest_runs(ended=True),
+                    journal.newest_changes(overview.MAX_CHANGES),
+                ), journal.pauses.in_force(now)
         except errors.JournalError as err:
             return overview.Records(error=str(err)), {}
 

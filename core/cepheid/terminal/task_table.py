@@ -20,6 +20,9 @@ Document = dict[str, Any]
 #: Characters from which on a line has room for more columns.
 NARROW, WIDE, WIDEST = 72, 110, 150
 
+#: What a state mostly takes.
+STATE_WIDTH = len("running 42 s")
+
 #: What the marks stand for.
 LEGEND = (
     ("ok", "ok"),
@@ -46,16 +49,18 @@ def table(
     width: int,
     shown: Sequence[Document] | None = None,
     selected: str = "",
+    title: str = "Task",
 ) -> Table:
     """Return the tasks as a table of one line each.
 
     :param width: what a line has room for
     :param shown: which tasks, in this order; all by default
     :param selected: the name of the one that stands out
+    :param title: of the names
     """
     shown = document["tasks"] if shown is None else shown
     lines = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim", expand=False)
-    _add_columns(lines, document, shapes, width)
+    _add_columns(lines, document, shapes, width, title)
     rows = by_task(document["runs"])
     now = unix_seconds(document["at"])
     for task in shown:
@@ -74,12 +79,15 @@ def table(
     return lines
 
 
-def _add_columns(lines: Table, document: Document, shapes: Shapes, width: int) -> None:
+def _add_columns(lines: Table, document: Document, shapes: Shapes, width: int, title: str) -> None:
     # What rich marks a cut with is not ASCII.
     fixed: Any = {"no_wrap": True, "overflow": "ellipsis" if shapes.is_unicode else "crop"}
     lines.add_column("", **fixed)
-    lines.add_column("Task", max_width=max(20, width // 2 - 6), **fixed)
-    lines.add_column("State", **fixed)
+    # As wide for some of the tasks as for all, so that nothing moves when they are scrolled.
+    longest = max((len(task["name"]) for task in document["tasks"]), default=0)
+    room = max(20, width // 2 - 6)
+    lines.add_column(title, min_width=min(longest, room), max_width=room, **fixed)
+    lines.add_column("State", min_width=STATE_WIDTH, **fixed)
     if width >= WIDE:
         lines.add_column("Last run", **fixed)
         lines.add_column("Took", justify="right", **fixed)

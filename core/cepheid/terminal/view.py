@@ -60,13 +60,14 @@ def brief(document: Document, shapes: Shapes) -> str:
 
 def facts(document: Document, shapes: Shapes) -> Text:
     """Say what the agent is, and what it did in the last hour."""
-    parts = [f"cepheid {document['version']}"]
+    parts = [f"version {document['version']}"]
     if document["pid"] is not None:
         up = unix_seconds(document["at"]) - unix_seconds(document["started_at"])
         parts += [f"pid {document['pid']}", f"up {durations.in_words(up)}"]
     totals = document["totals"]
+    since = f"last {span(totals['seconds'])}" if document["runs"]["complete"] else "of late"
     parts.append(
-        f"last {span(totals['seconds'])}: {_number(totals['runs'], 'run')}, "
+        f"{since}: {_number(totals['runs'], 'run')}, "
         f"{_number(totals['counters'].get('done', 0), 'change')}"
     )
     parts.append(f"{document['at'][11:19]} UTC")

@@ -60,7 +60,7 @@ def test_the_first_line_says_that_all_is_well():
     lines = shown(document(task("far"), runs=[run(1, "far")]))
     assert lines[0] == "▪ host1: all is well"
     assert lines[1] == (
-        "cepheid 0.1.0, pid 4711, up 4 h, last hour: 1 run, 0 changes, 12:00:00 UTC"
+        "version 0.1.0, pid 4711, up 4 h, last hour: 1 run, 0 changes, 12:00:00 UTC"
     )
 
 

@@ -2,50 +2,11 @@
 """``cepheid status`` in processes of its own: beside a real agent, and without one."""
 
 import json
-import os
 import signal
 
 import pytest
 
-from tests.distributions import Distributions
-from tests.functional.agents import Installation
-from tests.functional.processes import wait_until
-
 pytestmark = pytest.mark.process
-
-TASK = '''
-import os, time
-import cepheid
-from cepheid.periodic_task import periodic_task
-from cepheid.progress import each
-
-class Plugin(cepheid.Task):
-    """Change one thing after the other."""
-
-    @periodic_task(spacing=3600, run_immediately=True)
-    def far(self, context):
-        for number in each(range(4)):
-            context.change("thing", f"it-{number}", 0, 1, "a test", do=lambda: None)
-            while number == 2 and not os.path.exists(self.agent.state_path / "go"):
-                time.sleep(0.05)
-        if os.path.exists(self.agent.state_path / "fail"):
-            raise OSError("it fell")
-'''
-
-
-@pytest.fixture
-def installation(tmp_path):
-    """An agent with one task, which waits in its third of four steps until it is told to go."""
-    site, path = tmp_path / "site", tmp_path / "state"
-    site.mkdir()
-    path.mkdir()
-    distributions = Distributions(site)
-    distributions.add_task("acme", "far", TASK)
-    made = Installation(path, "enabled_tasks = *\ndisabled_tasks = bundled\n")
-    made.environment = {**os.environ, "PYTHONPATH": str(site), "COLUMNS": "300"}
-    yield made
-    made.close()
-    distributions.remove()
 
 
 def status(installation, *words):
@@ -58,18 +19,14 @@ def document(installation):
     return json.loads(status(installation, "-f", "json")[1])
 
 
-def wait_for(installation, condition):
-    wait_until(lambda: condition(document(installation)["tasks"][0]), installation.read_log)
-
-
-def test_a_run_is_seen_while_it_goes_on_and_when_it_has_ended(installation):
+def test_a_run_is_seen_while_it_goes_on_and_when_it_has_ended(installation, wait_for_task):
     installation.start_agent()
-    wait_for(installation, lambda task: task["run"] and task["run"]["done"] == 2)
+    wait_for_task(lambda task: task["run"] and task["run"]["done"] == 2)
     code, text = status(installation)
     assert "2/4" in text
     assert code == 0
     (installation.path / "go").touch()
-    wait_for(installation, lambda task: task["last_run"])
+    wait_for_task(lambda task: task["last_run"])
     code, text = status(installation)
     assert text.splitlines()[0] == "▪ host1: all is well"
     assert "thing 0 → 1  far" in text
@@ -77,11 +34,11 @@ def test_a_run_is_seen_while_it_goes_on_and_when_it_has_ended(installation):
     assert code == 0
 
 
-def test_what_is_not_well_is_the_exit_status(installation):
+def test_what_is_not_well_is_the_exit_status(installation, wait_for_task):
     (installation.path / "go").touch()
     (installation.path / "fail").touch()
     installation.start_agent()
-    wait_for(installation, lambda task: task["last_run"])
+    wait_for_task(lambda task: task["last_run"])
     assert status(installation, "--brief") == (
         2,
         "✖ host1 is failing: 1 error: far: its last run failed: OSError: it fell\n",
@@ -95,10 +52,10 @@ def test_what_is_not_well_is_the_exit_status(installation):
     assert text.endswith(": a new switch\n")
 
 
-def test_without_an_agent_the_journal_is_shown(installation):
+def test_without_an_agent_the_journal_is_shown(installation, wait_for_task):
     (installation.path / "go").touch()
     installation.start_agent()
-    wait_for(installation, lambda task: task["last_run"])
+    wait_for_task(lambda task: task["last_run"])
     installation.stop_agent()
     code, text = status(installation)
     lines = text.splitlines()
@@ -116,14 +73,14 @@ def test_without_an_agent_the_journal_is_shown(installation):
 def test_without_an_agent_and_a_journal_it_says_so_and_makes_none(installation):
     code, text = status(installation)
     assert code == 3
-    assert "There is no journal yet." in text
+    assert "There is no journal " in text
     assert [path.name for path in installation.path.glob("*.sqlite*")] == []
 
 
-def test_an_agent_that_hangs_is_given_up(installation):
+def test_an_agent_that_hangs_is_given_up(installation, wait_for_task):
     (installation.path / "go").touch()
     installation.start_agent()
-    wait_for(installation, lambda task: task["last_run"])
+    wait_for_task(lambda task: task["last_run"])
     installation.signal_agent(signal.SIGSTOP)
     try:
         code, text = status(installation)
