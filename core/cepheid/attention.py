@@ -45,7 +45,7 @@ def _of_agent(overview: dict[str, Any]) -> Iterator[Point]:
     if overview["journal_error"]:
         yield _point("error", "", overview["journal_error"])
     for plugin in overview["not_loaded"]:
-        yield _point("warning", plugin["name"], f"{plugin['state']}: {plugin['reason']}")
+        yield _point("error", plugin["name"], f"{plugin['state']}: {plugin['reason']}")
     abandoned = sum(call["abandoned"] for call in overview["native_calls"])
     if abandoned:
         yield _point("warning", "", f"{abandoned} native calls hang past their deadlines")

@@ -93,19 +93,21 @@ def ended(run: Entry) -> Entry:
 
 
 def change(made: Entry) -> Entry:
-    """Return a change: what the journal has of it, and ``task``, ``dry_run`` of its run.
+    """Return a change: what the journal has of it, and what it has of its run.
 
-    ``at`` is when it was carried out, to the second; where the journal does not tell any more,
-    when its run began. ``before`` and ``after`` are texts, empty for nothing.
+    ``task``, ``started_at`` and ``dry_run`` are the run's. ``at`` is when the change was carried
+    out, to the second; where the journal does not tell any more, when its run began. ``before``
+    and ``after`` are texts, empty for nothing.
     """
     at = time(made["started_at"])
-    if made["sealed_at"] is not None:
+    if made.get("sealed_at") is not None:
         sealed_at = datetime.datetime.fromtimestamp(made["sealed_at"], datetime.UTC)
         at = max(at, sealed_at.replace(tzinfo=None))
     return {
         **{name: made[name] for name in ("id", "run_id", "task", "kind", "outcome")},
         "target": shown(made["target"]),
         "at": text(at),
+        "started_at": text(time(made["started_at"])),
         "dry_run": bool(made["dry_run"]),
         "before": value(made["before"]),
         "after": value(made["after"]),

@@ -242,8 +242,8 @@ def test_what_was_not_loaded_and_what_is_not_wanted_are_told_apart():
     assert [plugin["name"] for plugin in document["inactive"]] == ["c", "d"]
     assert [task["name"] for task in document["tasks"]] == ["e"]
     assert points(document) == [
-        ("warning", "a", "failed: the Python module libvirt is missing"),
-        ("warning", "b", "in conflict: offered by two"),
+        ("error", "a", "failed: the Python module libvirt is missing"),
+        ("error", "b", "in conflict: offered by two"),
     ]
 
 
@@ -341,6 +341,7 @@ def test_changes_come_newest_first_with_before_and_after(journal):
         "kind": "sync",
         "target": f"i{overview.MAX_CHANGES + 4}",
         "at": "2026-11-23T12:00:00.000Z",
+        "started_at": "2026-11-23T11:58:00.000Z",
         "dry_run": False,
         "before": '{"vm_state": "active"}',
         "after": "stopped",
