@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import re
 import subprocess
@@ -77,7 +78,11 @@ class Host(World):
         self._make_files()
         self._fill()
         add_counters(self.hypervisor._connect())
-        self.raw = Raw(self)
+
+    @functools.cached_property
+    def raw(self) -> Raw:
+        """The same without cepheid."""
+        return Raw(self)
 
     @property
     def uuids(self) -> list[str]:
@@ -116,7 +121,8 @@ class Host(World):
 
     def close(self) -> None:
         """Close the agent and what the floor has open."""
-        self.raw.close()
+        if "raw" in self.__dict__:
+            self.raw.close()
         super().close()
 
     def _node_xml(self) -> str:

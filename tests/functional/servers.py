@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,17 +31,20 @@ from tests.functional.processes import (
 
 
 @contextmanager
-def mariadb() -> Iterator[sa.URL]:
-    """Start MariaDB; give the URL of an account that may do everything."""
+def mariadb(options: Sequence[str] = ()) -> Iterator[sa.URL]:
+    """Start MariaDB; give the URL of an account that may do everything.
+
+    :param options: further ones of the server
+    """
     require("mariadbd", "mariadb-install-db")
     with _directory("cepheid-maria-") as (path, owner):
         base = ["--no-defaults", f"--datadir={path}/data"]
         _run(["mariadb-install-db", *base, "--auth-root-authentication-method=normal",
               "--skip-test-db"], owner)  # fmt: skip
         port = free_port()
-        options = [f"--socket={path}/m.sock", "--bind-address=127.0.0.1", f"--port={port}",
+        own = [f"--socket={path}/m.sock", "--bind-address=127.0.0.1", f"--port={port}",
                    f"--pid-file={path}/pid", "--innodb-flush-log-at-trx-commit=0"]  # fmt: skip
-        process = _start(["mariadbd", *base, *options], path, owner)
+        process = _start(["mariadbd", *base, *own, *options], path, owner)
         url = sa.URL.create(
             "mysql+pymysql", "root", host="127.0.0.1", port=port, query={"charset": "utf8"}
         )
@@ -60,8 +63,11 @@ def mariadb() -> Iterator[sa.URL]:
 
 
 @contextmanager
-def postgresql() -> Iterator[sa.URL]:
-    """Start PostgreSQL; give the URL of an account that may do everything."""
+def postgresql(options: Sequence[str] = ()) -> Iterator[sa.URL]:
+    """Start PostgreSQL; give the URL of an account that may do everything.
+
+    :param options: further ones of the server
+    """
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     where = str(programs[-1]) if programs else ""
     require(f"{where}/initdb", f"{where}/postgres")
@@ -71,7 +77,7 @@ def postgresql() -> Iterator[sa.URL]:
         port = free_port()
         process = _start(
             [f"{where}/postgres", "-D", f"{path}/data", "-p", str(port), "-h", "127.0.0.1",
-             "-k", str(path), "-F"], path, owner,
+             "-k", str(path), "-F", *options], path, owner,
         )  # fmt: skip
         url = sa.URL.create(
             "postgresql+psycopg2", "postgres", host="127.0.0.1", port=port, database="postgres"

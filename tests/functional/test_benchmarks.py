@@ -33,8 +33,32 @@ def check_timers(figures):
     assert {name: calls for name, calls in made.items() if not calls or calls < 8} == {}
 
 
+def check_nova_peers(figures):
+    """Nova and Cepheid both did it, and Cepheid's counts do not come from a loop."""
+    assert len(figures) == 19
+    assert len({one["task"] for one in figures}) == 16
+    assert all(one["nova_statements"] for one in figures)
+    power = next(one for one in figures if one["task"] == "sync_power_states")
+    assert (power["nova_statements"], power["statements"], power["calls"]) == (11, 1, 1)
+    assert {one["did"] for one in figures if one["did"] is not None} == {10}
+
+
+def check_fleet(figures):
+    """The load comes back after the outage, and nothing else does."""
+    assert set(figures) == {"mariadb", "postgresql"}
+    for found in figures.values():
+        assert found["refused_runs"]
+        assert found["start"]["failed_runs"] == found["after"]["failed_runs"] == 0
+        assert found["after"]["statements"] > 100
+
+
 #: What else is to be seen in the figures of some.
-CHECKS = {"passes": check_passes, "timers": check_timers}
+CHECKS = {
+    "fleet": check_fleet,
+    "nova_peers": check_nova_peers,
+    "passes": check_passes,
+    "timers": check_timers,
+}
 
 
 @pytest.mark.parametrize("name", available())
