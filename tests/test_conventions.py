@@ -44,6 +44,7 @@ HEAVY = (
     "oslo_db",
     "oslo_messaging",
     "oslo_upgradecheck",
+    "prometheus_client",
     "pymysql",
     "sqlalchemy",
 )

@@ -78,11 +78,13 @@ class Endpoints:
     def _refuse(self, request: Request) -> Response | None:
         """Refuse whoever may not ask; return None for those who may."""
         hosts = request.headers.get_all("Host") or []
-        if len(hosts) != 1 or not self._is_called(hosts[0]):
-            # So no site can have its own name lead here (DNS rebinding).
+        if not is_loopback(request.peer):
+            if request.path not in REMOTE_PATHS:
+                return text(403, "Other machines may ask for these only:", *REMOTE_PATHS)
+        elif len(hosts) != 1 or not self._is_called(hosts[0]):
+            # So no site can have its own name lead here (DNS rebinding), into a browser that may
+            # ask for everything.
             return text(421, "This server has another name; see [status] allowed_hosts.")
-        if not is_loopback(request.peer) and request.path not in REMOTE_PATHS:
-            return text(403, "Other machines may ask for these only:", *REMOTE_PATHS)
         if (
             self._options.token_for_reading
             and request.path not in OPEN_PATHS

@@ -95,8 +95,9 @@ class Monitor:
         self._timers.add_dynamic_timer(self._journal.look)
         self._timers.add_timer(BEAT_SECONDS, self.beat)
         self._server.start()
-        address = self._agent.conf.status.listen_address
-        LOG.info("Listening on http://%s:%d/", address, self._server.port)
+        address = str(self._agent.conf.status.listen_address)
+        host = f"[{address}]" if ":" in address else address
+        LOG.info("Listening on http://%s:%d/", host, self._server.port)
 
     def stop(self) -> None:
         """Answer from now on that the agent is stopping."""

@@ -29,8 +29,8 @@ OPTIONS: list[cfg.Opt] = [
     cfg.ListOpt(
         "allowed_hosts",
         default=[],
-        help="Further names by which a request may call this server, such as that of a proxy. "
-        "The host's own name and IP addresses always may.",
+        help="Further names by which a request from this host may call this server, such as that "
+        "of a proxy. The host's own name and IP addresses always may.",
     ),
     cfg.StrOpt(
         "token_file",

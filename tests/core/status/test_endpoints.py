@@ -91,6 +91,8 @@ def test_a_request_without_a_host_or_with_two_is_refused(made):
 def test_another_machine_gets_health_and_metrics_only(made, token, ran, peer):
     for path in ("/healthz", "/readyz", "/metrics"):
         assert made().answer(request(path, peer=peer)).status == 200
+    # Whatever it calls this host; it gets nothing else by any name.
+    assert made().answer(request("/metrics", peer=peer, Host="h.example.org")).status == 200
     for path in ("/", "/overview.json", "/elsewhere"):
         assert made().answer(request(path, peer=peer)).status == 403
     asked = post(token)
