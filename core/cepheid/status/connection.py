@@ -28,7 +28,7 @@ class Connection(io.RawIOBase):
         self._left_bytes = MAX_REQUEST_BYTES
         self.peer = peer
         self.until = monotonic() + REQUEST_SECONDS
-        #: Whether the client is to do something next: to send its request, or to close.
+        #: Whether the client is to do something: to send its request, take the answer, or close.
         self.waits_for_client = True
         self.dropped = False
 
@@ -57,6 +57,7 @@ class Connection(io.RawIOBase):
 
     def begin_sending(self) -> None:
         """Give the client its time to take the answer."""
+        self.waits_for_client = True
         self.until = self._monotonic() + REQUEST_SECONDS
 
     def drop(self) -> None:
@@ -68,7 +69,6 @@ class Connection(io.RawIOBase):
     def linger(self) -> None:
         """End the answer, and wait until the client has closed, for a moment."""
         self._socket.shutdown(SHUT_WR)
-        self.waits_for_client = True
         self.until = self._monotonic() + LINGER_SECONDS
         self._left_bytes = MAX_REQUEST_BYTES
         while self.readinto(bytearray(4096)):

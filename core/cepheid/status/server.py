@@ -3,7 +3,7 @@
 
 One thread accepts; each connection has another, :data:`MAX_CONNECTIONS` at most, carries one
 request of limited size, and has a limited time for it (:mod:`cepheid.status.connection`). Where
-all are taken, who has been sending a request the longest is dropped. Parsing is the standard
+all are taken, who has kept the server waiting the longest is dropped. Parsing is the standard
 library's, whose own server would run on green threads.
 """
 
@@ -55,7 +55,7 @@ class HttpServer:
         self._threading = concurrency.original("threading")
         self._time = concurrency.original("time")
         self._socket = concurrency.original("socket")
-        self._lock = self._threading.Lock()
+        self._changed = self._threading.Condition(self._threading.Lock())
         self._connections: set[Connection] = set()
         self._stopped = False
         version = ipaddress.ip_address(address).version
@@ -84,7 +84,12 @@ class HttpServer:
     def close(self) -> None:
         """Take no more requests; those being answered are left to themselves."""
         self._stopped = True
-        self._listener.close()
+        if self._thread.is_alive():
+            # Who waits there is woken, and closes it: its number is not another's meanwhile.
+            with contextlib.suppress(OSError):
+                self._listener.shutdown(self._socket.SHUT_RDWR)
+        else:
+            self._listener.close()
 
     def _accept(self) -> None:
         while not self._stopped:
@@ -93,17 +98,20 @@ class HttpServer:
             except TimeoutError:
                 continue
             except OSError:
-                # Closed, or out of descriptors: those that are open end in time.
+                # Ended, or out of descriptors: those that are open end in time.
                 self._time.sleep(0.1)
                 continue
             self._serve(Connection(connection, peer[0], self._time.monotonic))
+        self._listener.close()
 
     def _serve(self, connection: Connection) -> None:
-        with self._lock:
+        with self._changed:
             served = [known for known in self._connections if not known.dropped]
             if len(served) >= MAX_CONNECTIONS:
                 slow = [known for known in served if known.waits_for_client] or [connection]
                 min(slow, key=lambda known: known.until).drop()
+            # Those that were dropped are on their way out; a flood of them waits for that.
+            self._changed.wait_for(lambda: len(self._connections) < 2 * MAX_CONNECTIONS)
             self._connections.add(connection)
         try:
             self._threading.Thread(
@@ -124,8 +132,9 @@ class HttpServer:
             self._forget(connection)
 
     def _forget(self, connection: Connection) -> None:
-        with self._lock:
+        with self._changed:
             self._connections.discard(connection)
+            self._changed.notify_all()
         connection.close()
 
 
