@@ -46,6 +46,8 @@ class Kind(enum.Enum):
     SKIPS = "skips"
     #: The facts cannot be read, so there is no verdict.
     UNKNOWN = "not known"
+    #: It is counted in, or told of, and not changed itself.
+    COUNTS = "counts"
     #: It is looked at and left as it is.
     LEAVES = "leaves"
     #: Nothing at all is done, whatever the object.
@@ -86,6 +88,9 @@ class Verdict:
 
 class Unheard:
     """The part of a run's context that explanations hear; in a run it does nothing."""
+
+    #: What an explanation asks about, by what tasks call it; nothing in a run.
+    targets: frozenset[str] = frozenset()
 
     def asked(self, things: Iterable[T], key: Callable[[T], str | None] | None = None) -> list[T]:
         """Return those of `things` that an explanation asks about: none in a run.

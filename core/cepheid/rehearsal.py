@@ -35,13 +35,13 @@ class Rehearsal(RunContext):
         max_changes: int = 0,
     ) -> None:  # fmt: skip
         super().__init__(run, None, _Unsaid(logging.getLogger(__name__)), max_changes)
-        self.subject = subject
+        self.targets = subject.targets
         self._options = options
         self.verdicts: list[Verdict] = []
 
     def asked(self, things: Iterable[T], key: Callable[[T], str | None] | None = None) -> list[T]:
         name = key or _uuid
-        return [thing for thing in things if name(thing) in self.subject.targets]
+        return [thing for thing in things if name(thing) in self.targets]
 
     def explain(
         self,
@@ -56,7 +56,7 @@ class Rehearsal(RunContext):
     ) -> None:
         if target is None and kind is Kind.LEAVES:
             kind = Kind.OFF
-        if target is None or target in self.subject.targets:
+        if target is None or target in self.targets:
             if rule in self._options:
                 rule = f"{rule} = {self._options[rule]}"
             self._hear(Verdict(kind, text, rule, evidence or {}, changes_at, until))
@@ -69,7 +69,9 @@ class Rehearsal(RunContext):
     ) -> list[Change]:
         wanted = list(changes)
         made = super().change_many(kind, wanted, do)
-        for change in self.asked(wanted, lambda change: str(change.target)):
+        for change in wanted:
+            if not {str(change.target), change.about} & self.targets:
+                continue
             evidence = {"change": kind, "before": change.before, "after": change.after}
             if change.outcome == "planned":
                 self._hear(Verdict(Kind.ACTS, change.reason, evidence=evidence))
@@ -79,13 +81,13 @@ class Rehearsal(RunContext):
             self._hear(Verdict(Kind.REFUSED, text, rule, evidence, until="a later run"))
         return made
 
-    def skip(self, target: str, reason: str) -> None:
-        if target in self.subject.targets:
+    def skip(self, target: str, reason: str, about: str | None = None) -> None:
+        if {target, about} & self.targets:
             self._hear(Verdict(Kind.SKIPS, reason))
 
     def notice(self, key: Any, message: str) -> None:
         names = key if isinstance(key, tuple) else (key,)
-        if any(str(name) in self.subject.targets for name in names):
+        if any(str(name) in self.targets for name in names):
             self._hear(Verdict(Kind.WARNS, message))
 
     def fail(self, err: BaseException) -> None:

@@ -32,12 +32,14 @@ class Change:
     :param before: the value that was found; anything JSON can hold
     :param after: the value that is wanted
     :param reason: why, in words for the operator
+    :param about: the uuid of the instance, where the target is something of it
     """
 
     target: str
     before: Any = None
     after: Any = None
     reason: str = ""
+    about: str | None = None
     #: What is changed (``power_state``, ``stop``, ...); set by the door.
     kind: str = ""
     #: planned, started, done, raced, refused, failed; set by the door.
@@ -194,8 +196,11 @@ class RunContext(Unheard, oslo_context.RequestContext):
         """
         self.run.progress = (done, total)
 
-    def skip(self, target: str, reason: str) -> None:
-        """Leave one bad item out: counted, and named in the log once while it lasts."""
+    def skip(self, target: str, reason: str, about: str | None = None) -> None:
+        """Leave one bad item out: counted, and named in the log once while it lasts.
+
+        :param about: as in :class:`Change`
+        """
         self.count("skipped")
         self._notices.say(("skip", target), f"{self.run.task}: {target} skipped: {reason}")
 

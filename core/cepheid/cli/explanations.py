@@ -27,6 +27,7 @@ STYLES = {
     Kind.WARNS: "yellow",
     Kind.SKIPS: "yellow",
     Kind.UNKNOWN: "magenta",
+    Kind.COUNTS: "cyan",
     Kind.LEAVES: "green",
 }
 

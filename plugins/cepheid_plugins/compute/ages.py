@@ -39,16 +39,10 @@ class Ages:
         :param what: has happened to them, as in "soft-deleted"
         :param rule: the option that says how long ago is too long
         """
+        limit = datetime.timedelta(seconds=self.seconds)
         for row in context.asked(self.young):
             then: datetime.datetime = getattr(row, self.column)
-            context.explain(
-                row.uuid,
-                f"{what} {ago(then, self.now)}, and nothing is done about it until that is more "
-                f"than {durations.in_words(self.seconds)} ago",
-                rule=rule,
-                changes_at=then + datetime.timedelta(seconds=self.seconds),
-                evidence={self.column: then},
-            )
+            explain_young(context, row.uuid, what, then, self.now, limit, rule)
 
 
 def older_than(seconds: int, rows: Iterable[Instance], column: str, now: datetime.datetime) -> Ages:
@@ -64,6 +58,26 @@ def older_than(seconds: int, rows: Iterable[Instance], column: str, now: datetim
         else:
             ages.young.append(row)
     return ages
+
+
+def explain_young(
+    context: RunContext, target: str, what: str, then: datetime.datetime, now: datetime.datetime,
+    limit: datetime.timedelta, rule: str,
+) -> None:  # fmt: skip
+    """Say of a target to which something happened a short time ago why it is left alone.
+
+    :param limit: how long ago it must be, more than that
+    :param rule: the option that says so
+    """
+    seconds = limit.total_seconds()
+    context.explain(
+        target,
+        f"{what} {ago(then, now)}; something is done when that is more than "
+        f"{durations.in_words(seconds)} ago",
+        rule=rule,
+        changes_at=then + limit,
+        evidence={"since": then, "age_seconds": int((now - then).total_seconds())},
+    )
 
 
 def ago(then: datetime.datetime, now: datetime.datetime) -> str:

@@ -12,12 +12,16 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from oslo_config import types
 
+from cepheid.explanation import Kind
 from cepheid_plugins.compute import task_states, vm_states
 from cepheid_plugins.database.records import ComputeNode, Move, Occupant, Sizes
+
+if TYPE_CHECKING:
+    from cepheid.run import RunContext
 
 GIB = 1 << 30
 MIB_OF_GIB = 1024
@@ -96,6 +100,38 @@ def count(
         if kept is not None:
             use = use.with_flavor(kept, move.instance.root_on_volume)
     return Counted(use, instances, sizeless, stale)
+
+
+def explain(
+    context: RunContext, counted: Counted, occupants: Iterable[Occupant], moves: Iterable[Move]
+) -> None:
+    """Say of each instance what is counted for it."""
+    sizeless = {row.uuid for row in counted.sizeless} if context.targets else set()
+    for row in context.asked(occupants):
+        if not _takes_room(row):
+            text = f"nothing is counted for it: its vm_state is {row.vm_state}"
+            context.explain(row.uuid, text, evidence={"vm_state": row.vm_state})
+        elif row.present is not None and row.uuid not in sizeless:
+            took = Use().with_flavor(row.present, row.root_on_volume)
+            context.explain(
+                row.uuid,
+                f"it is counted: {took.vcpus} vCPUs, {took.memory_mb} MiB of memory, "
+                f"{took.disk_gb} GiB of disk",
+                kind=Kind.COUNTS,
+                evidence={
+                    "vcpus": took.vcpus, "memory_mib": took.memory_mb, "disk_gib": took.disk_gb,
+                },
+            )  # fmt: skip
+    stale = {move.id for move in counted.stale} if context.targets else set()
+    for move in context.asked(moves, key=lambda move: move.instance.uuid):
+        if move.id not in stale and _is_moving(move.instance):
+            context.explain(
+                move.instance.uuid,
+                f"migration {move.id} ({move.status}) from {move.source_compute} to "
+                f"{move.dest_compute} goes on: what it keeps here is counted",
+                kind=Kind.COUNTS,
+                evidence={"migration": move.id},
+            )
 
 
 def _takes_room(row: Occupant) -> bool:

@@ -156,6 +156,12 @@ def doubts_of(agent: Agent, sightings: Sightings, live: Collection[str]) -> str:
 
 def say_doubts(context: RunContext, doubts: str) -> None:
     """Tell the operator that nothing is destroyed, and what to do about it."""
+    context.explain(
+        None,
+        f"nothing is destroyed: {doubts}",
+        rule="nothing is destroyed while the inventory may be a wrong one",
+        until="'cepheid host confirm', if it is the right one",
+    )
     context.skip(
         "host",
         f"{doubts}, so nothing is destroyed. Is it the right database? If it is, run "

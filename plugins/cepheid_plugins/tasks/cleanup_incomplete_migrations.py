@@ -33,6 +33,10 @@ class CleanupIncompleteMigrations(cepheid.Task):
     nova_spacing = "instance_delete_interval"
     max_changes = 20
     time_limit = 900
+    explains = {
+        "instance": "instances of which a failed migration from or to this host is on record",
+        "file": "directories of instances in instances_path and shelved_path",
+    }
 
     def __init__(self, agent: Agent) -> None:
         super().__init__(agent)
@@ -44,6 +48,15 @@ class CleanupIncompleteMigrations(cepheid.Task):
         entries = self.leftovers.entries()
         broken = self.database.broken_migrations(self.agent.host, entries)
         context.count("migrations", len(broken))
+        moved = {one.uuid for one in broken}
+        for uuid in context.asked((uuid for uuid in entries if uuid not in moved), key=str):
+            context.explain(
+                uuid,
+                f"{directories(entries[uuid])} of it are here, and no failed migration that is on "
+                "record has left them",
+                rule="only what a failed migration has left, of an instance that is elsewhere",
+                evidence={"directories": entries[uuid]},
+            )
         if not broken:
             return
         live = self.database.instance_uuids_on_host(self.agent.host)
@@ -54,6 +67,10 @@ class CleanupIncompleteMigrations(cepheid.Task):
         plan = decide(broken, entries, seen)
         for uuid, reason in plan.skipped.items():
             context.skip(uuid, reason)
+        for uuid in context.asked(plan.elsewhere, key=str):
+            context.explain(
+                uuid, plan.elsewhere[uuid], rule="nothing of a live instance is removed"
+            )
         self._report(context, plan.live, entries)
         gone = self._remove(context, plan.due, entries)
         self._mark(context, {**plan.clean, **gone})
@@ -76,6 +93,11 @@ class CleanupIncompleteMigrations(cepheid.Task):
             last = migrations[-1]
             # Where the storage is shared, the directory is that of the instance itself.
             if last.host in sharing and last.host != self.agent.host:
+                context.explain(
+                    uuid,
+                    f"it lives on {last.host}, which shares this storage: what is here is its own",
+                    rule="nothing of a live instance is removed",
+                )
                 continue
             context.count("left_of_live")
             context.notice(
@@ -153,6 +175,8 @@ class Plan:
     live: dict[str, list[BrokenMigration]] = field(default_factory=dict)
     #: Those that are left alone, and why.
     skipped: dict[str, str] = field(default_factory=dict)
+    #: Those that live on elsewhere, and of which there is nothing to say.
+    elsewhere: dict[str, str] = field(default_factory=dict)
 
 
 def decide(broken: Sequence[BrokenMigration], entries: Collection[str], seen: Sightings) -> Plan:
@@ -171,6 +195,11 @@ def decide(broken: Sequence[BrokenMigration], entries: Collection[str], seen: Si
             # Whoever tries again is filling the directory now.
             if uuid in entries and not last.is_moving:
                 plan.live[uuid] = of_one
+            else:
+                why = (
+                    "another migration of it goes on" if last.is_moving else "nothing of it is here"
+                )
+                plan.elsewhere[uuid] = f"it lives on {last.host or 'no host'}, and {why}"
         elif uuid not in entries:
             plan.clean[uuid] = of_one
         elif why_not := _why_not(last, seen):

@@ -59,6 +59,7 @@ class CleanupRunningDeletedInstances(cepheid.Task):
     nova_spacing = "running_deleted_instance_poll_interval"
     max_changes = 5
     time_limit = 900
+    explains = {"instance": "domains of this host whose instances are deleted"}
 
     def __init__(self, agent: Agent) -> None:
         super().__init__(agent)
@@ -70,6 +71,7 @@ class CleanupRunningDeletedInstances(cepheid.Task):
     @periodic_task(spacing=1800, run_immediately=True)
     def cleanup_running_deleted_instances(self, context: RunContext) -> None:
         if self.conf.running_deleted_instance_action == "noop":
+            context.explain(None, "no domain is looked at", rule="running_deleted_instance_action")
             return
         # The time first: whoever is deleted from here on is not seen alive after that.
         now = self.agent.clock.utcnow()
@@ -109,6 +111,7 @@ class CleanupRunningDeletedInstances(cepheid.Task):
             "deleted_at",
             self.agent.clock.utcnow(),
         )
+        ages.explain(context, "deleted", "running_deleted_instance_timeout")
         for row in ages.unknown:
             context.skip(row.uuid, "it is deleted, and its deleted_at is NULL")
         found = []
@@ -155,6 +158,14 @@ class CleanupRunningDeletedInstances(cepheid.Task):
         if action == "log":
             return
         sure = {row.uuid: row for row in left_over if row.uuid in confirmed}
+        for row in context.asked(left_over if not doubts else ()):
+            if row.uuid not in sure:
+                context.explain(
+                    row.uuid,
+                    "its domain is left over, and that is seen for the first time",
+                    rule="what is to be destroyed must be seen as left over in two passes",
+                    until="the run after the next one, which remembers it",
+                )
         # What is left over for the first time may be a mistake that the next pass does not find.
         context.count("first_seen", len(left_over) - len(sure) if not doubts else 0)
         if action == "shutdown":
@@ -173,6 +184,12 @@ class CleanupRunningDeletedInstances(cepheid.Task):
             for uuid, row in sure.items()
             if uuid in domains and domains[uuid].power_state not in power_state.OFF
         }
+        for row in context.asked(row for uuid, row in sure.items() if uuid not in running):
+            context.explain(
+                row.uuid,
+                "its domain is left over, and off already",
+                rule="running_deleted_instance_action",
+            )
         context.change_many(
             "power_off",
             _changes(running.values(), "deleted, with a running domain", "shut down"),

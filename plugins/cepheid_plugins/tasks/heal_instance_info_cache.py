@@ -8,6 +8,7 @@ Source: Nova's _heal_instance_info_cache.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,7 @@ class HealInstanceInfoCache(cepheid.Task):
     drivers = ("database", "network")
     nova_spacing = "heal_instance_info_cache_interval"
     time_limit = 300
+    explains = {"instance": "instances of this host"}
 
     def __init__(self, agent: Agent) -> None:
         super().__init__(agent)
@@ -63,15 +65,25 @@ class HealInstanceInfoCache(cepheid.Task):
     @periodic_task(spacing=60)
     def heal_instance_info_cache(self, context: RunContext) -> None:
         if self.conf.spacing == 0:
-            return  # In Nova, too, 0 switches this one off.
+            # In Nova, too, 0 switches this one off.
+            context.explain(None, "no network is looked up", rule="spacing")
+            return
         if self.database.is_novas() and not self.network.is_of_cloud:
             context.notice(
                 "driver",
                 "this is Nova's database, so only Neutron knows the networks, and nothing is "
                 "written; set [network] driver = neutron",
             )
+            context.explain(
+                None,
+                "nothing is written: this is Nova's database, and only Neutron knows the networks",
+                rule="[network] driver",
+            )
             return
-        chosen = self._choose(self.conf.instances_per_run)
+        if context.targets:
+            chosen = self._asked(context)
+        else:
+            chosen = self._choose(self.conf.instances_per_run)
         context.count("instances", len(chosen))
         caches = self.database.info_caches([row.uuid for row in chosen]) if chosen else {}
         for number, row in enumerate(progress.each(chosen)):
@@ -92,11 +104,8 @@ class HealInstanceInfoCache(cepheid.Task):
     def _choose(self, number: int) -> list[Instance]:
         """Return the next instances of this round, or the first ones of the next."""
         if not self._left:
-            rows = [
-                row
-                for row in self.database.instances_on_host(self.agent.host)
-                if row.vm_state != vm_states.BUILDING and row.task_state != task_states.DELETING
-            ]
+            on_host = self.database.instances_on_host(self.agent.host)
+            rows = [row for row in on_host if _is_looked_up(row)]
             self._left.extend(row.uuid for row in rows[number:])
             return rows[:number]
         chosen: list[Instance] = []
@@ -106,6 +115,24 @@ class HealInstanceInfoCache(cepheid.Task):
             found = {row.uuid: row for row in self.database.instances_by_uuid(uuids)}
             chosen += [found[uuid] for uuid in uuids if self._is_ours(found.get(uuid))]
         return chosen
+
+    def _asked(self, context: RunContext) -> list[Instance]:
+        """Return the instance that is asked about, as if it were its turn."""
+        rows = self.database.instances_on_host(self.agent.host)
+        runs = math.ceil(len(rows) / self.conf.instances_per_run)
+        asked = context.asked(rows)
+        for row in asked:
+            if not _is_looked_up(row):
+                state = row.task_state or row.vm_state
+                context.explain(row.uuid, f"it is {state}, and not looked up meanwhile")
+            elif runs > 1:
+                context.explain(
+                    row.uuid,
+                    f"it is looked up in one of {runs} runs; this is what it comes to then",
+                    rule="instances_per_run",
+                    evidence={"instances": len(rows)},
+                )
+        return [row for row in asked if _is_looked_up(row)]
 
     def _is_ours(self, row: Instance | None) -> bool:
         return (
@@ -152,6 +179,12 @@ class HealInstanceInfoCache(cepheid.Task):
             if bound.outcome == "done":
                 found = self.network.look_up(row.uuid, cached, order)
         if list(found.vifs) == cached and cache.network_info is not None:
+            context.explain(
+                row.uuid,
+                "its network is as it is cached",
+                until="one of the two changes",
+                evidence={"interfaces": len(cached)},
+            )
             return
 
         def write() -> None:
@@ -166,3 +199,7 @@ class HealInstanceInfoCache(cepheid.Task):
             f"{row.display_name}: its network differs",
             do=write,
         )
+
+
+def _is_looked_up(row: Instance) -> bool:
+    return row.vm_state != vm_states.BUILDING and row.task_state != task_states.DELETING

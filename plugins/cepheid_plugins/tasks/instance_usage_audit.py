@@ -21,7 +21,7 @@ from cepheid import errors
 from cepheid.periodic_task import periodic_task
 from cepheid.progress import Steps
 from cepheid.run import Raced, RunContext
-from cepheid_plugins.compute import audit_periods, instance_exists
+from cepheid_plugins.compute import audit_explained, audit_periods, instance_exists
 from cepheid_plugins.compute.audit_periods import AuditPeriod
 from cepheid_plugins.compute.notifications import Notifications
 from cepheid_plugins.database.records import AuditedInstance, AuditLog
@@ -98,6 +98,7 @@ class InstanceUsageAudit(cepheid.Task):
     shared_options = [("notifications", opts.OPTIONS)]
     drivers = ("database",)
     time_limit = 1800
+    explains = {"instance": "instances that existed on this host in an audit period that is over"}
 
     def __init__(self, agent: Agent) -> None:
         super().__init__(agent)
@@ -112,7 +113,10 @@ class InstanceUsageAudit(cepheid.Task):
                 "Nobody would be told of any instance: set [oslo_messaging_notifications] driver "
                 "to messagingv2 or log; or to noop, to have periods recorded as audited only."
             )
-        for period, log in self._due(context):
+        due = self._due(context)
+        if context.targets:
+            audit_explained.explain(context, self.agent, [period for period, _ in due], formats)
+        for period, log in due:
             items = self.database.count_audited(self.agent.host, period)
             audit = Audit(self, context, period, formats)
             change = context.change(

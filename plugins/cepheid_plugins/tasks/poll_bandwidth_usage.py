@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cepheid
+from cepheid.explanation import Kind
 from cepheid.periodic_task import periodic_task
 from cepheid.run import RunContext
 from cepheid_plugins.bandwidth.driver import InterfaceCounters, MeteredInstance, MeteredInterface
@@ -73,6 +74,7 @@ class PollBandwidthUsage(cepheid.Task):
     drivers = ("database", "bandwidth")
     nova_spacing = "bandwidth_poll_interval"
     time_limit = 300
+    explains = {"instance": "instances of this host"}
 
     def __init__(self, agent: Agent) -> None:
         super().__init__(agent)
@@ -96,6 +98,7 @@ class PollBandwidthUsage(cepheid.Task):
         counters = self._usable(context, told, {row.uuid for row in networked})
         context.count("read", len(counters))
         readings = self._holding(context, on_record(counters, rows, period.end))
+        self._explain(context, networked, readings)
         changed = [reading for reading in readings if reading.is_changed]
         anew = sum(reading.is_restarted for reading in changed)
         if changed:
@@ -150,7 +153,7 @@ class PollBandwidthUsage(cepheid.Task):
         for one in told:
             problem = flaw(one)
             if problem:
-                context.skip(name_of(one), problem)
+                context.skip(name_of(one), problem, about=getattr(one, "uuid", None))
             elif one.uuid not in uuids:
                 context.count("unknown")
             else:
@@ -160,7 +163,7 @@ class PollBandwidthUsage(cepheid.Task):
             return good
         for one in good:
             if times[key(one.uuid, one.mac)] > 1:
-                context.skip(name_of(one), "the meter told of it more than once")
+                context.skip(name_of(one), "the meter told of it more than once", about=one.uuid)
         return [one for one in good if times[key(one.uuid, one.mac)] == 1]
 
     def _holding(self, context: RunContext, readings: Iterable[Reading]) -> list[Reading]:
@@ -171,8 +174,39 @@ class PollBandwidthUsage(cepheid.Task):
             if reading.bw_in <= MOST_BYTES and reading.bw_out <= MOST_BYTES:
                 holding.append(reading)
             else:
-                context.skip(name_of(reading.counters), "more went through it than a row can hold")
+                context.skip(
+                    name_of(reading.counters),
+                    "more went through it than a row can hold",
+                    about=reading.counters.uuid,
+                )
         return holding
+
+    def _explain(
+        self, context: RunContext, networked: Iterable[Networked], readings: Sequence[Reading]
+    ) -> None:
+        """Say of each interface of an instance what is counted of it, and whether it is written."""
+        for row in context.asked(networked):
+            of_one = [reading for reading in readings if reading.counters.uuid == row.uuid]
+            if not of_one:
+                context.explain(
+                    row.uuid,
+                    "no counter of it can be booked: its guest does not run, or has no interface "
+                    "that the meter counts at",
+                )
+            for reading in of_one:
+                values, name = reading.values(), f"interface {reading.counters.mac}"
+                known = reading.row and {name: getattr(reading.row, name) for name in values}
+                if reading.is_changed:
+                    anew = ", which began anew" if reading.is_restarted else ""
+                    context.explain(
+                        row.uuid,
+                        f"the counters of {name}{anew} are written",
+                        kind=Kind.ACTS,
+                        evidence={"change": "bandwidth_usage", "before": known, "after": values},
+                    )
+                else:
+                    text = f"the counters of {name} are as on record"
+                    context.explain(row.uuid, text, evidence=values)
 
     def _save(
         self, context: RunContext, start_period: datetime.datetime, readings: Sequence[Reading]

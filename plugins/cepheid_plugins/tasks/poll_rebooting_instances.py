@@ -49,6 +49,7 @@ class PollRebootingInstances(cepheid.Task):
     shared_options = opts.list_opts()
     drivers = ("database", "hypervisor")
     time_limit = 600
+    explains = {"instance": "instances of this host that are rebooting"}
 
     def __init__(self, agent: Agent) -> None:
         super().__init__(agent)
@@ -60,6 +61,7 @@ class PollRebootingInstances(cepheid.Task):
     def poll_rebooting_instances(self, context: RunContext) -> None:
         timeout_seconds = self.conf.reboot_timeout
         if timeout_seconds == 0:
+            context.explain(None, "no reboot takes too long", rule="reboot_timeout")
             return
         rebooting = self.database.instances_in_task_states(
             self.agent.host, (*SOFT_REBOOT, task_states.REBOOTING_HARD)
@@ -80,6 +82,10 @@ class PollRebootingInstances(cepheid.Task):
         soft = [row for row in rebooting if row.task_state in SOFT_REBOOT]
         context.count("instances", len(soft) + len(interrupted))
         ages = older_than(timeout_seconds, soft, "updated_at", self.agent.clock.utcnow())
+        ages.explain(context, "its reboot began", "reboot_timeout")
+        hard = [row for row in rebooting if row.task_state == task_states.REBOOTING_HARD]
+        hard = [row for row in hard if row.uuid not in interrupted]
+        self.operations.explain_busy(context, hard, ())
         for row in ages.unknown:
             context.skip(row.uuid, "its updated_at is NULL, so the reboot's age is not known")
         late = []

@@ -40,6 +40,7 @@ class PollRescuedInstances(cepheid.Task):
     shared_options = opts.list_opts()
     drivers = ("database", "hypervisor")
     time_limit = 600
+    explains = {"instance": "instances of this host that are rescued"}
 
     def __init__(self, agent: Agent) -> None:
         super().__init__(agent)
@@ -51,16 +52,19 @@ class PollRescuedInstances(cepheid.Task):
     def poll_rescued_instances(self, context: RunContext) -> None:
         timeout_seconds = self.conf.rescue_timeout
         if timeout_seconds == 0:
+            context.explain(None, "no rescue takes too long", rule="rescue_timeout")
             return
         rescued = self.database.instances_in_vm_state(self.agent.host, vm_states.RESCUED)
         context.count("instances", len(rescued))
         # Rescuing sets launched_at.
         now = self.agent.clock.utcnow()
         ages = older_than(timeout_seconds, rescued, "launched_at", now)
+        ages.explain(context, "its rescue began", "rescue_timeout")
         for row in ages.unknown:
             context.skip(row.uuid, "its launched_at is NULL, so the rescue's age is not known")
         due = {row.uuid: row for row in self.operations.free_for(UNRESCUE, ages.old)}
         context.count("busy", len(ages.old) - len(due))
+        self.operations.explain_busy(context, ages.old, due.values())
         if due:
             # Where the hypervisor does not answer, the pass ends before anything is claimed.
             self.hypervisor.domains()

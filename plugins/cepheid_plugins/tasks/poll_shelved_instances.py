@@ -15,6 +15,7 @@ import cepheid
 from cepheid.periodic_task import periodic_task
 from cepheid.run import Change, RunContext
 from cepheid_plugins.compute import opts, vm_states
+from cepheid_plugins.compute.ages import explain_young
 from cepheid_plugins.compute.kinds import OFFLOAD
 from cepheid_plugins.compute.shelving import SHELVED_AT, ShelvingOperations
 
@@ -31,6 +32,7 @@ class PollShelvedInstances(cepheid.Task):
     nova_spacing = "shelved_poll_interval"
     max_changes = 20
     time_limit = 1800
+    explains = {"instance": "instances of this host that are shelved, and not offloaded"}
 
     def __init__(self, agent: Agent) -> None:
         super().__init__(agent)
@@ -42,11 +44,13 @@ class PollShelvedInstances(cepheid.Task):
     def poll_shelved_instances(self, context: RunContext) -> None:
         age_seconds = self.conf.shelved_offload_time
         if age_seconds <= 0:
+            context.explain(None, "none is offloaded by age", rule="shelved_offload_time")
             return
         shelved = self.database.instances_in_vm_state(self.agent.host, vm_states.SHELVED)
         context.count("instances", len(shelved))
         free = {row.uuid: row for row in self.operations.free_for(OFFLOAD, shelved)}
         context.count("busy", len(shelved) - len(free))
+        self.operations.explain_busy(context, shelved, free.values())
         if not free:
             return
         now = self.agent.clock.utcnow()
@@ -59,6 +63,8 @@ class PollShelvedInstances(cepheid.Task):
                 context.skip(uuid, str(err))
         limit = datetime.timedelta(seconds=age_seconds)
         due = [uuid for uuid, then in since.items() if now - then > limit]
+        for uuid in context.asked(since.keys() - due, key=str):
+            explain_young(context, uuid, "shelved", since[uuid], now, limit, "shelved_offload_time")
         if due:
             # Where the hypervisor does not answer, the pass ends before anything is claimed.
             self.hypervisor.domains()

@@ -19,6 +19,7 @@ import cepheid
 from cepheid.periodic_task import periodic_task
 from cepheid.run import Change, RunContext
 from cepheid_plugins.compute import opts, task_states, vm_states
+from cepheid_plugins.compute.ages import explain_young
 from cepheid_plugins.compute.resizing import ResizeOperations
 from cepheid_plugins.database.records import Instance, Migration
 
@@ -66,6 +67,7 @@ class PollUnconfirmedResizes(cepheid.Task):
     shared_options = opts.list_opts()
     drivers = ("database", "hypervisor")
     time_limit = 600
+    explains = {"instance": "instances that were resized or moved to or from this host"}
 
     def __init__(self, agent: Agent) -> None:
         super().__init__(agent)
@@ -75,6 +77,7 @@ class PollUnconfirmedResizes(cepheid.Task):
     @periodic_task
     def poll_unconfirmed_resizes(self, context: RunContext) -> None:
         if self.conf.resize_confirm_window == 0:
+            context.explain(None, "no resize is confirmed by age", rule="resize_confirm_window")
             return
         self._poll_source(context)
         self._poll_destination(context)
@@ -89,6 +92,13 @@ class PollUnconfirmedResizes(cepheid.Task):
             seconds=self.conf.confirming_timeout
         )
         mine = self.operations.handed_over(confirming, stale_before)
+        for row in context.asked(confirming, key=_instance_of):
+            if row not in mine:
+                context.explain(
+                    row.instance_uuid,
+                    "Nova's API has asked for its confirmation, which is nova-compute's",
+                    rule="confirming_timeout",
+                )
         instances = self._instances(mine)
         gone = {
             row.id: Decision(Verdict.ERROR, "its instance is gone")
@@ -118,14 +128,25 @@ class PollUnconfirmedResizes(cepheid.Task):
         window_seconds = self.conf.resize_confirm_window
         before = self.agent.clock.utcnow() - datetime.timedelta(seconds=window_seconds)
         waiting = self.database.finished_migrations(self.agent.host, before)
+        if context.targets:
+            self._explain_young(context, waiting)
         context.count("migrations", len(waiting))
         if not waiting:
             return
         instances = self._instances(waiting)
         decisions = {row.id: decide(row, instances.get(row.instance_uuid or "")) for row in waiting}
+        for row in context.asked(waiting, key=_instance_of):
+            verdict, reason = decisions[row.id]
+            if verdict is Verdict.LEAVE:
+                context.explain(
+                    row.instance_uuid,
+                    f"migration {row.id} waits for its confirmation, and is left so: {reason}",
+                    evidence={"migration": row.id, "status": row.status},
+                )
         for row in waiting:
             if decisions[row.id].verdict is Verdict.SKIP:
-                context.skip(f"migration {row.id}", decisions[row.id].reason)
+                reason = decisions[row.id].reason
+                context.skip(f"migration {row.id}", reason, about=row.instance_uuid)
         self._give_up(
             context,
             [row for row in waiting if decisions[row.id].verdict is Verdict.ERROR],
@@ -153,6 +174,20 @@ class PollUnconfirmedResizes(cepheid.Task):
             ),
         )
 
+    def _explain_young(self, context: RunContext, waiting: Sequence[Migration]) -> None:
+        """Say of resizes that wait for a short time only when they are confirmed."""
+        now = self.agent.clock.utcnow()
+        limit = datetime.timedelta(seconds=self.conf.resize_confirm_window)
+        old = {row.id for row in waiting}
+        for row in context.asked(
+            self.database.finished_migrations(self.agent.host, now), key=_instance_of
+        ):
+            if row.id not in old and row.updated_at is not None and row.instance_uuid:
+                explain_young(
+                    context, row.instance_uuid, "its resize ended", row.updated_at, now, limit,
+                    "resize_confirm_window",
+                )  # fmt: skip
+
     def _instances(self, migrations: Sequence[Migration]) -> dict[str, Instance]:
         """Return the live instances of migrations, by uuid."""
         uuids = sorted({row.instance_uuid for row in migrations if row.instance_uuid})
@@ -169,7 +204,11 @@ class PollUnconfirmedResizes(cepheid.Task):
             "migration_status",
             [
                 Change(
-                    target, row.status, "error", f"{row.instance_uuid}: {decisions[row.id].reason}"
+                    target,
+                    row.status,
+                    "error",
+                    f"{row.instance_uuid}: {decisions[row.id].reason}",
+                    about=row.instance_uuid,
                 )
                 for target, row in by_target.items()
             ],
@@ -178,6 +217,10 @@ class PollUnconfirmedResizes(cepheid.Task):
 
     def _set_to_error(self, migrations: Sequence[Migration]) -> set[str]:
         return {f"migration {number}" for number in self.operations.give_up(migrations)}
+
+
+def _instance_of(migration: Migration) -> str | None:
+    return migration.instance_uuid
 
 
 def decide(migration: Migration, instance: Instance | None) -> Decision:

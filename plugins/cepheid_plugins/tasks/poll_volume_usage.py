@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cepheid
 from cepheid import errors
+from cepheid.explanation import Kind
 from cepheid.periodic_task import periodic_task
 from cepheid.run import RunContext
 from cepheid_plugins.compute.notifications import Notifications
@@ -96,6 +97,7 @@ class PollVolumeUsage(cepheid.Task):
     drivers = ("database", "hypervisor")
     nova_spacing = "volume_usage_poll_interval"
     time_limit = 300
+    explains = {"instance": "instances of this host with volumes attached"}
 
     def __init__(self, agent: Agent) -> None:
         super().__init__(agent)
@@ -106,7 +108,9 @@ class PollVolumeUsage(cepheid.Task):
     @periodic_task
     def poll_volume_usage(self, context: RunContext) -> None:
         if self.conf.spacing == 0:
-            return  # In Nova, too, 0 switches this one off.
+            # In Nova, too, 0 switches this one off.
+            context.explain(None, "volumes are not read", rule="spacing")
+            return
         attached, counts, usages = self.database.attached_volumes(self.agent.host)
         context.count("volumes", len(attached))
         usable = self._usable(context, attached)
@@ -126,6 +130,7 @@ class PollVolumeUsage(cepheid.Task):
             if (told := counters.get(row.instance_uuid, {}).get(device(row))) is not None
         ]
         context.count("read", len(readings))
+        _explain(context, usable, readings)
         changed = [reading for reading in readings if reading.is_changed]
         if changed:
             # One for all: they are counters, and a history of each would bury everything else.
@@ -183,6 +188,33 @@ class PollVolumeUsage(cepheid.Task):
         except errors.CepheidError as err:
             context.count("failed", len(readings))
             context.notice("notifications", f"volumes' usage is not told: {err}")
+
+
+def _explain(
+    context: RunContext, attached: Sequence[Attachment], readings: Sequence[Reading]
+) -> None:
+    """Say of each volume of an instance what is read of it, and whether that is written."""
+    read = {id(reading.attachment): reading for reading in readings} if context.targets else {}
+    for row in context.asked(attached, key=lambda row: row.instance_uuid):
+        volume = f"volume {row.volume_id} ({device(row)})"
+        reading = read.get(id(row))
+        if reading is None:
+            context.explain(
+                row.instance_uuid,
+                f"the counters of {volume} are not told: its guest does not run, or has no such "
+                "disk",
+            )
+            continue
+        before, counters = reading.before, dataclasses.asdict(reading.counters)
+        known = before and {name: getattr(before, f"curr_{name}") for name in COUNTERS}
+        evidence = {"change": "volume_usage", "before": known, "after": counters}
+        if reading.is_changed:
+            anew = ", which began anew" if reading.is_reset else ""
+            text = f"the counters of {volume}{anew} are written"
+            context.explain(row.instance_uuid, text, kind=Kind.ACTS, evidence=evidence)
+        else:
+            text = f"the counters of {volume} are as on record"
+            context.explain(row.instance_uuid, text, evidence=counters)
 
 
 def payload(reading: Reading, now: datetime.datetime) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import cepheid
 from cepheid import errors, progress
 from cepheid.periodic_task import periodic_task
 from cepheid.run import Change, Raced, RunContext
-from cepheid_plugins.compute import image_options, opts
+from cepheid_plugins.compute import image_explained, image_options, opts
 from cepheid_plugins.compute.image_survey import SILENT_SECONDS, Found, Survey, Surveyor
 from cepheid_plugins.compute.image_verdicts import DESTRUCTIVE, Verdict
 from cepheid_plugins.storage.nova_locks import Held
@@ -44,6 +44,10 @@ class RunImageCacheManagerPass(cepheid.Task):
     time_limit = 1800
     #: The registry of the storage's users, and what keeps Nova from it meanwhile.
     own_files = ("*compute_nodes*", "*nova-storage-registry-lock*", ".locks.part")
+    explains = {
+        "instance": "images that instances stand on, in the image cache",
+        "file": "files of the image cache that are named as Nova names them, and those set aside",
+    }
     #: Where the host's processes are.
     proc = "/proc"
 
@@ -66,11 +70,13 @@ class RunImageCacheManagerPass(cepheid.Task):
         hosts = self._hosts(context)
         survey = self._survey(hosts, thorough=False)
         if survey is None:
+            context.explain(None, f"there is no {surveyor.cache.base_path}")
             return
         if survey.having(*DESTRUCTIVE, Verdict.WAITING):
             thorough = self._survey(hosts, thorough=True)
             survey = survey if thorough is None else thorough
         context.count("files", len(survey.found))
+        image_explained.explain(context, survey, image_options.rules(self.conf))
         self._tell(context, survey)
         used = [one.file for one in survey.having(Verdict.USED)]
         context.count("used", len(used))

@@ -46,6 +46,10 @@ class RunPendingDeletes(cepheid.Task):
     nova_spacing = "instance_delete_interval"
     max_changes = 20
     time_limit = 900
+    explains = {
+        "instance": "deleted instances of this host that are not known to be clean, or have files",
+        "file": "directories of instances in instances_path and shelved_path",
+    }
 
     def __init__(self, agent: Agent) -> None:
         super().__init__(agent)
@@ -57,6 +61,16 @@ class RunPendingDeletes(cepheid.Task):
         entries = self.leftovers.entries()
         rows = self.database.dead_instances(self.agent.host, entries)
         context.count("instances", len(rows))
+        dead = {row.uuid for row in rows}
+        for uuid in context.asked((uuid for uuid in entries if uuid not in dead), key=str):
+            context.explain(
+                uuid,
+                f"{directories(entries[uuid])} of it are here, and it is no deleted instance of "
+                "this host",
+                rule="only the files of instances whose rows say that they are deleted, on this "
+                "host",
+                evidence={"directories": entries[uuid]},
+            )
         if not rows:
             return
         live = self.database.instance_uuids_on_host(self.agent.host)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from oslo_config import cfg
 
 import cepheid
+from cepheid.explanation import Kind
 from cepheid.periodic_task import periodic_task
 from cepheid.run import RunContext
 
@@ -37,6 +38,7 @@ class SyncSchedulerInstanceInfo(cepheid.Task):
     drivers = ("database", "scheduler")
     nova_spacing = "scheduler_instance_sync_interval"
     time_limit = 120
+    explains = {"instance": "instances of this host"}
 
     def __init__(self, agent: Agent) -> None:
         super().__init__(agent)
@@ -46,9 +48,22 @@ class SyncSchedulerInstanceInfo(cepheid.Task):
     @periodic_task(spacing=120)
     def sync_scheduler_instance_info(self, context: RunContext) -> None:
         if not self.conf.track_instance_changes or not self.scheduler.enabled:
+            context.explain(
+                None,
+                "schedulers are not told of any instance"
+                + ("" if self.scheduler.enabled else ": [scheduler] driver tells none"),
+                rule="track_instance_changes",
+            )
             return
         uuids = self.database.instance_uuids_on_host(self.agent.host)
         context.count("instances", len(uuids))
+        for uuid in context.asked(uuids, key=str):
+            context.explain(
+                uuid,
+                "schedulers are told that this host has it",
+                kind=Kind.COUNTS,
+                evidence={"instances": len(uuids)},
+            )
         if context.dry_run:
             context.count("planned")
             return

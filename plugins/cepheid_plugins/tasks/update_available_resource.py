@@ -16,6 +16,7 @@ from oslo_config import cfg
 
 import cepheid
 from cepheid import errors
+from cepheid.explanation import Kind
 from cepheid.metric import Metric
 from cepheid.periodic_task import periodic_task
 from cepheid.run import Change, Raced, RunContext
@@ -102,6 +103,7 @@ class UpdateAvailableResource(cepheid.Task):
     drivers = ("database", "hypervisor")
     nova_spacing = "update_resources_interval"
     time_limit = 300
+    explains = {"instance": "instances of this host, those on their way to or from it, and domains"}
 
     def __init__(self, agent: Agent) -> None:
         super().__init__(agent)
@@ -123,6 +125,7 @@ class UpdateAvailableResource(cepheid.Task):
         context.count("instances", len(counted.instances))
         seen = host_metrics.count(counted.instances, domains)
         self._seen = host_metrics.Seen(seen, self._seen.host)
+        resources.explain(context, counted, occupants, moves)
         for row in counted.sizeless:
             context.skip(row.uuid, "neither its flavor nor its row says what it takes")
         self._report_orphans(context, domains, occupants)
@@ -158,6 +161,9 @@ class UpdateAvailableResource(cepheid.Task):
         if unknown:
             unknown -= {row.uuid for row in self.database.instances_by_uuid(sorted(unknown))}
         context.count("orphans", len(unknown))
+        for uuid in context.asked(unknown, key=str):
+            text = "its domain is in no row, so nothing is counted for it"
+            context.explain(uuid, text, kind=Kind.WARNS, until="it is adopted, or removed")
         if unknown:
             named = sorted(f"{domains[uuid].name} ({uuid})" for uuid in unknown)
             more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
@@ -197,6 +203,7 @@ class UpdateAvailableResource(cepheid.Task):
                     "error",
                     f"instance {move.instance.uuid} is in migration "
                     f"{move.instance.context_migration_id}, not in this one",
+                    about=move.instance.uuid,
                 )
                 for move in stale
                 if move.status != "error"
