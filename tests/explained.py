@@ -9,6 +9,9 @@ from typing import Any
 from cepheid.explanation import Kind, Subject, Verdict
 from cepheid.run import Run
 
+#: Statements that read. Source: sqlite.org, PRAGMA table_info.
+READING = {"BEGIN", "SELECT", "PRAGMA"}
+
 #: What may follow a change within its run: it cannot be planned before that is made.
 FOLLOWING = {"migration_status"}
 
@@ -28,7 +31,7 @@ def ask(world: Any, task: Any, subjects: Iterable[Subject]) -> dict[str, list[Ve
     statements, acts = world.database.statements.copy(), list(world.hypervisor.acts)
     runs = len(world.agent.journal.runs(limit=10**6))
     said = {subject.name: task.explain(subject) for subject in subjects}
-    assert set(world.database.statements - statements) <= {"BEGIN", "SELECT"}
+    assert set(world.database.statements - statements) <= READING
     assert world.hypervisor.acts == acts
     assert len(world.agent.journal.runs(limit=10**6)) == runs
     return said

@@ -146,6 +146,13 @@ def _rank(explanation: Explanation) -> tuple[int, str]:
 
 
 def told(explanations: Iterable[Explanation]) -> list[Explanation]:
-    """Return those that have something to say of the object itself, now or on record."""
+    """Return those that have something to say of the object itself, now or on record.
+
+    Of a task that is disabled, what it would do is no more than a remark.
+    """
     quiet = (None, Kind.UNCONCERNED, Kind.OFF)
-    return [one for one in explanations if one.kind not in quiet or one.last_change is not None]
+    return [
+        one
+        for one in explanations
+        if one.last_change is not None or (one.state == "enabled" and one.kind not in quiet)
+    ]

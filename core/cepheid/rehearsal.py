@@ -110,7 +110,8 @@ def rehearse(task: Task, subject: Subject) -> list[Verdict]:
     """Return what the task's pass says of the subject, if it were made now."""
     looked_at = task.explains.get(subject.kind)
     if looked_at is None:
-        return [Verdict(Kind.UNCONCERNED, f"this task looks at no {subject.kind}")]
+        looked_at = "; ".join(task.explains.values())
+        return [Verdict(Kind.UNCONCERNED, looked_at)]
     now = task.agent.clock.utcnow()
     run = Run(task.name, task.distribution, "explain", dry_run=True, started_at=now)
     context = Rehearsal(run, subject, task.conf, task.conf.max_changes)
@@ -119,7 +120,7 @@ def rehearse(task: Task, subject: Subject) -> list[Verdict]:
             function(task, context)
     except (Exception, SystemExit) as err:  # noqa: BLE001 - a vendor's task may do anything
         context.fail(err)
-    return context.verdicts or [Verdict(Kind.UNCONCERNED, f"this task looks at {looked_at}")]
+    return context.verdicts or [Verdict(Kind.UNCONCERNED, looked_at)]
 
 
 def _uuid(thing: Any) -> str | None:

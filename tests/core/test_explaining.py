@@ -145,7 +145,7 @@ def test_the_page_has_what_is_to_be_said_and_condenses_the_rest(host, capsys):
         "poke: 1 → 2",
         "last change of it: poke 1 → 2, 0 s ago: done (run 1)",
         "until: it is not",
-        "Does not explain itself:\nmute",
+        "Do not explain themselves:\nmute",
     ):
         assert words in page, page
     assert max(map(len, page.splitlines())) <= explanations.WIDTH

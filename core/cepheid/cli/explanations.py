@@ -32,7 +32,7 @@ STYLES = {
 }
 
 #: What heads those that have nothing to say of the object.
-REST = {Kind.OFF: "Does nothing at all", Kind.UNCONCERNED: "Has nothing to do with it"}
+REST = {Kind.OFF: "Do nothing at all", Kind.UNCONCERNED: "Have nothing to do with it, but with"}
 
 #: How a fact's name is written where replacing its underlines is not enough.
 NAMES = {"is_of_this_host": "of this host", "vm_state": "vm_state", "task_state": "task_state"}
@@ -76,29 +76,35 @@ def _print(
         kind = one.kind or Kind.UNCONCERNED
         table.add_row(_styled(kind.value, STYLES.get(kind, "dim")), _styled(one.task, "bold"))
         lines = [line for verdict in one.verdicts or () for line in _lines(verdict, now)]
-        for line in [*lines, *_background(one, now, is_live)]:
+        for line in [*lines, *_background(one, now)]:
             table.add_row("", _plain(line))
     if speaking:
         console.print()
         console.print(table)
     _print_rest(console, [one for one in explanations if one not in speaking])
+    if not is_live:
+        console.print(_plain("\nNo agent runs here, so nothing is done by itself."))
 
 
 def _print_rest(console: Console, rest: Sequence[Explanation]) -> None:
     """Print in one line each what has nothing to say of this object."""
     groups: dict[str, list[tuple[str, str]]] = {}
     for one in rest:
-        title = REST.get(one.kind or Kind.LEAVES, "Does not explain itself")
-        if one.verdicts is None and one.state not in ("enabled", "disabled"):
+        title = REST.get(one.kind or Kind.LEAVES, "Do not explain themselves")
+        if one.state == "disabled":
+            title = "Are disabled"
+        elif one.state != "enabled":
             title = "Cannot be used"
         told = [
             verdict.text + (f" ({verdict.rule})" if verdict.rule else "")
             for verdict in one.verdicts or ()
             if verdict.kind is one.kind
         ]
-        groups.setdefault(title, []).append(
-            (one.task, "; ".join(filter(None, [*told, _state(one)])))
-        )
+        if one.state != "enabled":
+            kind = one.kind
+            heard = kind is not None and kind not in REST
+            told = [one.reason, *(f"else {kind.value}: {text}" for text in told if kind and heard)]
+        groups.setdefault(title, []).append((one.task, "; ".join(told)))
     for title, members in groups.items():
         table = _grid()
         for task, why in members:
@@ -128,7 +134,7 @@ def _lines(verdict: Verdict, now: datetime.datetime) -> list[str]:
     return lines
 
 
-def _background(one: Explanation, now: datetime.datetime, is_live: bool) -> list[str]:
+def _background(one: Explanation, now: datetime.datetime) -> list[str]:
     """Return in lines what stands above a task's verdicts, and what it has done."""
     lines = [note for note in [_state(one), *one.notes] if note]
     schedule = []
@@ -140,8 +146,6 @@ def _background(one: Explanation, now: datetime.datetime, is_live: bool) -> list
         schedule.append("no run on record")
     if one.next_run_seconds is not None:
         schedule.append(f"next run in {durations.in_words(one.next_run_seconds)}")
-    elif not is_live and one.state == "enabled":
-        schedule.append("no agent runs")
     lines.append("; ".join(schedule))
     if one.last_change is not None:
         lines.append(f"last change of it: {_change(one.last_change, now)}")

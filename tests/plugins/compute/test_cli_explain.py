@@ -58,13 +58,15 @@ def test_the_page_says_what_the_instance_is_and_what_each_task_would_do(host):
     page = host.run("explain", "guest-1").stdout
     assert page.startswith("guest-1, an instance\n")
     assert "stop: active → stopped" in page
-    assert "Does nothing at all:\n" in page
+    assert "Do nothing at all:\n" in page
     assert "nothing is reclaimed (reclaim_instance_interval = 0)" in page
-    assert "no agent runs" in page
+    assert "No agent runs here" in page
 
 
-def test_every_bundled_task_is_there(host):
-    assert len(explained(host, "guest-0")["tasks"]) == 17
+def test_every_bundled_task_explains_itself(host):
+    tasks = explained(host, "guest-0")["tasks"]
+    assert len(tasks) == 17
+    assert [one["task"] for one in tasks if not one["explains_itself"]] == []
 
 
 def test_one_task_alone_can_be_asked(host):
