@@ -134,6 +134,13 @@ def explain(
             )
 
 
+def explain_orphans(context: RunContext, uuids: Iterable[str]) -> None:
+    """Say of a domain that is in no row that nothing is counted for it."""
+    for uuid in context.asked(uuids, key=str):
+        text = "its domain is in no row, so nothing is counted for it"
+        context.explain(uuid, text, kind=Kind.WARNS, until="it is adopted, or removed")
+
+
 def _takes_room(row: Occupant) -> bool:
     if row.vm_state == vm_states.SHELVED_OFFLOADED:
         return row.task_state == task_states.SPAWNING

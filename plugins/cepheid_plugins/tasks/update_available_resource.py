@@ -16,7 +16,6 @@ from oslo_config import cfg
 
 import cepheid
 from cepheid import errors
-from cepheid.explanation import Kind
 from cepheid.metric import Metric
 from cepheid.periodic_task import periodic_task
 from cepheid.run import Change, Raced, RunContext
@@ -161,9 +160,7 @@ class UpdateAvailableResource(cepheid.Task):
         if unknown:
             unknown -= {row.uuid for row in self.database.instances_by_uuid(sorted(unknown))}
         context.count("orphans", len(unknown))
-        for uuid in context.asked(unknown, key=str):
-            text = "its domain is in no row, so nothing is counted for it"
-            context.explain(uuid, text, kind=Kind.WARNS, until="it is adopted, or removed")
+        resources.explain_orphans(context, unknown)
         if unknown:
             named = sorted(f"{domains[uuid].name} ({uuid})" for uuid in unknown)
             more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
