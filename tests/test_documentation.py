@@ -13,6 +13,7 @@ from cepheid.status.metrics import Exposition
 from cepheid_plugins.compute import power_state
 from tests import documentation
 from tests.distributions import Distributions
+from tests.explained import instance
 from tests.fake_agent import FakeAgent
 from tests.test_conventions import EXAMPLES, declared_entry_points
 from tests.worlds import fake_world, uuid_of
@@ -108,6 +109,18 @@ def test_the_metrics_of_a_plugin_are_exposed(tmp_path):
     assert task.run_now("operator").outcome == "ok"
     assert registry.get_sample_value("acme_guest_dumps", {"age": "new"}) == 3
     agent.close()
+
+
+def test_the_task_that_explains_itself_says_why_it_warns_of_nobody(tmp_path):
+    shown = {}
+    exec(code_of("writing_a_task.rst"), shown)
+    exec(code_of("writing_a_task.rst", 1), shown)
+    world = fake_world(tmp_path, {1: power_state.RUNNING, 2: power_state.CRASHED})
+    task = world.agent.build(shown["ExplainGuests"])
+    (well,), (crashed,) = (task.explain(instance(uuid_of(number))) for number in (1, 2))
+    assert (well.text, well.until) == ("it has not crashed", "it crashes")
+    assert crashed.text == "guest-2 has crashed"
+    world.close()
 
 
 def test_a_scheduler_of_ones_own_reads_the_instances_of_a_host(tmp_path, capsys):
