@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from typing import TYPE_CHECKING
 
 from cepheid_plugins.compute.image_survey import Found, Survey
@@ -12,6 +13,8 @@ from cepheid_plugins.storage import image_names
 
 if TYPE_CHECKING:
     from cepheid.run import RunContext
+
+_UUID = re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 
 #: The verdicts that no change speaks of.
 KEPT = (Verdict.USED, Verdict.KEPT, Verdict.WAITING)
@@ -26,7 +29,7 @@ def explain(context: RunContext, survey: Survey, rules: Rules) -> None:
     for one, owner in context.asked(users, key=lambda pair: _uuid_of(pair[1])):
         context.explain(
             _uuid_of(owner),
-            f"it uses {one.file.entry}, which is kept as long as it does",
+            f"it uses {one.file.entry} ({owner}), which is kept as long as it does",
             evidence={"kind": one.file.kind, "size_bytes": one.file.size_bytes},
         )
 
@@ -61,9 +64,9 @@ def _explain_file(context: RunContext, one: Found, rules: Rules) -> None:
 
 
 def _uuid_of(owner: str) -> str | None:
-    """Return the uuid of an owner; None where it is no instance."""
-    kind, _, name = owner.partition(" ")
-    return name if kind == "instance" else None
+    """Return the uuid of the instance that an owner is, or is a disk of; None for others."""
+    found = _UUID.search(owner)
+    return found.group() if found else None
 
 
 def _time(at: float) -> datetime.datetime:
