@@ -205,7 +205,8 @@ def _explain(
                 "disk",
             )
             continue
-        before, counters = reading.before, dataclasses.asdict(reading.counters)
+        before = reading.before
+        counters = {name: getattr(reading.counters, name) for name in COUNTERS}
         known = before and {name: getattr(before, f"curr_{name}") for name in COUNTERS}
         evidence = {"change": "volume_usage", "before": known, "after": counters}
         if reading.is_changed:
