@@ -14,11 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cepheid
-from cepheid.explanation import Kind
 from cepheid.periodic_task import periodic_task
 from cepheid.run import RunContext
 from cepheid_plugins.bandwidth.driver import InterfaceCounters, MeteredInstance, MeteredInterface
-from cepheid_plugins.compute import audit_periods
+from cepheid_plugins.compute import audit_periods, metering_explained
 from cepheid_plugins.database.records import BandwidthUsage, Networked
 
 if TYPE_CHECKING:
@@ -188,25 +187,14 @@ class PollBandwidthUsage(cepheid.Task):
         for row in context.asked(networked):
             of_one = [reading for reading in readings if reading.counters.uuid == row.uuid]
             if not of_one:
-                context.explain(
-                    row.uuid,
-                    "no counter of it can be booked: its guest does not run, or has no interface "
-                    "that the meter counts at",
-                )
+                context.explain(row.uuid, metering_explained.NO_INTERFACE)
             for reading in of_one:
-                values, name = reading.values(), f"interface {reading.counters.mac}"
-                known = reading.row and {name: getattr(reading.row, name) for name in values}
-                if reading.is_changed:
-                    anew = ", which began anew" if reading.is_restarted else ""
-                    context.explain(
-                        row.uuid,
-                        f"the counters of {name}{anew} are written",
-                        kind=Kind.ACTS,
-                        evidence={"change": "bandwidth_usage", "before": known, "after": values},
-                    )
-                else:
-                    text = f"the counters of {name} are as on record"
-                    context.explain(row.uuid, text, evidence=values)
+                values, before = reading.values(), reading.row
+                metering_explained.explain(
+                    context, row.uuid, "bandwidth_usage", f"interface {reading.counters.mac}",
+                    before and {name: getattr(before, name) for name in values}, values,
+                    is_changed=reading.is_changed, is_reset=reading.is_restarted,
+                )  # fmt: skip
 
     def _save(
         self, context: RunContext, start_period: datetime.datetime, readings: Sequence[Reading]

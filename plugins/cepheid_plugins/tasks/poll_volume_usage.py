@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cepheid
 from cepheid import errors
-from cepheid.explanation import Kind
 from cepheid.periodic_task import periodic_task
 from cepheid.run import RunContext
+from cepheid_plugins.compute import metering_explained
 from cepheid_plugins.compute.notifications import Notifications
 from cepheid_plugins.database.records import Attachment, VolumeUsage
 from cepheid_plugins.hypervisor.driver import BlockCounters
@@ -206,16 +206,12 @@ def _explain(
             )
             continue
         before = reading.before
-        counters = {name: getattr(reading.counters, name) for name in COUNTERS}
-        known = before and {name: getattr(before, f"curr_{name}") for name in COUNTERS}
-        evidence = {"change": "volume_usage", "before": known, "after": counters}
-        if reading.is_changed:
-            anew = ", which began anew" if reading.is_reset else ""
-            text = f"the counters of {volume}{anew} are written"
-            context.explain(row.instance_uuid, text, kind=Kind.ACTS, evidence=evidence)
-        else:
-            text = f"the counters of {volume} are as on record"
-            context.explain(row.instance_uuid, text, evidence=counters)
+        metering_explained.explain(
+            context, row.instance_uuid, "volume_usage", volume,
+            before and {name: getattr(before, f"curr_{name}") for name in COUNTERS},
+            {name: getattr(reading.counters, name) for name in COUNTERS},
+            is_changed=reading.is_changed, is_reset=reading.is_reset,
+        )  # fmt: skip
 
 
 def payload(reading: Reading, now: datetime.datetime) -> dict[str, Any]:
