@@ -46,8 +46,8 @@ def change(number: int, name: str, **values: Any) -> dict[str, Any]:
     return {"id": number, "run_id": number, "task": name, "kind": "power_state",
             "target": "3f2c1d0e-0000-4000-8000-000000000001", "before": "running",
             "after": "shutdown", "reason": "web-7: its guest is shutdown", "outcome": "done",
-            "error": "", "started_at": "2026-11-23T11:30:00.000000", "dry_run": 0,
-            **values}  # fmt: skip
+            "error": "", "started_at": "2026-11-23T11:30:00.000000", "sealed_at": None,
+            "dry_run": 0, **values}  # fmt: skip
 
 
 def document(

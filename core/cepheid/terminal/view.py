@@ -103,7 +103,7 @@ def operations(document: Document, shapes: Shapes, width: int) -> list[Text]:
 def changes(document: Document, shapes: Shapes, width: int, limit: int) -> list[Text]:
     """Return the newest changes; one line each where it is wide, else two."""
     found = document["changes"][:limit]
-    times = [_time(change["started_at"], document["at"]) for change in found]
+    times = [_time(change["at"], document["at"]) for change in found]
     room = max(map(len, times), default=0)
     lines = []
     for change, at in zip(found, times, strict=True):
