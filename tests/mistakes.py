@@ -76,6 +76,8 @@ Summary: Sweeps
 License: Apache-2.0
 Requires-Dist: cepheid>=0.1
 Requires-Python: >=3.11
+
+Sweeps what nobody wants.
 """
 
 
@@ -117,6 +119,7 @@ MISTAKES = [
     Mistake("any-python", "metadata", metadata=("Requires-Python: >=3.11\n", "")),
     Mistake("no-version", "metadata", metadata=("Version: 1.0", "Version: 0.0.0")),
     Mistake("no-licence", "package", metadata=("License: Apache-2.0\n", "")),
+    Mistake("no-readme", "package", metadata=("\nSweeps what nobody wants.\n", "")),
     Mistake("odd-module", "names", entry_point="sweep = {package}.tasks:Sweep", file="tasks"),
     Mistake("other-method", "loading", "def sweep(", "def sweep_all("),
     Mistake("missing-library", "loading", IMPORTS, "import acme_shelf_client\n" + IMPORTS),

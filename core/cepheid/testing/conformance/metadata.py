@@ -106,7 +106,11 @@ def _remarks(distribution: importlib.metadata.Distribution) -> Iterator[Problem]
     ):
         yield Problem("it names no licence", "add license = Apache-2.0, or what it is under")
     if "Summary" not in metadata or not metadata["Summary"]:
-        yield Problem("it has no description", "add a description of one line")
+        yield Problem("it has no summary", "add a description of one line")
+    if not metadata.json.get("description"):
+        yield Problem(
+            "it has no README, or does not show it", "add long_description = file: README.rst"
+        )
 
 
 def _untested(distribution: importlib.metadata.Distribution) -> Iterator[Problem]:
