@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.."
 build_packages=(gcc libc6-dev libvirt-dev libvirt0 pkg-config qemu-utils)
 # None of these is to run as a service: the daemons are there for the tests to start.
 server_packages=(libvirt-daemon libvirt-daemon-driver-qemu qemu-system-x86 iproute2
-    mariadb-server-core mariadb-client-core postgresql rabbitmq-server chromium)
+    mariadb-server-core mariadb-client-core postgresql rabbitmq-server chromium fonts-dejavu-core)
 
 say() { printf '%s\n' "$*"; }
 fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
