@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import textwrap
@@ -23,6 +24,9 @@ _LITERAL = re.compile(r"^(?P<margin> *)(?!\.\. ).*::$")
 
 #: The languages in which a page shows what is typed.
 TYPED = ("", "console", "text", "sh")
+
+#: Words at which a command ends for a shell.
+SHELL = (">", "2>&1", "|", "&", "&&")
 
 
 @dataclass(frozen=True)
@@ -75,5 +79,6 @@ def commands(block: Block, program: str = "cepheid") -> list[list[str]]:
     for line in joined.splitlines():
         typed = re.sub(r"^[#$] ", "", line)
         if typed.startswith(f"{program} "):
-            found.append(shlex.split(typed, comments=True)[1:])
+            words = shlex.split(typed, comments=True)[1:]
+            found.append(list(itertools.takewhile(lambda word: word not in SHELL, words)))
     return found

@@ -32,6 +32,7 @@ def dependencies() -> Path:
         *(name for extra in EXTRAS for name in setup["options.extras_require"][extra].split()),
         "setuptools>=70.1",  # builds wheels by itself
         "pytest",  # runs the tests of a package
+        "ruff",  # and looks at its style
     ]
     digest = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cepheid-tests"

@@ -12,10 +12,13 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from tests import documentation
 from tests.functional import environments
 from tests.functional.agents import Installation
 from tests.functional.environments import ROOT, Environment
@@ -210,3 +213,43 @@ def row_of(host):
     """Return what is listed of the new task."""
     rows = [row for row in host.rows("task", "list") if row["Name"] == "list_guests"]
     return rows[0] if rows else None
+
+
+# The page.
+
+
+def test_the_fifteen_minutes_of_the_page_go_as_they_are_written(wheel, tmp_path):
+    page = documentation.SOURCE / "writing_a_task.rst"
+    text = page.read_text()
+    first = text[: text.index("In fifteen minutes")].count("\n")
+    last = text[: text.index("The package\n===")].count("\n")
+    script = ["set -e"]
+    for block in documentation.blocks(page):
+        if not first < block.line < last:
+            continue
+        if block.language == "sh":
+            script.append(block.text)
+        elif block.language == "diff":
+            (tmp_path / "edit.diff").write_text(block.text)
+            script.append(f"git apply {tmp_path}/edit.diff")
+    script.append("wait $! && echo 'the agent has ended well'")
+    environment = environments.offline()
+    environment["PIP_FIND_LINKS"] += f" {wheel.parent}"
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    environment.pop("PYTHONPATH", None)
+    where = tmp_path / "empty"
+    where.mkdir()
+    done = subprocess.run(
+        ["bash"],
+        input="\n".join(script),
+        cwd=where,
+        env=environment,
+        text=True,
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "acme-guests: " in done.stdout  # what the check says at its end
+    assert "\ntest 6695eb01-f6a4-8304-79aa-97f2502e193f running\n" in done.stdout
+    assert "list_guests (dry run): ok in " in done.stderr
+    assert "the agent has ended well" in done.stdout
+    assert "Reloaded; the agent runs 0 tasks" in (where / "acme-guests/agent.log").read_text()
