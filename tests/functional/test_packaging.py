@@ -131,6 +131,19 @@ def test_the_core_alone_shows_its_commands(core_alone, installation):
     assert run(program, "--version", env=installation.environment).startswith("cepheid ")
 
 
+def test_listing_the_tasks_imports_nothing_that_takes_long_and_is_not_needed(installation):
+    listed = subprocess.run(
+        [installation.python, "-X", "importtime", "-m", "cepheid", "task", "list"],
+        env=installation.environment,
+        text=True,
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+    )
+    imported = {line.rpartition("|")[2].strip() for line in listed.stderr.splitlines()}
+    assert "cepheid.catalogue" in imported
+    assert not imported & {"cepheid.service", "cryptography", "eventlet", "rich"}
+
+
 @pytest.mark.parametrize("mode", ["eventlet", "threading"])
 def test_an_agent_of_the_core_alone_refuses_in_one_line(installation, mode):
     with installation.conf.open("a") as conf:

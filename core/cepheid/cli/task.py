@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 from typing import Any
 
@@ -14,7 +15,6 @@ from cepheid.agent import Agent
 from cepheid.cli import base, cells, lists, progress
 from cepheid.journal import Journal, Pause
 from cepheid.journal.pauses import pause_of
-from cepheid.service import run_as_dict
 
 
 class TaskList(lists.PluginLister):
@@ -158,7 +158,7 @@ class TaskRun(base.Lister):
                 run = task.run_now("operator", dry_run, force)
         if run.error:
             raise errors.AlreadyReported(run.error)
-        return run_as_dict(run)
+        return dataclasses.asdict(run)
 
 
 def _row(
