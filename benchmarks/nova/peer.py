@@ -10,10 +10,12 @@ once, from memory.
 import collections
 import datetime
 import json
+import os
 import pathlib
 import platform
 import sys
 import time
+import traceback
 import uuid
 
 from nova import monkey_patch
@@ -276,4 +278,9 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Exception:  # noqa: BLE001 - Nova's threads would keep the process
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)

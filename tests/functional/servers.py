@@ -42,8 +42,10 @@ def mariadb(options: Sequence[str] = ()) -> Iterator[sa.URL]:
         _run(["mariadb-install-db", *base, "--auth-root-authentication-method=normal",
               "--skip-test-db"], owner)  # fmt: skip
         port = free_port()
+        # One that starts removes what it takes for leftovers of its own from where they all are.
         own = [f"--socket={path}/m.sock", "--bind-address=127.0.0.1", f"--port={port}",
-                   f"--pid-file={path}/pid", "--innodb-flush-log-at-trx-commit=0"]  # fmt: skip
+               f"--pid-file={path}/pid", f"--tmpdir={path}",
+               "--innodb-flush-log-at-trx-commit=0"]  # fmt: skip
         process = _start(["mariadbd", *base, *own, *options], path, owner)
         url = sa.URL.create(
             "mysql+pymysql", "root", host="127.0.0.1", port=port, query={"charset": "utf8"}
