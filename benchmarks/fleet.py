@@ -292,9 +292,11 @@ def _connect(url: sa.URL) -> Any:
     if url.get_backend_name() == "mysql":
         import pymysql
 
+        # To read the system's certificates, for which there is no use here, takes 40 ms of the one
+        # process that is all the clients.
         return pymysql.connect(
             **options, password=url.password, database=url.database, charset="utf8",
-            autocommit=True,
+            autocommit=True, ssl_disabled=True,
         )  # fmt: skip
     import psycopg2
 
