@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
+from cepheid import concurrency
 from tests.functional.processes import PATIENCE_SECONDS, SYSTEM_PATH, require
 
 PROGRAM = "chromium"
@@ -39,6 +41,8 @@ PHONE = (360, 780)
 def chromium() -> Iterator[Browser]:
     """Start Chromium; its profile goes with it."""
     require(PROGRAM)
+    if concurrency.is_green():
+        pytest.skip("Playwright needs native threads: CEPHEID_TEST_CONCURRENCY=threading")
     expect.set_options(timeout=PATIENCE_SECONDS * 1000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
