@@ -155,6 +155,8 @@ class Host(World):
                 file.truncate(size)
 
     def _fill(self) -> None:
+        if not self.number:
+            return
         self.add_many(range(self.number), **self.columns())
         new = NewInstance("", "", "host1", "node1", "active", 1, 2, 128, 1)
         flavor = flavors.of_new(new)

@@ -93,12 +93,13 @@ class Agent:
         """
         conf = conf or self.conf
         plugins = self.find_tasks(conf)
+        finder = catalogue.Finder(conf)
         for plugin in plugins:
             known = self._loaded.get(plugin.name)
             if known is not None and known.identity == plugin.identity:
                 _warn_if_upgraded(known, plugin)
             if plugin.state == "found":
-                catalogue.prepare(conf, plugin, given=self.drivers.given)
+                catalogue.prepare(conf, plugin, given=self.drivers.given, finder=finder)
         self.drivers.prepare(conf)
         config.check(conf)
 

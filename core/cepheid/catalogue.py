@@ -15,6 +15,26 @@ from cepheid.task import Task
 NAMESPACE = "cepheid.tasks"
 
 
+class Finder:
+    """Finds each kind of driver once, for a look at many tasks: it scans what is installed."""
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        self._conf = conf
+        self._found: dict[str, loading.Plugin | errors.PluginError] = {}
+
+    def find(self, kind: str) -> loading.Plugin:
+        """Return what :func:`drivers.find` does, or raise what it raises."""
+        if kind not in self._found:
+            try:
+                self._found[kind] = drivers.find(self._conf, kind)
+            except errors.PluginError as err:
+                self._found[kind] = err
+        found = self._found[kind]
+        if isinstance(found, errors.PluginError):
+            raise errors.PluginError(str(found)) from found
+        return found
+
+
 def find_tasks(conf: cfg.ConfigOpts) -> list[loading.Plugin]:
     """Find all task plugins and settle which are wanted; those that are stay ``found``.
 
@@ -40,14 +60,15 @@ def find_tasks(conf: cfg.ConfigOpts) -> list[loading.Plugin]:
 def describe(conf: cfg.ConfigOpts) -> list[loading.Plugin]:
     """Find all task plugins and load them, so that each can be described, without running any."""
     plugins = find_tasks(conf)
+    finder = Finder(conf)
     for plugin in plugins:
         if plugin.state == "found":
-            prepare(conf, plugin)
+            prepare(conf, plugin, finder=finder)
             if plugin.state == "found":
                 plugin.state = "enabled"
         elif plugin.state == "disabled":
             reason = plugin.reason
-            prepare(conf, plugin, even_disabled=True)
+            prepare(conf, plugin, even_disabled=True, finder=finder)
             if plugin.state == "disabled":
                 plugin.reason = reason
         else:
@@ -63,6 +84,7 @@ def prepare(
     plugin: loading.Plugin,
     even_disabled: bool = False,
     given: Collection[str] = (),
+    finder: Finder | None = None,
 ) -> None:
     """Load a task plugin's class and register its options and those of its drivers.
 
@@ -70,12 +92,14 @@ def prepare(
     switch it off.
 
     :param given: kinds of drivers that need not be found
+    :param finder: who finds the others, where many tasks are prepared
     """
+    finder = finder or Finder(conf)
     try:
         _register_options(conf, plugin)
         for kind in plugin.factory.drivers or ():
             if kind not in given:
-                drivers.find(conf, kind)
+                finder.find(kind)
         options = conf[plugin.name]
         if even_disabled:
             return

@@ -24,6 +24,16 @@ T = TypeVar("T")
 class _WithConfiguration(command.Command):
     """A command that reads the configuration."""
 
+    def get_epilog(self) -> str:
+        """Return how the help ends.
+
+        cliff names there whose command it is if it is another's than the program's. It scans all
+        distributions for that, whenever a command is run.
+        """
+        if type(self).__module__.partition(".")[0] in ("cepheid", "cepheid_plugins"):
+            return self._epilog or ""
+        return str(super().get_epilog())
+
     @property
     def conf(self) -> cfg.ConfigOpts:
         """The configuration; it is read on first use."""

@@ -3,6 +3,8 @@
 
 Our mark is the table ``cepheid_alembic_version``. A database that carries Nova's mark is Nova's:
 none of its tables is touched, and only ``bw_usage_cache`` is added, should it be missing.
+
+alembic is imported when it is used: a command that lists tasks is not to wait for it.
 """
 
 from __future__ import annotations
@@ -11,16 +13,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import alembic.command
-import alembic.config
 import sqlalchemy as sa
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 
 from cepheid import errors
 from cepheid_plugins.database import engine as engines
 from cepheid_plugins.database import grants, models
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 #: Where alembic keeps our revision; Nova's own is in alembic_version.
 VERSION_TABLE = "cepheid_alembic_version"
@@ -45,6 +47,8 @@ class Version:
 
 def version(engine: sa.Engine) -> Version:
     """Return whose the database is and which revision it has."""
+    from alembic.runtime.migration import MigrationContext
+
     with engine.connect() as connection:
         tables = set(sa.inspect(connection).get_table_names())
         mark = _nova_mark(tables)
@@ -60,6 +64,8 @@ def version(engine: sa.Engine) -> Version:
 
 def head() -> str:
     """Return the revision that a database of our own needs."""
+    from alembic.script import ScriptDirectory
+
     return ScriptDirectory.from_config(_config()).get_current_head() or ""
 
 
@@ -102,21 +108,25 @@ def sync(engine: sa.Engine) -> list[str]:
             "The database has a table 'instances' but neither Nova's mark nor ours; "
             "it is left alone. Name an empty database in [database] connection."
         )
+    from alembic import command
+
     with _alembic(engine) as config:
-        alembic.command.upgrade(config, "head")
+        command.upgrade(config, "head")
     return [f"Migrated the database from {found.revision or 'nothing'} to {found.head}."]
 
 
 @contextmanager
-def _alembic(engine: sa.Engine) -> Iterator[alembic.config.Config]:
+def _alembic(engine: sa.Engine) -> Iterator[Config]:
     config = _config()
     with engines.writing(engine) as connection:
         config.attributes["connection"] = connection
         yield config
 
 
-def _config() -> alembic.config.Config:
-    config = alembic.config.Config()
+def _config() -> Config:
+    from alembic.config import Config
+
+    config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     return config
 
