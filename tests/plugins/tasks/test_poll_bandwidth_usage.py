@@ -109,7 +109,7 @@ def test_a_meter_that_cannot_count_is_asked_once_and_named_once(world, meter, ca
     assert len(meter.asked) == 1
     assert world.statements() == 0
     (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
-    assert "tests.fakes.FakeMeter cannot count on this host: no such chip" in warning
+    assert "testing.bandwidth.MemoryMeter cannot count on this host: no such chip" in warning
     assert "[bandwidth] driver" in warning
 
 
@@ -507,18 +507,26 @@ def test_the_meter_is_told_the_interfaces_that_are_cached(world, meter):
 
 @pytest.mark.parametrize("text", ["no JSON", "[{}]", '["x"]', "17", '[{"address": null}]', "null"])
 def test_a_cache_that_cannot_be_read_is_one_bad_row_and_its_instance_is_still_counted(
-    world, task, text, caplog
+    world, meter, text, caplog
 ):
     with pytest.raises(ValueError, match=r"."):
         metered_interfaces(text)
     cache_network(world, 1, text)
-    for number in (1, 2):
-        count(world, number, 1, 1)
+    meter.told = [InterfaceCounters(uuid_of(number), MAC, 1, 1) for number in (1, 2)]
+    task = world.agent.build(PollBandwidthUsage)
     for _ in range(2):
         run = world.agent.run(task)
     assert (run.outcome, run.counters["skipped"]) == ("partial", 1)
     assert [len(usage(world, number)) for number in (1, 2)] == [1, 1]
     assert len([r for r in caplog.records if uuid_of(1) in r.getMessage()]) == 1
+
+
+def test_a_meter_that_knows_the_interfaces_itself_has_no_use_for_the_cache(world, task):
+    cache_network(world, 1, "no JSON")
+    count(world, 1, 1, 1)
+    run = world.agent.run(task)
+    assert (run.outcome, run.counters.get("skipped", 0)) == ("ok", 0)
+    assert len(usage(world, 1)) == 1
 
 
 class Counters(InterfaceCounters):
