@@ -258,6 +258,7 @@ def test_the_fifteen_minutes_of_the_page_go_as_they_are_written(wheel, tmp_path)
         capture_output=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "acme-guests: " in done.stdout  # what the check says at its end
     assert "\ntest 6695eb01-f6a4-8304-79aa-97f2502e193f running\n" in done.stdout
     assert "list_guests (dry run): ok in " in done.stderr
     assert "the agent has ended well" in done.stdout
