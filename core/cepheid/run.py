@@ -39,13 +39,13 @@ class Change:
     before: Any = None
     after: Any = None
     reason: str = ""
-    about: str | None = None
     #: What is changed (``power_state``, ``stop``, ...); set by the door.
     kind: str = ""
     #: planned, started, done, raced, refused, failed; set by the door.
     outcome: str = ""
     error: str = ""
     id: int | None = None
+    about: str | None = field(default=None, kw_only=True)
 
 
 @dataclass(eq=False)

@@ -134,9 +134,12 @@ class MemoryInventory:
         wanted = set(uuids)
         return self._select(lambda row: row.uuid in wanted and row.deleted == row.id)
 
-    def find_instances(self, name: str) -> list[Instance]:
+    def find_instances(self, name: str, deleted: bool = False) -> list[Instance]:
         return self._select(
-            lambda row: row.deleted == 0 and (row.display_name == name or row.uuid.startswith(name))
+            lambda row: (
+                row.deleted == (row.id if deleted else 0)
+                and (row.display_name == name or row.uuid.startswith(name))
+            )
         )
 
     def system_metadata(self, uuids: Sequence[str], key: str) -> dict[str, str]:
