@@ -11,4 +11,5 @@ done
 printf '\n=== Checks\n'
 tools/check.sh
 printf '\n=== The program in processes of its own, and real servers: libvirtd with QEMU guests\n'
-"${pytest[@]}" -m "functional or process"
+# A file at a time to each of three: they wait more than they work.
+"${pytest[@]}" -m "functional or process" -n 3 --dist loadfile
