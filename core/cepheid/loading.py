@@ -177,8 +177,9 @@ def _discover(is_wanted: Callable[[str], bool]) -> list[Plugin]:
             name = offering.metadata["Name"]
             # Installed twice, the first on the path shadows the other.
             distribution = importlib.metadata.distribution(name)
+            version = distribution.version
             plugins[_normalized(name)] = [
-                Plugin(entry_point.group, entry_point.name, name, distribution.version, entry_point)
+                Plugin(entry_point.group, entry_point.name, name, version, entry_point)
                 for entry_point in distribution.entry_points
                 if is_wanted(entry_point.group)
             ]
