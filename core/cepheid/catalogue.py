@@ -16,17 +16,20 @@ NAMESPACE = "cepheid.tasks"
 
 
 class Finder:
-    """Finds each kind of driver once, for a look at many tasks: it scans what is installed."""
+    """Finds each kind of driver once, for a look at many tasks: it scans what is installed once."""
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         self._conf = conf
+        self._offered: list[loading.Plugin] | None = None
         self._found: dict[str, loading.Plugin | errors.PluginError] = {}
 
     def find(self, kind: str) -> loading.Plugin:
         """Return what :func:`drivers.find` does, or raise what it raises."""
+        if self._offered is None:
+            self._offered = loading.discover_under(drivers.PREFIX)
         if kind not in self._found:
             try:
-                self._found[kind] = drivers.find(self._conf, kind)
+                self._found[kind] = drivers.find(self._conf, kind, self._offered)
             except errors.PluginError as err:
                 self._found[kind] = err
         found = self._found[kind]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -67,12 +68,18 @@ def driver_option(kind: str) -> cfg.Opt:
     )
 
 
-def find(conf: cfg.ConfigOpts, kind: str) -> loading.Plugin:
+def find(
+    conf: cfg.ConfigOpts, kind: str, offered: Iterable[loading.Plugin] | None = None
+) -> loading.Plugin:
     """Return the plugin that is configured for `kind`, loaded, its options registered.
 
+    :param offered: where to look for it; by default, what is installed now
     :raises PluginError: there is none, or several, or it cannot be loaded
     """
-    return _choose(conf, kind, loading.discover(PREFIX + kind))
+    namespace = PREFIX + kind
+    if offered is None:
+        offered = loading.discover(namespace)
+    return _choose(conf, kind, [plugin for plugin in offered if plugin.namespace == namespace])
 
 
 def find_all(conf: cfg.ConfigOpts) -> list[Kind]:

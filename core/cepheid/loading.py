@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.metadata
+import importlib.util
 import logging
 import re
 import warnings
@@ -116,6 +117,18 @@ def load_part(module: str, without: str, alternative: str) -> Any:
     except ImportError as err:
         remedy = _remedy(err.name or "")
         raise errors.PluginError(f"{without}: {err}{remedy}, or {alternative}.") from err
+
+
+def require(*modules: str) -> None:
+    """Let a plugin's module fail to import where a library is missing that it imports later.
+
+    The library is only looked for: to import one may take longer than all the rest of a command.
+
+    :raises ModuleNotFoundError: it has the name of the first that is missing
+    """
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise ModuleNotFoundError(f"No module named {module!r}", name=module)
 
 
 @contextlib.contextmanager

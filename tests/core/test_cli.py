@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import sqlite3
+import subprocess
 import termios
 
 import pytest
@@ -126,6 +127,15 @@ def test_an_instance_is_shown_with_its_domain_by_name_or_uuid(adopted):
     assert (shown["vm_state"], shown["domain"]) == ("paused", "paused")
     by_uuid = json.loads(adopted.run("instance", "show", shown["uuid"], "-f", "json").stdout)
     assert by_uuid == shown
+
+
+def test_to_list_tasks_imports_nothing_that_takes_longer_than_the_rest(host):
+    code = (
+        "import sys; from cepheid.__main__ import main; "
+        "sys.exit(main(sys.argv[1:]) or bool({'eventlet', 'sqlalchemy'} & set(sys.modules)))"
+    )
+    words = ["--config-file", host.conf, "task", "list"]
+    subprocess.run([host.python, "-c", code, *words], check=True, stdin=subprocess.DEVNULL)
 
 
 def test_tasks_are_listed_with_state_spacing_and_provenance(host):

@@ -190,6 +190,28 @@ def test_a_missing_library_of_a_driver_is_the_reason_of_its_tasks(
     )
 
 
+@pytest.mark.parametrize("module", ["sqlalchemy", "oslo_db"])
+def test_a_library_that_a_driver_imports_later_is_missed_at_once(
+    distributions, make_agent, monkeypatch, module
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delitem(sys.modules, "cepheid_plugins.database.sqlalchemy_driver", raising=False)
+    distributions.add(
+        "acme-db",
+        {"cepheid.database": {"acme": "cepheid_plugins.database.sqlalchemy_driver:database"}},
+    )
+    distributions.add_task("acme-task", "t", with_class(
+        "    drivers = ('database',)" + DECORATED.replace("broken", "t")))  # fmt: skip
+    agent = make_agent("enabled_tasks = *\n[database]\ndriver = acme\n")
+    (plugin,) = catalogue.find_tasks(agent.conf)
+    catalogue.prepare(agent.conf, plugin)
+    assert (plugin.state, plugin.reason) == (
+        "failed",
+        "The database driver acme of acme-db 1.0 cannot be loaded: "
+        f"the Python module {module} is missing; pip install 'cepheid[database]'",
+    )
+
+
 def test_an_agent_none_of_whose_tasks_can_be_used_refuses_with_the_reason(
     distributions, make_agent
 ):
