@@ -27,7 +27,8 @@ def patch() -> None:
         warnings.simplefilter("ignore")  # that eventlet is no longer developed is no news
         import eventlet
 
-    eventlet.monkey_patch()
+    # Of psycopg2 it would import all; who connects with it makes it green.
+    eventlet.monkey_patch(psycopg=False)
 
 
 def is_green() -> bool:

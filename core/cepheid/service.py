@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from oslo_config import cfg
 
@@ -19,10 +19,12 @@ from cepheid.report import FILE_NAME as REPORT_NAME
 from cepheid.report import Reporter
 from cepheid.run import Notices, Run
 from cepheid.signals import REPORT_SIGNALS, STOP_SIGNALS, SignalWatcher
-from cepheid.status.monitor import Monitor
 from cepheid.systemd import Notifier
 from cepheid.task import Task
 from cepheid.timers import Timer, TimerGroup
+
+if TYPE_CHECKING:
+    from cepheid.status.monitor import Monitor
 
 LOG = logging.getLogger(__name__)
 
@@ -78,6 +80,8 @@ class Service:
         _report(agent.plugins)
         agent.drivers.check()
         if agent.conf.status.enabled:
+            from cepheid.status.monitor import Monitor  # with it comes what most agents do not need
+
             self._monitor = Monitor(agent, self.timers, self.look)
         agent.drivers.serve()
         self._admin = self._open_admin()

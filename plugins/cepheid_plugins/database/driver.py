@@ -434,7 +434,7 @@ class Database:
     def version(self) -> migrate.Version:
         """Return which revision the database has and which this version needs."""
         if self._is_missing_file():
-            return migrate.Version("", "", migrate.head())
+            return migrate.Version("", "", migrate.HEAD)
         with self._asking():
             return migrate.version(self._connected())
 

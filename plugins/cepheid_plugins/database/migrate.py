@@ -4,7 +4,7 @@
 Our mark is the table ``cepheid_alembic_version``. A database that carries Nova's mark is Nova's:
 none of its tables is touched, and only ``bw_usage_cache`` is added, should it be missing.
 
-alembic is imported when it is used: a command that lists tasks is not to wait for it.
+alembic is imported where tables are made and nowhere else: an agent has no use for it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 #: Where alembic keeps our revision; Nova's own is in alembic_version.
 VERSION_TABLE = "cepheid_alembic_version"
 
+#: The newest of the migrations: what a database of our own needs.
+HEAD = "0001"
+
 #: The tables by which Nova marks its revision: since 24.0.0, and before.
 NOVA_MARKS = ("alembic_version", "migrate_version")
 
@@ -47,26 +50,20 @@ class Version:
 
 def version(engine: sa.Engine) -> Version:
     """Return whose the database is and which revision it has."""
-    from alembic.runtime.migration import MigrationContext
-
     with engine.connect() as connection:
         tables = set(sa.inspect(connection).get_table_names())
         mark = _nova_mark(tables)
         if mark:
             column = "version_num" if mark == "alembic_version" else "version"
-            table = sa.table(mark, sa.column(column))
-            revision = connection.scalar(sa.select(table.c[column]).limit(1))
-            return Version("nova", str(revision or ""), head(), mark)
-        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-        revision = context.get_current_revision()
-        return Version("cepheid" if revision else "", revision or "", head())
+            return Version("nova", _revision(connection, mark, column), HEAD, mark)
+        known = VERSION_TABLE in tables
+        revision = _revision(connection, VERSION_TABLE, "version_num") if known else ""
+        return Version("cepheid" if revision else "", revision, HEAD)
 
 
-def head() -> str:
-    """Return the revision that a database of our own needs."""
-    from alembic.script import ScriptDirectory
-
-    return ScriptDirectory.from_config(_config()).get_current_head() or ""
+def _revision(connection: sa.Connection, mark: str, column: str) -> str:
+    table = sa.table(mark, sa.column(column))
+    return str(connection.scalar(sa.select(table.c[column]).limit(1)) or "")
 
 
 def is_current(engine: sa.Engine) -> bool:

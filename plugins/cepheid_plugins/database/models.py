@@ -10,17 +10,30 @@ from __future__ import annotations
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql, postgresql
+from sqlalchemy.dialects import mysql
 
 metadata = sa.MetaData()
 
 
+class _IpAddress(sa.types.TypeDecorator[str]):
+    """PostgreSQL's ``inet``, a string elsewhere.
+
+    The dialect has it, and is large: it is loaded where the database is PostgreSQL.
+    """
+
+    impl = sa.String
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> Any:
+        if dialect.name != "postgresql":
+            return super().load_dialect_impl(dialect)
+        from sqlalchemy.dialects import postgresql
+
+        return dialect.type_descriptor(postgresql.INET())
+
+
 def _medium_text() -> Any:
     return sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
-
-
-def _ip_address() -> Any:
-    return sa.String(39).with_variant(postgresql.INET(), "postgresql")
 
 
 def _string(name: str, length: int = 255, **options: Any) -> sa.Column[Any]:
@@ -84,8 +97,8 @@ instances = _table(
     _string("uuid", 36, nullable=False),
     *_strings("root_device_name", "default_ephemeral_device", "default_swap_device"),
     _string("config_drive"),
-    sa.Column("access_ip_v4", _ip_address()),
-    sa.Column("access_ip_v6", _ip_address()),
+    sa.Column("access_ip_v4", _IpAddress(39)),
+    sa.Column("access_ip_v6", _IpAddress(39)),
     sa.Column("auto_disk_config", sa.Boolean),
     sa.Column("progress", sa.Integer),
     *_booleans("shutdown_terminate", "disable_terminate"),
@@ -353,7 +366,7 @@ compute_nodes = _table(
     *_integers("disk_available_least", "free_ram_mb", "free_disk_gb"),
     *_integers("current_workload", "running_vms"),
     _string("hypervisor_hostname"),
-    sa.Column("host_ip", _ip_address()),
+    sa.Column("host_ip", _IpAddress(39)),
     *(
         sa.Column(name, sa.Text)
         for name in ("supported_instances", "pci_stats", "metrics", "extra_resources", "stats")

@@ -2,11 +2,14 @@
 """The tables and migrations: ours on an empty database, nothing but one table on Nova's."""
 
 import os
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from cepheid import errors
 from cepheid_plugins.database import migrate, models
@@ -116,6 +119,17 @@ def test_the_migrations_make_what_the_models_say(database, engine):
             opts={"version_table": migrate.VERSION_TABLE, "compare_type": True},
         )
         assert compare_metadata(context, models.metadata) == []
+
+
+def test_the_newest_of_the_migrations_is_the_one_that_is_needed():
+    migrations = Path(migrate.__file__).parent / "migrations"
+    assert ScriptDirectory(str(migrations)).get_heads() == [migrate.HEAD]
+
+
+def test_an_address_is_what_nova_has_on_each_kind_of_server():
+    column = models.instances.c.access_ip_v4
+    types = [str(column.type.compile(d.dialect())) for d in (postgresql, mysql, sqlite)]
+    assert types == ["INET", "VARCHAR(39)", "VARCHAR(39)"]
 
 
 def test_syncing_twice_changes_nothing(database, engine):
