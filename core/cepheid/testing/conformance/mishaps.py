@@ -165,14 +165,30 @@ def _spoiled(truth: Any, told: list[str]) -> Any:
 
 
 def _without_values(item: Any, told: list[str]) -> Any:
-    if not dataclasses.is_dataclass(item) or isinstance(item, type):
-        return item
+    """Return a row, a dataclass or a named tuple, without what may be missing from it."""
+    types = _types_of_fields(item)
     empty = {
-        field.name: None
-        for field in dataclasses.fields(item)
-        if "None" in str(field.type)
-        and "uuid" not in field.name
-        and getattr(item, field.name) is not None
+        name: None
+        for name, type_ in types.items()
+        if "None" in type_ and "uuid" not in name and getattr(item, name) is not None
     }
     told += [name for name in empty if name not in told]
-    return dataclasses.replace(item, **empty)
+    if not empty:
+        return item
+    copy: Any = (
+        item._replace if hasattr(item, "_replace") else functools.partial(dataclasses.replace, item)
+    )
+    return copy(**empty)
+
+
+def _types_of_fields(item: Any) -> dict[str, str]:
+    if dataclasses.is_dataclass(item) and not isinstance(item, type):
+        return {field.name: str(field.type) for field in dataclasses.fields(item)}
+    if isinstance(item, tuple) and hasattr(item, "_fields"):
+        return {name: _text(type(item).__annotations__.get(name)) for name in item._fields}
+    return {}
+
+
+def _text(annotation: Any) -> str:
+    # Of a named tuple, one that is not evaluated is a forward reference.
+    return str(getattr(annotation, "__forward_arg__", annotation))
