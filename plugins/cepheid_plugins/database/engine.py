@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -78,7 +77,6 @@ def create(conf: cfg.ConfigOpts, url: sa.URL) -> sa.Engine:
         thread_checkin=concurrency.is_green(),
     )
     if is_sqlite:
-        _keep_connections(engine)
         _set_up_sqlite(engine)
     else:
         _set_up_server(engine, options.statement_timeout)
@@ -105,8 +103,6 @@ def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
             if is_sqlite:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
-        if is_sqlite:
-            _write_log_back(connection)
 
 
 def _with_timeouts(url: sa.URL, statement_seconds: int) -> sa.URL:
@@ -149,57 +145,6 @@ def _set_up_server(engine: sa.Engine, statement_seconds: int) -> None:
         with connection.cursor() as cursor:
             cursor.execute(statement)
         connection.commit()
-
-
-def _keep_connections(engine: sa.Engine) -> None:
-    """Keep SQLite's connections for the next transaction, where oslo.db opens one for each.
-
-    To open and to close one takes longer than most transactions do. Should another file have taken
-    the place of the one that a connection has open, as where a backup was restored, it is opened
-    anew.
-    """
-    if not isinstance(engine.pool, sa.NullPool):
-        return  # A database in memory has one connection, or it would be gone.
-    # As SQLAlchemy's own pools replace themselves; oslo.db lets nobody choose one for SQLite.
-    engine.pool = sa.QueuePool(
-        engine.pool._creator,
-        max_overflow=-1,
-        dialect=engine.dialect,
-        _dispatch=engine.pool.dispatch,
-    )
-
-    @sa.event.listens_for(engine, "connect")
-    def connect(connection: Any, record: Any) -> None:
-        record.info["file"] = _file_of(engine.url)
-
-    @sa.event.listens_for(engine, "checkout")
-    def checkout(connection: Any, record: Any, proxy: Any) -> None:
-        if record.info["file"] != _file_of(engine.url):
-            raise sqlalchemy.exc.DisconnectionError("another file has taken its place")
-
-
-def _write_log_back(connection: sa.Connection) -> None:
-    """Empty the log, so that the file is complete by itself, as if the connection were closed.
-
-    A log that stays would be taken for that of a file which is put in its place. Where somebody
-    reads or writes meanwhile, the next transaction does it.
-    """
-    native: Any = connection.connection.dbapi_connection
-    (milliseconds,) = native.execute("PRAGMA busy_timeout").fetchone()
-    native.execute("PRAGMA busy_timeout = 0")
-    try:
-        native.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    finally:
-        native.execute(f"PRAGMA busy_timeout = {milliseconds}")
-
-
-def _file_of(url: sa.URL) -> tuple[int, int] | None:
-    """Tell which file is there now."""
-    try:
-        there = os.stat(url.database or "")
-    except FileNotFoundError:
-        return None
-    return there.st_dev, there.st_ino
 
 
 def _set_up_sqlite(engine: sa.Engine) -> None:

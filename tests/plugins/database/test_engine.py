@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The connection: what a URL names, waiting for a locked file, and who says what went wrong."""
 
+import contextlib
 import logging
+import os
+import shutil
 import sqlite3
 import time
 
@@ -69,22 +72,32 @@ def test_what_went_wrong_is_raised_and_not_logged_as_well(database, caplog):
     assert [record for record in caplog.records if record.exc_info] == []
 
 
-def test_a_connection_is_kept_in_sqlite_until_another_file_takes_its_place(database, tmp_path):
+def make_backup(database, path):
+    """Return a copy of the inventory, without its instances."""
+    with (
+        contextlib.closing(sqlite3.connect(database.url.database)) as source,
+        contextlib.closing(sqlite3.connect(path)) as target,
+    ):
+        source.backup(target)
+        target.execute("DELETE FROM instances")
+        target.commit()
+    return path
+
+
+NEW = NewInstance("uuid-1", "guest-1", "host1", "node1", "active", 1, 1, 128, 0)
+
+
+@pytest.mark.parametrize("restore", [os.replace, shutil.copyfile], ids=["mv", "cp"])
+def test_a_backup_that_is_put_in_the_place_of_the_file_is_what_is_read(database, tmp_path, restore):
+    """Whatever was being read while the last write ended."""
     database.sync()
-    opened = []
-    sa.event.listen(database._connected(), "connect", lambda *connection: opened.append(1))
-    new = NewInstance("uuid-1", "guest-1", "host1", "node1", "active", 1, 1, 128, 0)
-    database.create_instances([new])
-    for _ in range(10):
-        assert database.instance_uuids_on_host("host1") == ["uuid-1"]
-    assert len(opened) <= 1  # it was open already
-    copy = tmp_path / "copy.sqlite"
-    source = sqlite3.connect(database.url.database)
-    target = sqlite3.connect(copy)
-    source.backup(target)
-    target.execute("DELETE FROM instances")
-    target.commit()
-    target.close()
-    source.close()
-    copy.replace(database.url.database)
+    backup = make_backup(database, tmp_path / "copy.sqlite")
+    with database._connected().connect() as reader:
+        reader.execute(sa.text("SELECT count(*) FROM instances")).one()
+        database.create_instances([NEW])
+    assert database.instance_uuids_on_host("host1") == ["uuid-1"]
+    restore(backup, database.url.database)
     assert database.instance_uuids_on_host("host1") == []
+    database.create_instances([NEW])
+    with contextlib.closing(sqlite3.connect(database.url.database)) as fresh:
+        assert fresh.execute("SELECT uuid FROM instances").fetchall() == [("uuid-1",)]
