@@ -13,6 +13,7 @@ import pytest
 
 from cepheid import config
 from cepheid.run import RunContext
+from tests.distributions import Distributions
 from tests.fake_agent import FakeAgent, FakeClock
 
 
@@ -56,3 +57,13 @@ def conf(tmp_path):
     file = tmp_path / "only.conf"
     file.write_text(f"[DEFAULT]\nstate_path = {tmp_path}\nhost = host1\n")
     return config.load([str(file)])
+
+
+@pytest.fixture
+def distributions(tmp_path):
+    """Installed packages, in a directory of their own."""
+    path = tmp_path / "site"
+    path.mkdir()
+    made = Distributions(path)
+    yield made
+    made.remove()

@@ -13,7 +13,8 @@ cd "$(dirname "$0")/.."
 build_packages=(gcc libc6-dev libvirt-dev libvirt0 pkg-config qemu-utils)
 # None of these is to run as a service: the daemons are there for the tests to start.
 server_packages=(libvirt-daemon libvirt-daemon-driver-qemu qemu-system-x86 iproute2
-    mariadb-server-core mariadb-client-core postgresql rabbitmq-server chromium fonts-dejavu-core)
+    mariadb-server-core mariadb-client-core postgresql rabbitmq-server chromium fonts-dejavu-core
+    git e2fsprogs mount systemd)
 
 say() { printf '%s\n' "$*"; }
 fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
@@ -48,7 +49,8 @@ missing_programs() {
     pkg-config --exists libvirt 2>/dev/null || say "libvirt's headers"
     command -v qemu-img >/dev/null || say qemu-img
     [ "$part" = test ] || return 0
-    for program in libvirtd qemu-system-x86_64 ip nsenter setpriv unshare mariadbd initdb rabbitmq-server epmd chromium; do
+    for program in libvirtd qemu-system-x86_64 ip nsenter setpriv unshare mariadbd initdb rabbitmq-server epmd chromium \
+        git mkfs.ext4 chattr losetup mount systemd-analyze systemd-sysusers systemd-tmpfiles; do
         PATH=$PATH:/usr/sbin:/sbin:$(echo /usr/lib/postgresql/*/bin):/usr/lib/rabbitmq/bin command -v "$program" >/dev/null || say "$program"
     done
 }

@@ -140,7 +140,7 @@ def call(
             ) from err
         except OSError as err:
             raise errors.NotRunning(f"No agent answers on {path}.") from err
-    if not line:
+    if not line.endswith(b"\n"):
         raise errors.CepheidError("The agent ended before it answered; see its log.")
     answer = json.loads(line)
     if "error" in answer:

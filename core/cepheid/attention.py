@@ -9,7 +9,8 @@ from typing import Any
 
 from cepheid import durations
 
-#: Seconds by which a timer may be late before it counts as stuck.
+#: Seconds by which a timer may be late before it counts as stuck; systemd's watchdog is then not
+#: fed any more.
 LATE_SECONDS = 30.0
 
 #: What an outcome of a task's last run says. Not "ok".

@@ -42,6 +42,10 @@ class Busy(CepheidError):
     """The task is running already, in this process or in another."""
 
 
+class TooLate(CepheidError):
+    """Who asked for it has gone; nothing was done."""
+
+
 class Paused(CepheidError):
     """The task is paused by an operator."""
 

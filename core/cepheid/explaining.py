@@ -67,7 +67,7 @@ def explain(
 ) -> list[Explanation]:
     """Ask every task about the subject, or one of them; those first that have most to say.
 
-    Nothing is changed, recorded or locked.
+    Nothing is changed or recorded, and no lock is kept.
 
     :param agent: with its tasks loaded, and without timers
     :param live: what the running agent says of itself, see :mod:`cepheid.snapshot`; None: none runs

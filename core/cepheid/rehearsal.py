@@ -2,7 +2,8 @@
 """Rehearsing a task's pass to hear what it says of one object; nothing is changed or recorded.
 
 It is the pass itself that is run, as a dry run, so an explanation cannot differ from what the task
-does. Neither the journal nor the log hears of it, and it takes no lock: it may go on beside a run.
+does. Neither the journal nor the log hears of it, and it does not hold the task's lock: it may go
+on beside a run.
 """
 
 from __future__ import annotations
@@ -113,14 +114,17 @@ def rehearse(task: Task, subject: Subject) -> list[Verdict]:
         looked_at = "; ".join(task.explains.values())
         return [Verdict(Kind.UNCONCERNED, looked_at)]
     now = task.agent.clock.utcnow()
-    run = Run(task.name, task.distribution, "explain", dry_run=True, started_at=now)
-    context = Rehearsal(run, subject, task.conf, task.conf.max_changes)
-    try:
-        for function in type(task)._periodic_declared.values():
+    verdicts: list[Verdict] = []
+    for name, function in type(task)._periodic_declared.items():
+        # Each is a run of its own, with the limit for itself.
+        run = Run(name, task.distribution, "explain", dry_run=True, started_at=now)
+        context = Rehearsal(run, subject, task.conf, task.conf.max_changes)
+        try:
             function(task, context)
-    except (Exception, SystemExit) as err:  # noqa: BLE001 - a vendor's task may do anything
-        context.fail(err)
-    return context.verdicts or [Verdict(Kind.UNCONCERNED, looked_at)]
+        except (Exception, SystemExit) as err:  # noqa: BLE001 - a vendor's task may do anything
+            context.fail(err)
+        verdicts += [verdict for verdict in context.verdicts if verdict not in verdicts]
+    return verdicts or [Verdict(Kind.UNCONCERNED, looked_at)]
 
 
 def _uuid(thing: Any) -> str | None:

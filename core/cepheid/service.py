@@ -13,6 +13,7 @@ from oslo_config import cfg
 
 from cepheid import admin, catalogue, config, errors, host_lock, snapshot
 from cepheid.agent import Agent
+from cepheid.attention import LATE_SECONDS
 from cepheid.journal_keeper import JournalKeeper
 from cepheid.loading import Plugin
 from cepheid.report import FILE_NAME as REPORT_NAME
@@ -30,9 +31,6 @@ LOG = logging.getLogger(__name__)
 
 #: Seconds between two looks at runs and timers.
 SUPERVISION_SECONDS = 1.0
-
-#: Seconds by which a timer may be late before the watchdog gets no more signs of life.
-MAX_LATENESS_SECONDS = 30.0
 
 #: The part of the grace period that running tasks get; the rest is for closing.
 GRACE_RATIO = 0.8
@@ -112,7 +110,7 @@ class Service:
         if self.agent.runner.report_overdue():
             self._notifier.status(self._summary())
         self._look_at_pauses()
-        late = [t for t in self.timers.timers if t.lateness() > MAX_LATENESS_SECONDS]
+        late = [t for t in self.timers.timers if t.lateness() > LATE_SECONDS]
         limit = self._notifier.watchdog_seconds
         if limit is None:
             return
@@ -201,8 +199,13 @@ class Service:
         )
 
     def status(self) -> dict[str, Any]:
-        """Return what the agent is and does, see :func:`cepheid.snapshot.take`."""
-        return snapshot.take(self.agent, self._by_task, self.agent.pauses.current())
+        """Return what the agent is and does, see :func:`cepheid.snapshot.take`.
+
+        ``not_ready`` is what ``/readyz`` says; empty where the HTTP server is off.
+        """
+        state = snapshot.take(self.agent, self._by_task, self.agent.pauses.current())
+        state["not_ready"] = [] if self._monitor is None else self._monitor.not_ready(state)
+        return state
 
     def run_task(
         self,
@@ -219,7 +222,7 @@ class Service:
         """
         known = self.agent.tasks.get(task)
         if start_by is not None and self.agent.clock.monotonic() > start_by:
-            raise errors.CepheidError(f"{task} was not run: the request came too late.")
+            raise errors.TooLate(f"{task} was not run: the request came too late.")
         if known is None:
             raise errors.PluginError(
                 f"The agent does not run the task {task!r}; 'cepheid task list' says why."

@@ -162,7 +162,7 @@ class Task(periodic_task.PeriodicTasks):
     def explain(self, subject: Subject) -> list[Verdict] | None:
         """Say what a run now would do about an object, and why; None: the task does not tell.
 
-        Nothing is changed, recorded or locked.
+        Nothing is changed or recorded, and no lock is kept.
         """
         return rehearsal.rehearse(self, subject) if self.explains else None
 

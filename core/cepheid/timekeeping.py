@@ -147,6 +147,8 @@ class Timekeeper:
             thread.start()
         except RuntimeError as err:  # the system has no more; those that there are go on
             self.threads -= 1
+            if not self.threads:
+                raise  # nobody is left who would look again
             LOG.error("No thread can be started for the timers: %s", err)
             return
         self._started = [thread, *(one for one in self._started if one.is_alive())]

@@ -179,8 +179,8 @@ class TimerGroup:
 
     def _add(self, callback: Callable[[], float | None], **options: Any) -> Timer:
         timer = Timer(callback, clock=self.clock, keeper=self._keeper, **options)
-        self.timers.append(timer)
         timer.start()
+        self.timers.append(timer)
         return timer
 
 

@@ -8,7 +8,6 @@ import time
 
 import pytest
 
-from tests.distributions import Distributions
 from tests.functional.agents import Installation
 from tests.functional.processes import wait_until
 
@@ -106,15 +105,6 @@ class Plugin(cepheid.Task):
     def metered(self, context):
         context.count("volts", self.meter.value())
 '''
-
-
-@pytest.fixture
-def distributions(tmp_path):
-    path = tmp_path / "site"
-    path.mkdir()
-    made = Distributions(path)
-    yield made
-    made.remove()
 
 
 @pytest.fixture

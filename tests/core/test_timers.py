@@ -292,6 +292,16 @@ def test_goes_on_where_the_system_has_no_more_threads(timers, clock, caplog, mon
     assert "No thread can be started for the timers: can't start new thread" in caplog.text
 
 
+def test_a_timer_without_any_thread_is_an_error_and_not_silence(timers, clock, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        timers.add_dynamic_timer(Callback(clock))
+    assert timers.timers == []
+
+
 def test_its_thread_has_its_name_during_a_call(timers, clock):
     names = []
     timers.add_dynamic_timer(lambda: names.append(threading.current_thread().name))

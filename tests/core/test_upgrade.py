@@ -5,7 +5,6 @@ import pytest
 
 from cepheid import config, errors, upgrade
 from cepheid.journal import FILE_NAME, Journal
-from tests.distributions import Distributions
 from tests.fake_agent import FakeAgent
 
 
@@ -23,14 +22,6 @@ def make_agent(tmp_path):
     yield make
     for agent in agents:
         agent.close()
-
-
-@pytest.fixture
-def distributions(tmp_path):
-    (tmp_path / "site").mkdir()
-    made = Distributions(tmp_path / "site")
-    yield made
-    made.remove()
 
 
 def test_options_that_something_reads_are_right_under_each_of_their_names(make_agent):

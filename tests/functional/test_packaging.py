@@ -39,6 +39,7 @@ def tracked():
     """The files that the repository has."""
     if not (ROOT / ".git").exists():
         give_up("this is no clone of the repository, whose files are compared")
+    require("git")
     return {
         name for name in run("git", "ls-files", cwd=ROOT).splitlines() if (ROOT / name).exists()
     }
@@ -80,7 +81,7 @@ def test_the_sdist_has_what_the_repository_has_and_nothing_else(tracked, built):
     assert files - generated == tracked - OF_THE_REPOSITORY_ALONE
 
 
-def test_check_manifest_agrees():
+def test_check_manifest_agrees(tracked):
     run(sys.executable, "-m", "check_manifest", cwd=ROOT, env=environments.offline())
 
 

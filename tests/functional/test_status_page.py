@@ -13,7 +13,6 @@ from playwright.sync_api import expect
 
 from cepheid.journal import FILE_NAME, Journal
 from cepheid_plugins.compute import power_state
-from tests.distributions import Distributions
 from tests.functional.agents import Installation
 from tests.functional.browser import PHONE, WIDE, Visit, chromium
 from tests.functional.processes import PATIENCE_SECONDS, wait_until
@@ -96,15 +95,6 @@ def browser():
     """Chromium, one for all."""
     with chromium() as running:
         yield running
-
-
-@pytest.fixture
-def distributions(tmp_path):
-    path = tmp_path / "site"
-    path.mkdir()
-    made = Distributions(path)
-    yield made
-    made.remove()
 
 
 @pytest.fixture

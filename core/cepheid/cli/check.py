@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cepheid.cli import base
+from cepheid.cli.printable import printable
 from cepheid.testing.conformance.check import check
 from cepheid.testing.conformance.findings import FAILED, OK
 
@@ -43,7 +44,7 @@ class TaskCheck(base.Lister):
         counted: Counter[str] = Counter()
         for task, name, result, what, where, remedy in data:
             counted[result] += 1
-            self.app.stdout.write(_line(task, name, result, what, where, remedy) + "\n")
+            self.app.stdout.write(printable(_line(task, name, result, what, where, remedy)) + "\n")
         summary = ", ".join(f"{number} {result}" for result, number in sorted(counted.items()))
         self.app.stdout.write(f"{parsed_args.distribution}: {summary}\n")
         return 0

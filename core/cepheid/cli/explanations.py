@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cepheid import durations
 from cepheid.cli import cells
+from cepheid.cli.printable import printable
 from cepheid.explaining import Explanation, told
 from cepheid.explanation import Kind, Subject, Verdict, plain
 
@@ -198,7 +199,7 @@ def _grid() -> Table:
 def _styled(text: str, style: str) -> Any:
     from rich.text import Text
 
-    return Text(text, style=style)
+    return Text(printable(text), style=style)
 
 
 def _plain(text: str) -> Any:

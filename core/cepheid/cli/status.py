@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from cepheid import overview
 from cepheid.cli import base
 
 #: The exit status by the state of the health, as monitoring plugins have it: OK, WARNING,
@@ -37,10 +38,11 @@ class StatusCommand(base.Command):
         )
         parser.add_argument(
             "--changes",
-            type=int,
+            type=number_of_changes,
             default=CHANGES,
             metavar="N",
-            help=f"how many of the newest changes to show (default: {CHANGES})",
+            help=f"how many of the newest changes to show (default: {CHANGES}, at most "
+            f"{overview.MAX_CHANGES})",
         )
         add_ascii(parser)
         return parser
@@ -65,6 +67,16 @@ class StatusCommand(base.Command):
             else:
                 page.show(console, document, shapes, parsed_args.changes)
         self._status = EXIT_STATUS[document["health"]["state"]]
+
+
+def number_of_changes(text: str) -> int:
+    """Return how many changes to show.
+
+    :raises ArgumentTypeError: there are not so many
+    """
+    if text.isascii() and text.isdigit() and int(text) <= overview.MAX_CHANGES:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"a number from 0 to {overview.MAX_CHANGES} is wanted")
 
 
 def add_ascii(parser: argparse.ArgumentParser) -> None:

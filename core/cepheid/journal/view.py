@@ -24,7 +24,8 @@ def view(path: Path) -> Iterator[Reader]:
     """
     store = Store.read_only(path)
     try:
-        if schema.version(store.connection) != schema.SCHEMA_VERSION:
+        (found,) = store.rows("PRAGMA user_version")
+        if found["user_version"] != schema.SCHEMA_VERSION:
             raise errors.JournalError(f"The journal {path} is not of this version.")
         yield Reader(store)
     finally:

@@ -28,6 +28,7 @@ STATUSES = {
     "Paused": HTTPStatus.CONFLICT,
     "PluginError": HTTPStatus.NOT_FOUND,
     "JournalError": HTTPStatus.SERVICE_UNAVAILABLE,
+    "TooLate": HTTPStatus.GATEWAY_TIMEOUT,
 }
 
 
@@ -67,7 +68,7 @@ class TaskRuns:
             return data(503, {"error": "The agent does not take requests: it is stopping."})
         if "error" in answer:
             status = STATUSES.get(answer.get("type", ""), HTTPStatus.INTERNAL_SERVER_ERROR)
-            return data(status, {"error": answer["error"]})
+            return data(status, {"error": wording.shown(answer["error"])})
         return data(200, {"state": "ended", "run": _shown(answer["result"])})
 
     def _ask(self, line: bytes) -> bytes:

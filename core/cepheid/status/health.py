@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from cepheid import wording
+from cepheid.attention import LATE_SECONDS
 from cepheid.call_record import Standing
 from cepheid.durations import in_words
 from cepheid.native import MAX_ABANDONED
@@ -14,9 +16,6 @@ from cepheid.native import MAX_ABANDONED
 #: Seconds without a turn of the agent's threads after which something blocks all of them. The
 #: beat comes every second.
 MAX_BEAT_SECONDS = 5.0
-
-#: Seconds by which a timer may be late; the watchdog of systemd is fed no longer beyond them.
-MAX_LATENESS_SECONDS = 30.0
 
 #: Seconds for which a driver's call may go on before, with no answer to another meanwhile, what
 #: is behind it counts as not answering.
@@ -82,7 +81,8 @@ def checks(facts: Facts) -> list[Check]:
     found += [_native_calls(facts), _journal(facts.journal), _tasks(facts)]
     if facts.is_stopping:
         found.insert(0, Check("agent", FAILED, "it is stopping"))
-    return found
+    # Reasons and errors of others, which other machines may ask for.
+    return [replace(check, text=wording.shown(check.text)) for check in found]
 
 
 def _timers(facts: Facts) -> Check:
@@ -93,7 +93,7 @@ def _timers(facts: Facts) -> Check:
     late = [
         f"{name} is {in_words(seconds)} late"
         for name, seconds in sorted(facts.late_seconds.items())
-        if seconds > MAX_LATENESS_SECONDS
+        if seconds > LATE_SECONDS
     ]
     return _verdict("timers", late, "they turn on time")
 

@@ -32,6 +32,9 @@ BEAT_SECONDS = 1.0
 #: What an overview finds out for itself.
 TOLD_CHECKS = ("runs", "tasks")
 
+#: Digits of the id of a run, which is a 64-bit number.
+MAX_DIGITS = 19
+
 #: How often a look from outside is tried again that met with others writing.
 LOOKS = 5
 
@@ -154,14 +157,18 @@ class Monitor:
             )
         )
 
+    def not_ready(self, state: dict[str, Any]) -> list[str]:
+        """Return what keeps the agent from its work, as far as an overview does not find it out."""
+        checks = [check for check in self.checks(state) if check.name not in TOLD_CHECKS]
+        return list(health.sentences(checks))
+
     def _records(self) -> dict[str, CallRecord]:
         built = self._agent.drivers.built
         return {kind: driver.record for kind, driver in built.items() if _is_recorded(driver)}
 
     def _overview(self, request: Request) -> Response:
         state = self.look()
-        checks = [check for check in self.checks(state) if check.name not in TOLD_CHECKS]
-        not_ready = list(health.sentences(checks))
+        not_ready = self.not_ready(state)
         try:
             with view(self._agent.journal.path) as journal:
                 records = overview.read(journal, overview_entries.time(state["at"]))
@@ -169,7 +176,7 @@ class Monitor:
             records = overview.Records(error=str(err))
         document = overview.build(state, records, not_ready)
         after = request.query.get("after", "")
-        if after.isascii() and after.isdigit():
+        if after.isascii() and after.isdigit() and len(after) <= MAX_DIGITS:
             document = overview.newer(document, int(after))
         return endpoints.tagged(request, document, without=["at"])
 

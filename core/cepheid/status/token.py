@@ -38,8 +38,14 @@ class TokenFile:
                 f"[status] token_file = {self.path} cannot be made: {err.strerror}."
             ) from err
         else:
-            with open(descriptor, "w", encoding="ascii") as file:
-                file.write(secrets.token_urlsafe(TOKEN_BYTES) + "\n")
+            try:
+                with open(descriptor, "w", encoding="ascii") as file:
+                    file.write(secrets.token_urlsafe(TOKEN_BYTES) + "\n")
+            except OSError as err:
+                self.path.unlink(missing_ok=True)
+                raise errors.ConfigError(
+                    f"[status] token_file = {self.path} cannot be written: {err.strerror}."
+                ) from err
         self.read()
 
     def read(self) -> str:

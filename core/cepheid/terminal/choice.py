@@ -60,7 +60,10 @@ class Choice:
         self.document, self.lost_since = document, ""
         names = [task["name"] for task in self.tasks]
         if self.selected not in names:
-            self.selected = names[0] if names else ""
+            # What was asked about it is not asked about another.
+            self.selected, self.asking = names[0] if names else "", ""
+        if self.asking == "resume" and (self.task is None or self.task["pause"] is None):
+            self.asking = ""
 
     @property
     def tasks(self) -> list[Document]:

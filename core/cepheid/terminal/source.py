@@ -44,11 +44,13 @@ class Source:
             state = admin.call(self._conf.state_path, "status", within=ANSWER_SECONDS)
         except errors.CepheidError as err:
             return self._without_agent(str(err))
+        # An agent of an earlier version does not say.
+        not_ready = state.get("not_ready", [])
         try:
             with view(self._path) as journal:
-                return overview.take(state, journal)
+                return overview.take(state, journal, not_ready)
         except errors.JournalError as err:
-            return overview.build(state, overview.Records(error=str(err)))
+            return overview.build(state, overview.Records(error=str(err)), not_ready)
 
     def _without_agent(self, why: str) -> Document:
         now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)

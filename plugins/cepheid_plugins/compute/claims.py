@@ -185,16 +185,21 @@ class Claims:
                 ]
             )
 
-    def release_interrupted(self, context: RunContext, instances: Iterable[Instance]) -> None:
-        """Make instances idle whose operation was this host's agent's and ended half-way."""
+    def release_interrupted(self, context: RunContext, instances: Iterable[Instance]) -> set[str]:
+        """Make instances idle whose operation was this host's agent's and ended half-way.
+
+        Return their uuids, those included of which that was refused or raced.
+        """
         claimed = {row.uuid: row for row in instances if row.task_state is not None}
+        found: set[str] = set()
         for operation in OPERATIONS if claimed else ():
             if operation.released:
-                self._release_interrupted(context, operation, claimed)
+                found |= self._release_interrupted(context, operation, claimed)
+        return found
 
     def _release_interrupted(
         self, context: RunContext, operation: Operation, rows: Mapping[str, Instance]
-    ) -> None:
+    ) -> set[str]:
         requests = self.interrupted(operation, rows.values())
         context.change_many(
             "task_state",
@@ -212,6 +217,7 @@ class Claims:
                 operation, {change.target: requests[change.target] for change in changes}
             ),
         )
+        return set(requests)
 
     def _release(self, operation: Operation, requests: Mapping[str, str]) -> set[str]:
         idle = {"task_state": None}

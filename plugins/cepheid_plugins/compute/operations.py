@@ -51,9 +51,9 @@ class Operations:
     def _files(self) -> InstancesPath:
         return InstancesPath(self._agent.conf.compute.instances_path)
 
-    def release_interrupted(self, context: RunContext, instances: Iterable[Instance]) -> None:
+    def release_interrupted(self, context: RunContext, instances: Iterable[Instance]) -> set[str]:
         """Make instances idle whose operation ended half-way, see :class:`Claims`."""
-        self._claims.release_interrupted(context, instances)
+        return self._claims.release_interrupted(context, instances)
 
     def interrupted(self, operation: Operation, instances: Iterable[Instance]) -> set[str]:
         """Return the instances whose operation of that kind ended half-way."""

@@ -8,6 +8,7 @@ Source: Nova's _cleanup_running_deleted_instances.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -83,7 +84,7 @@ class CleanupRunningDeletedInstances(cepheid.Task):
         context.count("domains", len(domains))
         sightings = self.file.read()
         doubts = doubts_of(self.agent, sightings, live)
-        left_over = self._left_over(context, sightings, deleted, domains)
+        left_over = self._left_over(context, sightings, deleted, domains, now)
         if doubts:
             confirmed: set[str] = set()
         else:
@@ -103,14 +104,10 @@ class CleanupRunningDeletedInstances(cepheid.Task):
         sightings: Sightings,
         deleted: Sequence[Instance],
         domains: Mapping[str, Domain],
+        now: datetime.datetime,
     ) -> list[Instance]:
         """Return the deleted instances whose domains are left over, for all that is known."""
-        ages = older_than(
-            self.conf.running_deleted_instance_timeout,
-            deleted,
-            "deleted_at",
-            self.agent.clock.utcnow(),
-        )
+        ages = older_than(self.conf.running_deleted_instance_timeout, deleted, "deleted_at", now)
         ages.explain(context, "deleted", "running_deleted_instance_timeout")
         for row in ages.unknown:
             context.skip(row.uuid, "it is deleted, and its deleted_at is NULL")

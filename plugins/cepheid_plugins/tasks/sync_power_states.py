@@ -64,8 +64,9 @@ class SyncPowerStates(cepheid.Task):
         rows = self.database.instances_on_host(self.agent.host)
         domains = self.hypervisor.domains()
         context.count("instances", len(rows))
-        self.operations.release_interrupted(context, rows)
-        self.operations.explain_busy(context, rows, [row for row in rows if row.task_state is None])
+        interrupted = self.operations.release_interrupted(context, rows)
+        free = [row for row in rows if row.task_state is None or row.uuid in interrupted]
+        self.operations.explain_busy(context, rows, free)
         if len(rows) != len(domains):
             context.notice(
                 "count",

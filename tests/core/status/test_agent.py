@@ -7,7 +7,6 @@ import sqlite3
 
 import pytest
 
-from tests.distributions import Distributions
 from tests.functional.agents import Installation
 from tests.functional.processes import wait_until
 from tests.functional.status_pages import StatusServer
@@ -60,15 +59,6 @@ class Plugin(cepheid.Task):
         while os.path.exists(self.agent.state_path / "go-on"):
             time.sleep(0.05)
 '''
-
-
-@pytest.fixture
-def distributions(tmp_path):
-    path = tmp_path / "site"
-    path.mkdir()
-    made = Distributions(path)
-    yield made
-    made.remove()
 
 
 @pytest.fixture

@@ -84,6 +84,12 @@ def test_a_task_that_was_not_loaded_and_a_call_that_hangs_are_warnings():
     }
 
 
+def test_the_password_in_a_reason_is_not_told():
+    bad = {**TASK, "state": "failed", "reason": "cannot reach https://user:secret@host/"}
+    (told,) = [check.text for check in health.checks(facts(tasks=[bad])) if check.name == "tasks"]
+    assert told == "mine of acme: failed: cannot reach https://user:***@host/"
+
+
 @pytest.mark.parametrize(
     ("standing", "hanging", "wanted"),
     [

@@ -55,6 +55,24 @@ def test_keys_that_mean_nothing_are_left_out():
 # What is chosen.
 
 
+def test_a_question_about_a_pause_that_has_ended_is_not_asked_any_more():
+    choice = choice_of(task("sync", pause=pause("sync")), pauses=[pause("sync")])
+    press(choice, "p")
+    assert "Resume it?" in choice.question
+    choice.update(document(task("sync")))
+    assert choice.question == ""
+    assert press(choice, "y") is None
+
+
+def test_what_was_asked_about_a_task_that_went_is_not_asked_about_another():
+    choice = choice_of(task("check"), task("sync"))
+    press(choice, "j", "r")
+    assert choice.question.startswith("Run sync now?")
+    choice.update(document(task("check")))
+    assert (choice.selected, choice.question) == ("check", "")
+    assert press(choice, "y") is None
+
+
 def test_the_first_task_is_selected_and_keys_move_from_there():
     choice = choice_of()
     assert choice.selected == "task_00"

@@ -71,17 +71,16 @@ def main() -> None:
     watch = Watch(directory, _source_of(plugin.entry_point.module))
     _watch_sleep(watch)
     watch.install()
-    try:
-        for finding in _check(plugin, watch, directory, confined):
-            found.append(finding)
-            _write(directory, found, confined, "")
-    finally:
-        _write(directory, found, confined, "end")
+    for finding in _check(plugin, watch, directory, confined):
+        found.append(finding)
+        _write(directory, found, "")
+    # Not where an error ends it: what was not checked is then not said to be.
+    _write(directory, found, "end")
     os._exit(0)  # whatever threads it has left
 
 
-def _write(directory: Path, found: list[Finding], confined: bool, state: str) -> None:
-    result = {"confined": confined, "state": state, "found": [as_dict(one) for one in found]}
+def _write(directory: Path, found: list[Finding], state: str) -> None:
+    result = {"state": state, "found": [as_dict(one) for one in found]}
     part = directory / f"{RESULT}.part"
     part.write_text(json.dumps(result))
     part.replace(directory / RESULT)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Confines this process, so that a bad plugin in it cannot harm the machine.
 
-Landlock (Linux 5.13 and later) lets it write beneath one directory only, make no TCP connection
-and send no signal to others; its children as well. Limits keep it small. What Landlock does not
+Landlock lets it, and its children, write beneath one directory only (Linux 5.13), make no TCP
+connection (6.7) and send no signal to others (6.12). Limits keep it small. What Landlock does not
 know (chmod, Unix sockets) an audit hook of Python's refuses, and all of it where there is no
 Landlock: that stops Python code, not native code.
 

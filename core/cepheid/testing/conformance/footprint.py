@@ -25,7 +25,7 @@ PATCHABLE = (
 )  # fmt: skip
 
 #: Threads of the core's own.
-OWN_THREADS = ("timer-", "cepheid-native", "MainThread")
+OWN_THREADS = ("timer", "cepheid-native", "MainThread")
 
 
 @dataclass(frozen=True)

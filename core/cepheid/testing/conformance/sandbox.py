@@ -64,7 +64,7 @@ def _result(directory: Path, task: str, log: Path, ended: bool, seconds: float) 
         lines = log.read_text(errors="replace").strip().splitlines()
         if ended:
             what = f"its process ended{after}{f': {lines[-1]}' if lines else ''}"
-            remedy = "end no process: raise an error instead"
+            remedy = "see what it said; end no process, raise an error instead"
         else:
             what = f"it hangs{after}: it was ended after {seconds:g} seconds"
             remedy = "wait for nothing but drivers, and with an end"

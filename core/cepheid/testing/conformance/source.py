@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -65,13 +65,13 @@ class Source:
     :param shorten: makes of a path what an author finds the file by
     """
 
-    def __init__(self, modules: list[ModuleType], shorten: object) -> None:
+    def __init__(self, modules: list[ModuleType], shorten: Callable[[str], str]) -> None:
         self._trees: list[tuple[str, ast.Module]] = []
         for module in modules:
             path = getattr(module, "__file__", None)
-            if path and path.endswith(".py") and module is not None:
-                short = shorten(path) if callable(shorten) else path
-                self._trees.append((short, ast.parse(Path(path).read_text(), path)))
+            if path and path.endswith(".py"):
+                # In bytes: a source says its encoding itself.
+                self._trees.append((shorten(path), ast.parse(Path(path).read_bytes(), path)))
 
     def heavy_imports(self) -> Iterator[Problem]:
         """Return where a heavy library is imported, at the top or in a function."""

@@ -46,8 +46,8 @@ PROCESS = {"os.chdir": "changes the working directory", "os.kill": "sends a sign
            "signal.pthread_kill": "sends a signal", "os.putenv": "changes the environment",
            "os.unsetenv": "changes the environment"}  # fmt: skip
 
-#: What is refused outside of the sandbox's directory, or altogether.
-REFUSED_ALWAYS = {*NETWORK, "os.kill", "signal.pthread_kill"}
+#: What is refused as well.
+SIGNALS = {"os.kill", "signal.pthread_kill"}
 
 
 @dataclass(frozen=True)
@@ -167,8 +167,6 @@ class Watch:
             if flags & WRITING and path != os.devnull and not isinstance(args[0], int):
                 self.note("file", f"writes {self.short(path)}", path)
                 self._refuse_outside(path)
-        elif event == "sqlite3.connect":
-            return
         elif event in PROGRAMS:
             self.note("program", f"starts a program ({_program(event, args)})")
         elif event in NETWORK:
@@ -176,7 +174,7 @@ class Watch:
                 raise PermissionError(1, "cepheid task check allows no network")
         elif event in PROCESS:
             foreign = self.note("process", PROCESS[event])
-            if foreign and event in REFUSED_ALWAYS:
+            if foreign and event in SIGNALS:
                 raise PermissionError(1, "cepheid task check allows no signals")
 
     def _refuse_outside(self, path: str) -> None:
