@@ -2,6 +2,7 @@
 """The record of a host in real Nova's cell database, written and read with Nova's own objects."""
 
 import json
+import os
 import uuid
 
 import pytest
@@ -95,7 +96,14 @@ def cell(request, tmp_path):
 
 
 @pytest.fixture
-def agent(tmp_path, cell):
+def still_disk(tmp_path, monkeypatch):
+    """Let the disk be as full as it is now, whatever tests beside this one write meanwhile."""
+    now = os.statvfs(tmp_path)
+    monkeypatch.setattr(os, "statvfs", lambda path: now)
+
+
+@pytest.fixture
+def agent(tmp_path, cell, still_disk):
     (tmp_path / "instances").mkdir()
     agent = FakeAgent(tmp_path, {"hypervisor": FakeHypervisor()})
     agent.conf.register_opts(Database.options, group="database")
