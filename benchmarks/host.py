@@ -7,6 +7,7 @@ import datetime
 import functools
 import json
 import re
+import sqlite3
 import subprocess
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import libvirt
+import pymysql
 import sqlalchemy as sa
 
 from cepheid.clock import Clock
@@ -246,27 +248,33 @@ class Raw:
     """The same without cepheid: libvirt-python and the database's own module."""
 
     def __init__(self, host: Host) -> None:
-        url = host.database.url
-        self.is_sqlite = url.get_backend_name() == "sqlite"
-        self._database: Any
-        if self.is_sqlite:
-            import sqlite3
-
-            self._database = sqlite3.connect(url.database or "", isolation_level=None)
-        else:
-            import pymysql
-
-            self._database = pymysql.connect(
-                host=url.host, port=url.port, user=url.username, database=url.database,
-                charset="utf8", autocommit=True,
-            )  # fmt: skip
-        self._cursor = self._database.cursor()
+        self._url = host.database.url
+        self.is_sqlite = self._url.get_backend_name() == "sqlite"
+        self._connect()
         # Another connection to the same file has domains of its own, all alike.
         self.libvirt = add_counters(libvirt.open(host.agent.conf.hypervisor.uri))
         self.statements: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
         #: The columns that the queries returned, and how many rows.
         self.selected: list[tuple[int, int]] = []
+
+    def _connect(self) -> None:
+        url = self._url
+        self._database: Any
+        if self.is_sqlite:
+            self._database = sqlite3.connect(url.database or "", isolation_level=None)
+        else:
+            self._database = pymysql.connect(
+                host=url.host, port=url.port, user=url.username, database=url.database,
+                charset="utf8", autocommit=True,
+            )  # fmt: skip
+        self._cursor = self._database.cursor()
+
+    def begin(self) -> None:
+        """Begin a pass: open the file of SQLite, as it may be another one by now."""
+        if self.is_sqlite:
+            self._database.close()
+            self._connect()
 
     def select(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """Return all rows of a query, as the module makes them.
@@ -294,6 +302,11 @@ class Raw:
         """Return uuid, name and state of all domains: the bulk call, and what is in it."""
         stats = self.stats(libvirt.VIR_DOMAIN_STATS_STATE)
         return [(one.UUIDString(), one.name(), told["state.state"]) for one, told in stats]
+
+    def names(self) -> list[tuple[str, str]]:
+        """Return uuid and name of all domains: the call that lists them, and what is in it."""
+        self.calls["virConnectListAllDomains"] += 1
+        return [(one.UUIDString(), one.name()) for one in self.libvirt.listAllDomains(0)]
 
     def close(self) -> None:
         """Close both."""

@@ -33,6 +33,13 @@ class HypervisorContract:
         assert domains[running].power_state == power_state.RUNNING
         assert hypervisor.calls - before == {"virConnectGetAllDomainStats": 1}
 
+    def test_names_every_domain_in_one_call(self, hypervisor: Hypervisor, running: str):
+        domains = hypervisor.domains()
+        before = hypervisor.calls.copy()
+        names = hypervisor.domain_names()
+        assert names == {uuid: domain.name for uuid, domain in domains.items()}
+        assert hypervisor.calls - before == {"virConnectListAllDomains": 1}
+
     def test_tells_who_it_is_and_keeps_to_it(self, hypervisor: Hypervisor):
         assert hypervisor.identity
         assert hypervisor.identity == hypervisor.identity

@@ -160,8 +160,8 @@ def test_migrations_are_found_by_host_status_and_age(database, engine):
         return [int(row.instance_uuid[-4:], 16) for row in found]
 
     # A deleted instance's has to be seen to be set to error, as in Nova.
-    assert numbers(database.finished_migrations("host1", EARLIER)) == [1, 6]
-    assert numbers(database.confirming_migrations("host1")) == [4]
+    waiting, finished = database.waiting_migrations("host1", EARLIER)
+    assert (numbers(waiting), numbers(finished)) == ([4], [1, 6])
     uuids = [uuid_of(n) for n in range(8)]
     assert numbers(database.migrations_of(uuids, "finished")) == [1, 2, 3]
     assert numbers(database.migrations_of(uuids, "confirming")) == [4, 5]
@@ -427,10 +427,12 @@ def counted(database, engine, count):
     assert len(count_of("instances_in_task_states", "host1", ["resize_finish"])) == count
     assert len(count_of("finish_resizes", "host1", resized(numbers))) == count
     assert len(count_of("instance_facts", uuids)) == count
-    assert len(count_of("finished_migrations", "host1", NOW)) == count
+    _, finished = count_of("waiting_migrations", "host1", NOW)
+    assert len(finished) == count
     migrations = count_of("migrations_of", uuids, "finished")
     assert len(count_of("start_confirming", migrations, confirming(migrations))) == count
-    assert len(count_of("confirming_migrations", "host1")) == count
+    waiting, _ = count_of("waiting_migrations", "host1", NOW)
+    assert len(waiting) == count
     ids = [row.id for row in migrations]
     assert len(count_of("set_migration_status", ids, "confirming", "confirming")) == count
     assert len(count_of("complete_confirmations", confirmed(migrations))) == count

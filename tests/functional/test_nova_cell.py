@@ -542,7 +542,8 @@ def test_confirmations_are_handed_over_and_a_failed_one_is_on_record(tmp_path, c
     }  # fmt: skip
 
     operations = ResizeOperations(host7)
-    done = operations.carry_on_confirming(database7.confirming_migrations("host7"), instances)
+    confirming, _ = database7.waiting_migrations("host7", datetime.datetime.max)
+    done = operations.carry_on_confirming(confirming, instances)
     assert done[uuids["went well"]] is None
     assert isinstance(done[uuids["runs twice"]], HypervisorError)
     here = [row for row in finished if row.dest_compute == "host7"]

@@ -28,6 +28,14 @@ OPTIONS: list[cfg.Opt] = [
         "Nothing outside of it is ever deleted.",
     ),
     cfg.StrOpt(
+        "instance_name_template",
+        default="instance-%08x",
+        deprecated_opts=[cfg.DeprecatedOpt("instance_name_template", group="DEFAULT")],
+        help="What Nova calls the domain of an instance, by the id of its row. A domain of that "
+        "name and of its instance's uuid is Nova's; of one with another name the definition is "
+        "asked.",
+    ),
+    cfg.StrOpt(
         "shelved_path",
         default="$state_path/shelved",
         help="The directory in which 'cepheid instance shelve' keeps the disks of shelved "

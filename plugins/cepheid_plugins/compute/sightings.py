@@ -12,7 +12,7 @@ import datetime
 import json
 import os
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -132,7 +132,7 @@ class SightingsFile:
         partial = self.path.with_suffix(".part")
         try:
             with partial.open("w") as stream:
-                json.dump(asdict(sightings), stream)
+                stream.write(json.dumps(vars(sightings)))
                 stream.flush()
                 os.fsync(stream.fileno())
             partial.replace(self.path)

@@ -144,13 +144,16 @@ class Database:
 
     # What is left of deleted instances.
 
-    def dead_instances(self, host: str, uuids: Collection[str]) -> list[DeadInstance]:
-        """Return a host's deleted instances that are not clean, or are among `uuids`."""
-        return self._read(leftovers.dead_instances, host, uuids)
+    def dead_instances(
+        self, host: str, uuids: Collection[str], since: datetime.datetime | None = None
+    ) -> list[DeadInstance]:
+        """Return a host's deleted instances that are not clean, are among `uuids`, or were
+        deleted at `since` or later."""
+        return self._read(leftovers.dead_instances, host, uuids, since)
 
-    def broken_migrations(self, host: str, uuids: Collection[str]) -> list[BrokenMigration]:
-        """Return the migrations in error from and to a host, and the failed ones of `uuids`."""
-        return self._read(leftovers.broken_migrations, host, uuids)
+    def broken_migrations(self, host: str) -> list[BrokenMigration]:
+        """Return the migrations from and to a host that are in error or have failed."""
+        return self._read(leftovers.broken_migrations, host)
 
     def record_cleaning(self, attempts: Mapping[str, int], cleaned: Collection[str]) -> set[str]:
         """Record how often files were to be removed, then of which instances none are left."""
@@ -317,13 +320,15 @@ class Database:
 
     # Resizes.
 
-    def finished_migrations(self, host: str, before: datetime.datetime) -> list[Migration]:
-        """Return the migrations to a host that wait for confirmation, unchanged since `before`."""
-        return self._read(resizes.finished, host, before)
+    def waiting_migrations(
+        self, host: str, before: datetime.datetime
+    ) -> tuple[list[Migration], list[Migration]]:
+        """Return the migrations whose confirmation waits for a host's part.
 
-    def confirming_migrations(self, host: str) -> list[Migration]:
-        """Return the migrations whose confirmation waits for its part on this source host."""
-        return self._read(resizes.confirming, host)
+        :return: the confirming ones from it, and the finished ones to it that are unchanged since
+            `before`
+        """
+        return self._read(resizes.waiting, host, before)
 
     def migrations_of(self, uuids: Sequence[str], status: str) -> list[Migration]:
         """Return the live migrations of instances that have a status."""

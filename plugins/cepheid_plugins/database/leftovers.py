@@ -51,7 +51,11 @@ _DEAD = (
         _instances.c.host == sa.bindparam("on_host"),
         _IS_DELETED,
         _IS_VISIBLE,
-        sa.or_(_instances.c.cleaned == 0, _instances.c.uuid.in_(_UUIDS)),
+        sa.or_(
+            _instances.c.cleaned == 0,
+            _instances.c.uuid.in_(_UUIDS),
+            _instances.c.deleted_at >= sa.bindparam("since"),
+        ),
     )
     .order_by(_instances.c.created_at.desc(), _instances.c.id.desc(), _metadata.c.id)
 )
@@ -68,10 +72,7 @@ _BROKEN = (
             _migrations.c.source_compute == sa.bindparam("on_host"),
             _migrations.c.dest_compute == sa.bindparam("on_host"),
         ),
-        sa.or_(
-            _migrations.c.status == "error",
-            sa.and_(_migrations.c.status == "failed", _migrations.c.instance_uuid.in_(_UUIDS)),
-        ),
+        _migrations.c.status.in_(("error", "failed")),
         sa.or_(
             _migrations.c.cross_cell_move.is_(None), _migrations.c.cross_cell_move.is_(sa.false())
         ),
@@ -84,32 +85,30 @@ _BROKEN = (
 
 
 def dead_instances(
-    connection: sa.Connection, host: str, uuids: Collection[str]
+    connection: sa.Connection,
+    host: str,
+    uuids: Collection[str],
+    since: datetime.datetime | None,
 ) -> list[DeadInstance]:
-    """Return a host's deleted instances that are not clean, or are among `uuids`, newest first.
+    """Return a host's deleted instances that are not clean, are among `uuids`, or were deleted
+    at `since` or later; newest first.
 
     Not clean is `cleaned` = 0; whoever wrote NULL has not said that files are left.
     """
     found: dict[str, DeadInstance] = {}
     for batch in _portions(uuids):
-        rows = records(connection, _DEAD, DeadInstance, on_host=host, uuids=batch)
+        rows = records(connection, _DEAD, DeadInstance, on_host=host, uuids=batch, since=since)
         found.update({row.uuid: row for row in rows})
     return list(found.values())
 
 
-def broken_migrations(
-    connection: sa.Connection, host: str, uuids: Collection[str]
-) -> list[BrokenMigration]:
-    """Return the migrations in error from and to a host, and the failed ones of `uuids`.
+def broken_migrations(connection: sa.Connection, host: str) -> list[BrokenMigration]:
+    """Return the migrations from and to a host that are in error or have failed.
 
     Deleted rows too: they are deleted with their instance. Those of instances that are on this
     host are left out, and those between cells, whose instance lives on in another.
     """
-    found: dict[int, BrokenMigration] = {}
-    for batch in _portions(uuids):
-        rows = records(connection, _BROKEN, BrokenMigration, on_host=host, uuids=batch)
-        found.update({row.id: row for row in rows})
-    return list(found.values())
+    return records(connection, _BROKEN, BrokenMigration, on_host=host)
 
 
 def record_cleaning(

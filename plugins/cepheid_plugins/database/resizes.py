@@ -23,15 +23,20 @@ _COLUMNS = [_migrations.c[name] for name in Migration._fields]
 
 
 _ALL = sa.select(*_COLUMNS).order_by(_migrations.c.id)
-_FINISHED = _ALL.where(
-    _migrations.c.dest_compute == sa.bindparam("to_host"),
-    _migrations.c.status == "finished",
-    _migrations.c.updated_at <= sa.bindparam("before"),
-)
-_CONFIRMING = _ALL.where(
-    _migrations.c.source_compute == sa.bindparam("from_host"),
-    _migrations.c.status == "confirming",
-    _migrations.c.deleted == 0,
+#: Of the finished ones deleted rows too, as in Nova: their instances are gone.
+_WAITING = _ALL.where(
+    sa.or_(
+        sa.and_(
+            _migrations.c.dest_compute == sa.bindparam("host"),
+            _migrations.c.status == "finished",
+            _migrations.c.updated_at <= sa.bindparam("before"),
+        ),
+        sa.and_(
+            _migrations.c.source_compute == sa.bindparam("host"),
+            _migrations.c.status == "confirming",
+            _migrations.c.deleted == 0,
+        ),
+    )
 )
 _OF_INSTANCES = _ALL.where(
     _migrations.c.instance_uuid.in_(sa.bindparam("uuids", expanding=True)),
@@ -40,19 +45,17 @@ _OF_INSTANCES = _ALL.where(
 )
 
 
-def finished(
-    connection: sa.Connection, dest_compute: str, before: datetime.datetime
-) -> list[Migration]:
-    """Return the migrations to a host that wait for confirmation, unchanged since `before`.
+def waiting(
+    connection: sa.Connection, host: str, before: datetime.datetime
+) -> tuple[list[Migration], list[Migration]]:
+    """Return the migrations whose confirmation waits for a host's part.
 
-    Deleted rows too, as in Nova: their instances are gone.
+    :return: the live confirming ones from it; the finished ones to it, deleted ones included, that
+        are unchanged since `before`
     """
-    return records(connection, _FINISHED, Migration, to_host=dest_compute, before=before)
-
-
-def confirming(connection: sa.Connection, source_compute: str) -> list[Migration]:
-    """Return the live migrations whose confirmation waits for its part on the source host."""
-    return records(connection, _CONFIRMING, Migration, from_host=source_compute)
+    rows = records(connection, _WAITING, Migration, host=host, before=before)
+    confirming = [row for row in rows if row.status == "confirming"]
+    return confirming, [row for row in rows if row.status == "finished"]
 
 
 def of_instances(connection: sa.Connection, uuids: Sequence[str], status: str) -> list[Migration]:

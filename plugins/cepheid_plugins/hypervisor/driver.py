@@ -171,6 +171,10 @@ class Hypervisor(abc.ABC):
     def domains(self) -> dict[str, Domain]:
         """Return all domains, running or not, by UUID, in one call: all, or an error."""
 
+    def domain_names(self) -> dict[str, str]:
+        """Return the names of :meth:`domains` by UUID, which may cost less than their states."""
+        return {uuid: domain.name for uuid, domain in self.domains().items()}
+
     @abc.abstractmethod
     def power_state(self, uuid: str) -> int | None:
         """Return the power state of one domain."""

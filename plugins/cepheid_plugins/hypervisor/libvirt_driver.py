@@ -137,6 +137,12 @@ class LibvirtHypervisor(XmlHypervisor):
             found[uuid] = driver.Domain(uuid, domain.name(), state)
         return found
 
+    def domain_names(self) -> dict[str, str]:
+        domains = self._on_connection(
+            "virConnectListAllDomains", lambda conn: conn.listAllDomains(0)
+        )
+        return {domain.UUIDString(): domain.name() for domain in domains}
+
     def power_state(self, uuid: str) -> int | None:
         domain = self._find(uuid)
         state, _ = self._on_domain("virDomainGetState", domain, lambda: domain.state(0))

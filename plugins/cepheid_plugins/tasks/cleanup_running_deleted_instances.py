@@ -17,12 +17,12 @@ from oslo_config import cfg
 import cepheid
 from cepheid.periodic_task import periodic_task
 from cepheid.run import Change, RunContext
-from cepheid_plugins.compute import opts, power_state
+from cepheid_plugins.compute import domain_names, opts, power_state
 from cepheid_plugins.compute.ages import older_than
 from cepheid_plugins.compute.reaping import ReapingOperations
 from cepheid_plugins.compute.sightings import Sightings, SightingsFile, doubts_of, say_doubts
 from cepheid_plugins.database.records import Instance
-from cepheid_plugins.hypervisor.driver import Domain, DomainNotFound
+from cepheid_plugins.hypervisor.driver import DomainNotFound
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
@@ -78,8 +78,9 @@ class CleanupRunningDeletedInstances(cepheid.Task):
         now = self.agent.clock.utcnow()
         live = set(self.database.instance_uuids_on_host(self.agent.host))
         # The domains before their rows: whose row is deleted then had a domain all the same.
-        domains = self.hypervisor.domains()
-        rows = self.database.instances_by_uuid(domains) if domains else []
+        domains = self.hypervisor.domain_names()
+        others = [uuid for uuid in domains if uuid not in live]
+        rows = self.database.instances_by_uuid(others) if others else []
         deleted = [row for row in rows if row.deleted == row.id]
         context.count("domains", len(domains))
         sightings = self.file.read()
@@ -103,10 +104,13 @@ class CleanupRunningDeletedInstances(cepheid.Task):
         context: RunContext,
         sightings: Sightings,
         deleted: Sequence[Instance],
-        domains: Mapping[str, Domain],
+        domains: Mapping[str, str],
         now: datetime.datetime,
     ) -> list[Instance]:
-        """Return the deleted instances whose domains are left over, for all that is known."""
+        """Return the deleted instances whose domains are left over, for all that is known.
+
+        :param domains: their names, by uuid
+        """
         ages = older_than(self.conf.running_deleted_instance_timeout, deleted, "deleted_at", now)
         ages.explain(context, "deleted", "running_deleted_instance_timeout")
         for row in ages.unknown:
@@ -124,16 +128,17 @@ class CleanupRunningDeletedInstances(cepheid.Task):
             elif not self._is_ours(row, domains[row.uuid]):
                 context.skip(
                     row.uuid,
-                    f"the domain {domains[row.uuid].name} has the uuid of a deleted instance, and "
+                    f"the domain {domains[row.uuid]} has the uuid of a deleted instance, and "
                     "neither its name nor Nova's metadata: somebody else made it",
                 )
             else:
                 found.append(row)
         return found
 
-    def _is_ours(self, row: Instance, domain: Domain) -> bool:
+    def _is_ours(self, row: Instance, domain_name: str) -> bool:
         """Tell whether a domain is the one that the inventory means, not only by its uuid."""
-        if domain.name == row.display_name:
+        template = self.agent.conf.compute.instance_name_template
+        if domain_name in (row.display_name, domain_names.by_template(template, row.id)):
             return True
         try:
             return bool(self.hypervisor.is_novas(row.uuid))

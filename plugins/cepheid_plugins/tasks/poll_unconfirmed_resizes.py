@@ -79,12 +79,15 @@ class PollUnconfirmedResizes(cepheid.Task):
         if self.conf.resize_confirm_window == 0:
             context.explain(None, "no resize is confirmed by age", rule="resize_confirm_window")
             return
-        self._poll_source(context)
-        self._poll_destination(context)
+        window = datetime.timedelta(seconds=self.conf.resize_confirm_window)
+        confirming, finished = self.database.waiting_migrations(
+            self.agent.host, self.agent.clock.utcnow() - window
+        )
+        self._poll_source(context, confirming)
+        self._poll_destination(context, finished)
 
-    def _poll_source(self, context: RunContext) -> None:
+    def _poll_source(self, context: RunContext, confirming: Sequence[Migration]) -> None:
         """Carry on with confirmations whose part on this host, the source, is left to do."""
-        confirming = self.database.confirming_migrations(self.agent.host)
         context.count("confirming", len(confirming))
         if not confirming:
             return
@@ -123,11 +126,9 @@ class PollUnconfirmedResizes(cepheid.Task):
             ),
         )
 
-    def _poll_destination(self, context: RunContext) -> None:
+    def _poll_destination(self, context: RunContext, waiting: Sequence[Migration]) -> None:
         """Confirm, or give up, the resizes to this host that have waited for too long."""
         window_seconds = self.conf.resize_confirm_window
-        before = self.agent.clock.utcnow() - datetime.timedelta(seconds=window_seconds)
-        waiting = self.database.finished_migrations(self.agent.host, before)
         if context.targets:
             self._explain_young(context, waiting)
         context.count("migrations", len(waiting))
@@ -179,9 +180,8 @@ class PollUnconfirmedResizes(cepheid.Task):
         now = self.agent.clock.utcnow()
         limit = datetime.timedelta(seconds=self.conf.resize_confirm_window)
         old = {row.id for row in waiting}
-        for row in context.asked(
-            self.database.finished_migrations(self.agent.host, now), key=_instance_of
-        ):
+        _, finished = self.database.waiting_migrations(self.agent.host, now)
+        for row in context.asked(finished, key=_instance_of):
             if row.id not in old and row.updated_at is not None and row.instance_uuid:
                 explain_young(
                     context, row.instance_uuid, "its resize ended", row.updated_at, now, limit,

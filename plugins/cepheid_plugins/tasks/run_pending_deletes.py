@@ -8,6 +8,8 @@ Source: Nova's _run_pending_deletes.
 
 from __future__ import annotations
 
+import datetime
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,14 @@ from cepheid_plugins.database.records import DeadInstance
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
+
+
+#: Once none of the instances whose files are here is dead, the inventory is asked of those that
+#: came since, and of what was deleted since; so much earlier, as clocks differ.
+CLOCKS_DIFFER_BY = datetime.timedelta(hours=1)
+#: Seconds after which it is asked of all once more: who writes to it by hand may date a deletion
+#: back.
+ASK_OF_ALL_SECONDS = 3600
 
 
 class RunPendingDeletes(cepheid.Task):
@@ -55,11 +65,15 @@ class RunPendingDeletes(cepheid.Task):
         super().__init__(agent)
         self.database = agent.driver("database")
         self.leftovers = Leftovers(agent)
+        #: Whose files were here in the last pass, none of them dead; and when that was asked.
+        self._known: frozenset[str] = frozenset()
+        self._known_at: datetime.datetime | None = None
+        self._ask_of_all_at = -math.inf
 
     @periodic_task(spacing=300)
     def run_pending_deletes(self, context: RunContext) -> None:
         entries = self.leftovers.entries()
-        rows = self.database.dead_instances(self.agent.host, entries)
+        rows = self._dead(entries)
         context.count("instances", len(rows))
         dead = {row.uuid for row in rows}
         for uuid in context.asked((uuid for uuid in entries if uuid not in dead), key=str):
@@ -92,6 +106,21 @@ class RunPendingDeletes(cepheid.Task):
             )
         self._remove(context, plan.due, entries, maximum)
         self._mark(context, plan.clean)
+
+    def _dead(self, entries: Mapping[str, Sequence[str]]) -> list[DeadInstance]:
+        """Return the dead instances of this host that are not clean, or have files here."""
+        now, monotonic = self.agent.clock.utcnow(), self.agent.clock.monotonic()
+        names, since = frozenset(entries), None
+        if self._known_at is not None and monotonic < self._ask_of_all_at:
+            names, since = names - self._known, self._known_at - CLOCKS_DIFFER_BY
+        found = self.database.dead_instances(self.agent.host, names, since)
+        rows = [row for row in found if row.cleaned == 0 or row.uuid in entries]
+        dead = {row.uuid for row in rows}
+        if since is None:
+            self._ask_of_all_at = monotonic + ASK_OF_ALL_SECONDS
+        # Those that are dead are asked of again, until they are gone.
+        self._known, self._known_at = frozenset(entries.keys() - dead), now
+        return rows
 
     def _remove(
         self,

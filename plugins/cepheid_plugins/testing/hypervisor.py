@@ -135,6 +135,10 @@ class MemoryHypervisor(Hypervisor):
             if uuid not in self.hidden
         }
 
+    def domain_names(self) -> dict[str, str]:
+        self._call("virConnectListAllDomains")
+        return {uuid: self.names[uuid] for uuid in self.states if uuid not in self.hidden}
+
     def power_state(self, uuid: str) -> int | None:
         self._find(uuid)
         self._call("virDomainGetState")

@@ -220,7 +220,7 @@ def moved(world, tmp_path):
 
 def carry_on(world):
     """Do as the source's agent does in each of its passes."""
-    waiting = world.database.confirming_migrations("host1")
+    waiting, _ = world.database.waiting_migrations("host1", world.clock.utcnow())
     by_uuid = {row.uuid: row for row in rows(world)}
     return ResizeOperations(world.agent).carry_on_confirming(waiting, by_uuid)
 

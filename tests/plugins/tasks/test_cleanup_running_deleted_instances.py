@@ -6,7 +6,7 @@ import datetime
 import pytest
 import sqlalchemy as sa
 
-from cepheid_plugins.compute import opts
+from cepheid_plugins.compute import domain_names, opts
 from cepheid_plugins.compute.sightings import FILE_NAME, Sightings, SightingsFile
 from cepheid_plugins.database import models
 from cepheid_plugins.tasks.cleanup_running_deleted_instances import (
@@ -191,12 +191,62 @@ def test_d23_a_domain_that_somebody_else_made_is_not_ours_by_its_uuid_alone(worl
     assert left(world) == [1, 2]
 
 
+def test_a_domain_of_novas_name_is_ours_and_its_definition_is_not_asked(world, task):
+    row_id = world.row(2).id
+    world.hypervisor.names[uuid_of(2)] = f"instance-{row_id:08x}"
+    world.agent.run(task)
+    assert world.hypervisor.calls["virDomainGetXMLDesc"] == 0
+    world.agent.run(task)
+    assert left(world) == [1]
+
+
+def test_the_name_that_nova_gives_to_another_instance_does_not_make_it_ours(world, task):
+    world.hypervisor.names[uuid_of(2)] = f"instance-{world.row(3).id:08x}"
+    runs = passes(world, task)
+    assert runs[1].counters["skipped"] == 1
+    assert left(world) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("template", "name"),
+    [
+        ("vm-%d", "vm-26"),
+        ("instance-%08x", "instance-0000001a"),
+        ("vm-%(uuid)s", None),
+        ("vm", None),
+        ("vm-%d-%s", None),
+        ("vm-%", None),
+    ],
+)
+def test_names_are_made_of_novas_template_and_the_id_alone(template, name):
+    assert domain_names.by_template(template, 26) == name
+
+
 def test_a_domain_with_novas_metadata_is_ours_whatever_its_name(world, task):
-    world.hypervisor.names[uuid_of(2)] = "instance-00000002"
+    world.hypervisor.names[uuid_of(2)] = "web-of-last-year"
     text = world.hypervisor.definition(uuid_of(2))
     world.hypervisor.definitions[uuid_of(2)] = text.replace("<memory", f"{NOVA}<memory", 1)
     passes(world, task)
     assert left(world) == [1]
+
+
+def test_one_that_is_deleted_right_after_the_first_look_is_left_to_the_next_pass(
+    world, task, monkeypatch
+):
+    undelete(world, 2)
+    undelete(world, 3)
+    domain_names = world.hypervisor.domain_names
+
+    def delete_meanwhile():
+        delete(world, 2, minutes_ago=0)
+        return domain_names()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.hypervisor, "domain_names", delete_meanwhile)
+        assert world.agent.run(task).counters == {"domains": 3}
+    world.clock.sleep(1800)
+    passes(world, task)
+    assert left(world) == [1, 3]
 
 
 def test_one_that_is_undeleted_meanwhile_is_not_touched(world, task, monkeypatch):
@@ -296,18 +346,19 @@ def test_another_hypervisor_under_the_same_name_destroys_nothing(world, task):
 
 
 def test_a_replica_that_lags_for_one_pass_destroys_nothing(world, task, monkeypatch):
-    """Instance 2 was undeleted, and one read answers from before that."""
+    """Instances 2 and 3 were undeleted, and what one pass reads is from before that."""
     undelete(world, 2)
     undelete(world, 3)
     world.agent.run(task)
-    asked = world.database.instances_by_uuid
+    asked, alive = world.database.instances_by_uuid, world.database.instance_uuids_on_host
     with monkeypatch.context() as patch:
         world.clock.sleep(1800)
         delete(world, 2, 3, minutes_ago=1)  # after all that was seen
-        rows = asked([uuid_of(2), uuid_of(3)])
+        rows, live = asked([uuid_of(2), uuid_of(3)]), alive("host1")
         undelete(world, 2)
         undelete(world, 3)
         patch.setattr(world.database, "instances_by_uuid", lambda uuids: rows)
+        patch.setattr(world.database, "instance_uuids_on_host", lambda host: live)
         assert world.agent.run(task).counters["first_seen"] == 2
     passes(world, task, 2)
     assert left(world) == [1, 2, 3]
@@ -360,13 +411,13 @@ def test_a_hypervisor_that_does_not_answer_ends_the_pass(world, task):
 
 def test_a_database_that_goes_away_in_the_middle_ends_the_pass(world, task, monkeypatch):
     world.agent.run(task)
-    domains = world.hypervisor.domains
+    domain_names = world.hypervisor.domain_names
 
     def lose_the_database():
         (world.path / "cepheid.sqlite").rename(world.path / "elsewhere")
-        return domains()
+        return domain_names()
 
-    monkeypatch.setattr(world.hypervisor, "domains", lose_the_database)
+    monkeypatch.setattr(world.hypervisor, "domain_names", lose_the_database)
     run = world.agent.run(task)
     assert (run.outcome, run.changes) == ("failed", [])
     (world.path / "elsewhere").rename(world.path / "cepheid.sqlite")
@@ -394,7 +445,7 @@ def test_files_that_cannot_be_removed_are_tried_again(world, task):
 
 
 @pytest.mark.parametrize("count", [10, 1000])
-def test_a_steady_pass_costs_two_statements_and_one_call(tmp_path, count):
+def test_a_steady_pass_costs_one_statement_and_one_call(tmp_path, count):
     world = fake_world(tmp_path, dict.fromkeys(range(count), RUNNING))
     world.add_many(range(count))
     task = make(world)
@@ -402,8 +453,8 @@ def test_a_steady_pass_costs_two_statements_and_one_call(tmp_path, count):
     world.database.statements.clear()
     world.hypervisor.calls.clear()
     assert world.agent.run(task).counters == {"domains": count}
-    assert world.statements() == 2
-    assert world.hypervisor.calls["virConnectGetAllDomainStats"] == 1
+    assert world.statements() == 1
+    assert world.hypervisor.calls["virConnectListAllDomains"] == 1
     world.close()
 
 
@@ -425,10 +476,12 @@ def test_d18_the_help_says_what_a_spacing_of_0_does(task):
 def test_nova_conf_sets_action_timeout_and_spacing(tmp_path):
     settings = (
         "running_deleted_instance_action = reap\nrunning_deleted_instance_timeout = 7\n"
-        "running_deleted_instance_poll_interval = 120\n"
+        "running_deleted_instance_poll_interval = 120\ninstance_name_template = vm-%x\n"
     )
     world = fake_world(tmp_path, {}, settings=settings)
-    conf = world.agent.build(CleanupRunningDeletedInstances).conf
+    task = world.agent.build(CleanupRunningDeletedInstances)
+    conf = task.conf
     assert conf.running_deleted_instance_action == "reap"
     assert (conf.running_deleted_instance_timeout, conf.spacing) == (7, 120)
+    assert task.agent.conf.compute.instance_name_template == "vm-%x"
     world.close()

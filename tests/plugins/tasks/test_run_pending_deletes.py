@@ -249,6 +249,56 @@ def test_d7_files_that_are_there_are_removed_though_the_instance_was_clean_in_an
     assert (left(world), cleaned(world, 1), attempts(world, 1)) == ([], [1], "2")
 
 
+@pytest.mark.parametrize(("seconds_ago", "found_after"), [(0, 0), (600, 0), (86400, 3600)], ids=str)
+def test_one_that_is_deleted_later_and_called_clean_is_found(world, task, seconds_ago, found_after):
+    """At once; by the next look at all, if its deletion is dated back."""
+    world.add(1)
+    fill(world, 1)
+    assert world.agent.run(task).counters == {}
+    world.clock.sleep(60)
+    deleted_at = world.clock.utcnow() - datetime.timedelta(seconds=seconds_ago)
+    world.update(1, deleted=world.row(1).id, deleted_at=deleted_at, cleaned=1)
+    if found_after:
+        assert world.agent.run(task).counters == {}
+        world.clock.sleep(found_after)
+    assert world.agent.run(task).counters == {"instances": 1, "done": 1}
+    assert left(world) == []
+
+
+def test_one_that_is_called_clean_and_cannot_be_removed_is_tried_again_in_the_next_pass(
+    world, task, monkeypatch
+):
+    add_dead(world, 1, cleaned=1)
+    with monkeypatch.context() as patch:
+        refuse(patch, "disk")
+        for _ in range(2):
+            assert world.agent.run(task).counters == {"instances": 1, "failed": 1}
+    world.agent.run(task)
+    assert left(world) == []
+
+
+@pytest.mark.parametrize("count", [10, 1000])
+def test_the_inventory_is_not_asked_again_of_those_that_live_here(world, task, monkeypatch, count):
+    world.add_many(range(100, 100 + count))
+    for number in range(100, 100 + count):
+        (world.path / "instances" / uuid_of(number)).mkdir()
+    asked = []
+    dead_instances = world.database.dead_instances
+
+    def ask(host, uuids, since):
+        asked.append(len(uuids))
+        return dead_instances(host, uuids, since)
+
+    monkeypatch.setattr(world.database, "dead_instances", ask)
+    world.agent.run(task)
+    world.agent.run(task)
+    fill(world, 99)
+    world.agent.run(task)
+    world.clock.sleep(3600)
+    world.agent.run(task)
+    assert asked == [count, 0, 1, count + 1]
+
+
 def test_d7_one_that_is_clean_and_has_no_files_costs_nothing(world, task):
     add_dead(world, 1, suffixes=(), cleaned=1)
     assert world.agent.run(task).counters == {}
