@@ -46,8 +46,8 @@ class Notifications:
         self._agent = agent
         self._database = agent.driver("database")
         self._notices = Notices(LOG)
-        #: Whether a configuration names a driver.
-        self._configured: tuple[cfg.ConfigOpts, bool] | None = None
+        #: The drivers that a configuration names.
+        self._configured: tuple[cfg.ConfigOpts, frozenset[str]] | None = None
         if self.wanted() or self.wanted(versioned=True):
             agent.driver("notifications")
 
@@ -88,12 +88,9 @@ class Notifications:
 
     def wanted(self, versioned: bool = False) -> bool:
         """Tell whether notifications of a format are sent at all."""
-        conf = self._agent.conf
-        if self._configured is None or self._configured[0] is not conf:
-            conf.register_opts(opts.OPTIONS, group="notifications")
-            self._configured = (conf, not {"noop"}.issuperset(_drivers(conf)))
-        chosen = conf.notifications.notification_format
-        return self._configured[1] and chosen in ("both", opts.format_name(versioned))
+        drivers = self._drivers()
+        chosen = self._agent.conf.notifications.notification_format
+        return not drivers <= {"noop"} and chosen in ("both", opts.format_name(versioned))
 
     def send(self, notifications: Sequence[Notification]) -> None:
         """Send those whose format is wanted, in this order.
@@ -106,7 +103,15 @@ class Notifications:
 
     def are_silenced(self) -> bool:
         """Tell whether the only driver that the configuration names is noop: none shall be sent."""
-        return set(_drivers(self._agent.conf)) == {"noop"}
+        return self._drivers() == {"noop"}
+
+    def _drivers(self) -> frozenset[str]:
+        """Return the drivers that the configuration names; its files are read once."""
+        conf = self._agent.conf
+        if self._configured is None or self._configured[0] is not conf:
+            conf.register_opts(opts.OPTIONS, group="notifications")
+            self._configured = (conf, frozenset(_drivers_of(conf)))
+        return self._configured[1]
 
 
 def payload(facts: InstanceFacts) -> dict[str, Any]:
@@ -158,7 +163,7 @@ def _text(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def _drivers(conf: cfg.ConfigOpts) -> list[str]:
+def _drivers_of(conf: cfg.ConfigOpts) -> list[str]:
     """Return the notification drivers that the configuration's files name."""
     files = cfg.ConfigOpts()
     files.register_opt(_DRIVER, group=_GROUP)

@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cepheid_plugins.database import instances, models
+from cepheid_plugins.database.bulk import records
 from cepheid_plugins.database.records import (
     AuditedInstance,
     AuditedTraffic,
@@ -33,7 +34,13 @@ _instances = models.instances
 _caches = models.instance_info_caches
 _usage = models.bw_usage_cache
 _mappings = models.block_device_mapping
-_LOG_COLUMNS = [_logs.c[name] for name in AuditLog._fields]
+_AUDITS = (
+    sa.select(*(_logs.c[name] for name in AuditLog._fields))
+    .where(_logs.c.task_name == TASK_NAME, _logs.c.host == sa.bindparam("on_host"))
+    .order_by(_logs.c.period_ending)
+)
+_LOGS = _AUDITS.where(_logs.c.period_beginning >= sa.bindparam("since"))
+_UNFINISHED = _AUDITS.where(_logs.c.state == RUNNING)
 #: Not what can be long and is told to nobody.
 _COLUMNS = [column for column in _instances.c if column.name not in ("user_data", "key_data")]
 #: Databases differ in where they put NULL.
@@ -42,7 +49,7 @@ _project = sa.func.coalesce(_instances.c.project_id, "")
 
 def logs(connection: sa.Connection, host: str, since: datetime.datetime) -> list[AuditLog]:
     """Return the audits of a host whose periods began at `since` or later, oldest first."""
-    return _audits(connection, host, _logs.c.period_beginning >= since)
+    return records(connection, _LOGS, AuditLog, on_host=host, since=since)
 
 
 def history(
@@ -55,7 +62,8 @@ def history(
     newest = sa.select(sa.func.max(_logs.c.period_ending)).where(
         *_of_host(host), _logs.c.period_ending <= until
     )
-    return _audits(connection, host, _logs.c.state == RUNNING), connection.scalar(newest)
+    unfinished = records(connection, _UNFINISHED, AuditLog, on_host=host)
+    return unfinished, connection.scalar(newest)
 
 
 def begin(
@@ -148,13 +156,6 @@ def page(
         )
         for uuid in uuids
     ]
-
-
-def _audits(connection: sa.Connection, host: str, condition: Any) -> list[AuditLog]:
-    query = (
-        sa.select(*_LOG_COLUMNS).where(*_of_host(host), condition).order_by(_logs.c.period_ending)
-    )
-    return [AuditLog(*row) for row in connection.execute(query)]
 
 
 def _of_host(host: str) -> list[Any]:
