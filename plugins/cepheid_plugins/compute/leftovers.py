@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -66,11 +67,13 @@ class Leftovers:
         """
 
         def look() -> dict[str, list[str]]:
-            found: dict[str, list[str]] = {}
+            found: defaultdict[str, list[str]] = defaultdict(list)
             for folder in self._folders():
                 for name in folder.names():
-                    found.setdefault(name[:UUID_LENGTH], []).append(name)
-            return found
+                    found[name[:UUID_LENGTH]].append(name)
+            for names in found.values():
+                names.sort()
+            return dict(found)
 
         return self._native(look)
 

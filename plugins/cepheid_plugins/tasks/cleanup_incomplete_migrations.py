@@ -45,8 +45,10 @@ class CleanupIncompleteMigrations(cepheid.Task):
 
     @periodic_task(spacing=300)
     def cleanup_incomplete_migrations(self, context: RunContext) -> None:
-        entries = self.leftovers.entries()
         found = self.database.broken_migrations(self.agent.host)
+        if not found and not context.targets:
+            return
+        entries = self.leftovers.entries()
         # One that has failed may have been cleaned up after; one in error was not.
         broken = [one for one in found if one.status == "error" or one.uuid in entries]
         context.count("migrations", len(broken))

@@ -55,7 +55,8 @@ def test_what_is_left_of_instances_becomes_what_is_said(leftovers, example):
                 # Of a directory that is here every task says what becomes of it.
                 if uuid in before and example["fault"] == "none":
                     assert verdicts[0].kind is not Kind.UNCONCERNED
-            agree(said, world.agent.run(task), FOLLOWING)
+            without_storage = example["fault"] == "no storage"
+            agree(said, world.agent.run(task), FOLLOWING, without_storage)
         world.clock.sleep(300)
 
 
