@@ -15,7 +15,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
-from cepheid.clock import Clock
+from cepheid.clock import Alarm, Clock
 
 if TYPE_CHECKING:
     from cepheid.timers import Timer
@@ -134,8 +134,9 @@ class Timekeeper:
         if not self._schedule:
             return
         due = self._schedule[0][0]
-        if any(rest.until <= due for rest in self._waiting):
-            return
+        for rest in self._waiting:
+            if rest.until <= due:
+                return
         if self._waiting:
             last = max(self._waiting, key=lambda rest: rest.until)
             last.until = due
@@ -158,10 +159,11 @@ class Timekeeper:
         if not self._schedule:
             return NEVER
         first = self._schedule[0][0]
-        if not any(rest.until <= first for rest in self._waiting):
-            return first
-        # In a heap the second smallest is one of the first one's two children.
-        return min((entry[0] for entry in self._schedule[1:3]), default=NEVER)
+        for rest in self._waiting:
+            if rest.until <= first:
+                # In a heap the second smallest is one of the first one's two children.
+                return min((entry[0] for entry in self._schedule[1:3]), default=NEVER)
+        return first
 
     # The threads.
 
@@ -214,4 +216,4 @@ class _Rest:
 
     def __init__(self) -> None:
         self.until = NEVER
-        self.over = threading.Event()
+        self.over = Alarm()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from cepheid.clock import Clock
+from cepheid.clock import Alarm, Clock
 
 #: Real seconds after which a test that waits for a thread has failed.
 PATIENCE_SECONDS = 20.0
@@ -40,7 +40,7 @@ class FakeClock(Clock):
         self._changed = threading.Condition()
         #: Until when each thread waits, its name, which decides between those that are due at one
         #: time, and the event that wakes it earlier.
-        self._resting: dict[int, tuple[float, str, threading.Event]] = {}
+        self._resting: dict[int, tuple[float, str, threading.Event | Alarm]] = {}
         #: Called with the time that has passed, after each sleep.
         self.on_sleep: Callable[[float], None] | None = None
 
@@ -59,7 +59,7 @@ class FakeClock(Clock):
         if seconds and self.on_sleep is not None:
             self.on_sleep(seconds)
 
-    def wait(self, event: threading.Event, seconds: float | None) -> bool:
+    def wait(self, event: threading.Event | Alarm, seconds: float | None) -> bool:
         me = threading.get_ident()
         until = float("inf") if seconds is None else self._now + seconds
         with self._changed:
