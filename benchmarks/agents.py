@@ -16,6 +16,7 @@ from benchmarks.host import NOTIFICATIONS, Host
 from cepheid.journal.journal import FILE_NAME
 from cepheid.periodic_task import DEFAULT_INTERVAL
 from tests.functional.agents import Installation
+from tests.functional.libvirtd import Libvirtd
 from tests.functional.processes import wait_until
 
 #: Seconds for an agent to start.
@@ -31,18 +32,25 @@ SPACINGS = {
 
 
 @contextlib.contextmanager
-def installed(number: int, spacings: Mapping[str, float], settings: str = "") -> Iterator[Any]:
+def installed(
+    number: int, spacings: Mapping[str, float], settings: str = "", daemon: Libvirtd | None = None
+) -> Iterator[Any]:
     """Give an installation of so many instances, in which every task has work to do.
 
     :param spacings: by task, in seconds
+    :param daemon: whose libvirt's test driver is; by default it is in the agent's own process
     """
     with tempfile.TemporaryDirectory(prefix="cepheid-bench-") as directory:
         path = Path(directory)
+        path.chmod(0o755)  # the daemon is another user's
         Host(path, number).close()
+        uri = f"test:///{path}/node.xml"
+        if daemon is not None:
+            uri = f"test+unix://{path}/node.xml?socket={daemon.socket}"
         groups = "".join(_group(case, spacings[case.name]) for case in CASES)
         installation = Installation(
             path,
-            f"{settings}[hypervisor]\nuri = test:///{path}/node.xml\ncall_timeout = 3600\n"
+            f"{settings}[hypervisor]\nuri = {uri}\ncall_timeout = 3600\n"
             f"[scheduler]\ndriver = none\n{NOTIFICATIONS}{groups}",
         )
         installation.python = sys.executable

@@ -64,9 +64,14 @@ class Libvirtd:
                 os.chown(path, self._user.pw_uid, self._user.pw_gid)
 
     @property
+    def socket(self) -> Path:
+        """Where it listens."""
+        return self.path / "run" / "libvirt" / "libvirt-sock"
+
+    @property
     def uri(self) -> str:
         """How to connect to it."""
-        return f"qemu:///session?socket={self.path}/run/libvirt/libvirt-sock"
+        return f"qemu:///session?socket={self.socket}"
 
     def __enter__(self) -> Libvirtd:
         _reap_guests()
