@@ -13,7 +13,7 @@ from cepheid.explanation import Kind, Subject, Verdict
 from cepheid.journal import Pause
 from cepheid.journal.pauses import pause_of
 from cepheid.loading import Plugin
-from cepheid.run import describe
+from cepheid.run import describe, plugin_of
 from cepheid.task import Task
 
 _ORDER = {kind: place for place, kind in enumerate(Kind)}
@@ -104,7 +104,7 @@ def others(agent: Agent, subject: Subject, tasks: Sequence[Explanation]) -> list
     """Return the newest change of the subject by each of those that are no tasks: commands."""
     names = {one.task for one in tasks}
     found = agent.journal.last_changes_of(sorted(subject.targets))
-    return [change for name, change in found.items() if name.partition(".")[0] not in names]
+    return [change for name, change in found.items() if plugin_of(name) not in names]
 
 
 def _add_schedule(one: Explanation, live: Mapping[str, Any] | None, pause: Pause | None) -> None:
@@ -136,7 +136,7 @@ def _verdicts(task: Task, subject: Subject) -> list[Verdict] | None:
 
 def _newest(changes: Mapping[str, dict[str, Any]], name: str) -> dict[str, Any] | None:
     """Return the newest change of a task, by whichever of its methods."""
-    own = [change for task, change in changes.items() if task.partition(".")[0] == name]
+    own = [change for task, change in changes.items() if plugin_of(task) == name]
     return max(own, key=lambda change: change["id"], default=None)
 
 

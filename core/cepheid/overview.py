@@ -49,6 +49,7 @@ from typing import Any
 
 from cepheid import attention, errors, overview_entries
 from cepheid.journal.reader import Reader
+from cepheid.run import plugin_of
 from cepheid.wording import shown
 
 HOUR_SECONDS = 3600
@@ -141,7 +142,7 @@ def build(state: Row, records: Records, not_ready: Sequence[str] = ()) -> Row:
         "operations": [
             overview_entries.under_way(run)
             for run in state["runs"]
-            if overview_entries.plugin_of(run["task"]) not in names
+            if plugin_of(run["task"]) not in names
         ],
         "runs": _runs(records.runs),
         "changes": [overview_entries.change(change) for change in records.changes],

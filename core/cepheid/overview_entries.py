@@ -12,6 +12,7 @@ from typing import Any
 
 from cepheid.attention import LATE_SECONDS
 from cepheid.journal.pauses import ALL
+from cepheid.run import plugin_of
 from cepheid.wording import shown, value
 
 Entry = dict[str, Any]
@@ -135,11 +136,6 @@ def native_call(call: Entry, at: datetime.datetime) -> Entry:
         "began_at": whole_seconds(at, -call["seconds"]),
         "abandoned": call["abandoned"],
     }
-
-
-def plugin_of(name: str) -> str:
-    """Return the plugin whose run has this name: that of a further method is ``plugin.method``."""
-    return name.partition(".")[0]
 
 
 def rounded(seconds: float | None) -> float | None:

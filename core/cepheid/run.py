@@ -74,6 +74,11 @@ class Run:
     changes: list[Change] = field(default_factory=list)
 
 
+def plugin_of(name: str) -> str:
+    """Return the plugin whose run has this name: that of a further method is ``plugin.method``."""
+    return name.partition(".")[0]
+
+
 class Notices:
     """Says a warning once while its cause lasts, and once when it has ended."""
 

@@ -12,6 +12,7 @@ from cepheid import catalogue, durations, errors, loading
 from cepheid.cli import base
 from cepheid.journal import Pause
 from cepheid.journal.pauses import ALL
+from cepheid.run import plugin_of
 
 
 class PauseCommand(base.Command):
@@ -58,7 +59,7 @@ class PauseCommand(base.Command):
 
     def _running(self, task: str) -> list[str]:
         live = self.ask_agent("status") or {"runs": []}
-        names = {run["task"].partition(".")[0] for run in live["runs"]}
+        names = {plugin_of(run["task"]) for run in live["runs"]}
         return sorted(name for name in names if task in (ALL, name))
 
 

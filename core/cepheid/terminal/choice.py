@@ -153,19 +153,24 @@ class Choice:
             self.typed = self.typed[:-1]
         elif key == "enter":
             self.asking = ""
-            return Wish("pause", self.selected, False, *split(self.typed))
+            try:
+                return Wish("pause", self.selected, False, *split(self.typed))
+            except errors.CepheidError as err:
+                self.message = f"{err} {self.selected} is left as it is."
         elif len(key) == 1:
             self.typed += key
         return None
 
 
 def split(typed: str) -> tuple[str, str]:
-    """Return the duration that was typed, if any, and the reason."""
+    """Return the duration that was typed, if any, and the reason.
+
+    :raises CepheidError: what begins with a digit is no duration
+    """
     first, _, rest = typed.strip().partition(" ")
-    try:
-        durations.parse(first)
-    except errors.CepheidError:
+    if not first[:1].isdigit():
         return "", typed.strip()
+    durations.parse(first)
     return first, rest.strip()
 
 

@@ -13,7 +13,7 @@ from rich.measure import Measurement
 from rich.text import Text
 
 from cepheid.attention import LATE_SECONDS
-from cepheid.overview_entries import plugin_of
+from cepheid.run import plugin_of
 from cepheid.terminal.shapes import KINDS, OUTCOMES, STYLES, Shapes
 
 #: Characters of a line: at least, and where there is room, one for each minute of an hour.

@@ -141,7 +141,6 @@ def test_any_other_key_runs_nothing(key):
         ("new switch", "", "new switch"),
         ("", "", ""),
         ("  90m  ", "90m", ""),
-        ("0s for nothing", "", "0s for nothing"),
     ],
 )
 def test_p_asks_for_how_long_and_why(typed, duration, reason):
@@ -149,6 +148,15 @@ def test_p_asks_for_how_long_and_why(typed, duration, reason):
     choice = choice_of()
     wish = press(choice, "p", *typed, "x", "backspace", "enter")
     assert wish == Wish("pause", "task_00", False, duration, reason)
+    assert choice.question == ""
+
+
+@pytest.mark.parametrize("typed", ["2hours new switch", "0s for nothing", "11y", "30"])
+def test_what_begins_as_a_duration_and_is_none_pauses_nothing(typed):
+    choice = choice_of()
+    assert press(choice, "p", *typed, "enter") is None
+    assert choice.message.startswith(f"{typed.split()[0]!r} is not ")
+    assert choice.message.endswith("task_00 is left as it is.")
     assert choice.question == ""
 
 
