@@ -193,12 +193,7 @@ def one_network(host: Host) -> object:
 
 def bandwidth(host: Host) -> object:
     period = audit_periods.last_completed("month", host.clock.utcnow())
-    networked = host.raw.select(
-        "SELECT uuid, network_info FROM instances LEFT JOIN instance_info_caches AS caches "
-        "ON caches.instance_uuid = uuid AND caches.deleted = 0 "
-        "WHERE host = ? AND instances.deleted = 0",
-        HOST,
-    )
+    uuids = host.raw.select(f"SELECT uuid {ON_HOST}", HOST)
     rows = host.raw.select(
         "SELECT bw.id, bw.uuid, mac, start_period, bw_in, bw_out, last_ctr_in, last_ctr_out "
         "FROM bw_usage_cache AS bw JOIN instances ON instances.uuid = bw.uuid "
@@ -212,7 +207,7 @@ def bandwidth(host: Host) -> object:
         (domain.UUIDString(), told["net.0.name"], told["net.0.rx.bytes"], told["net.0.tx.bytes"])
         for domain, told in stats
     ]
-    return networked, rows, counters
+    return uuids, rows, counters
 
 
 def volumes(host: Host) -> object:

@@ -12,8 +12,9 @@ from oslo_utils import strutils
 #: Characters of a text that is shown.
 MAX_TEXT = 400
 
-#: The password in a URL. Source: RFC 3986, 3.2.1; up to the last @, since one may stand in it.
-_URL_PASSWORD = re.compile(r"(://[^\s:/@]*:)[^\s/]*(?=@)")
+#: The password in a URL; up to the last @, since one may stand in it, and a slash as well, though
+#: RFC 3986, 3.2.1, wants them written otherwise.
+_URL_PASSWORD = re.compile(r"(://[^\s:/@]*:)\S*(?=@)")
 
 
 def shown(text: str) -> str:

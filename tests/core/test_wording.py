@@ -10,6 +10,7 @@ from cepheid import wording
         ("mysql+pymysql://nova:s3cret@db/nova is gone", "mysql+pymysql://nova:***@db/nova is gone"),
         ("rabbit://a:s3cret@h1,b:s3cret@h2/", "rabbit://a:***@h2/"),
         ("http://:s3c@ret@h/", "http://:***@h/"),
+        ("mysql://nova:s3/cr@et@db/nova", "mysql://nova:***@db/nova"),
         ("password=s3cret", "password=***"),
         ("{'admin_pass': 's3cret'}", "{'admin_pass': '***'}"),
         ("https://host:8080/path", "https://host:8080/path"),

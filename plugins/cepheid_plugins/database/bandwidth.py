@@ -28,6 +28,7 @@ _NETWORKED = (
     )
     .where(_IS_ON_HOST)
 )
+_UUIDS = sa.select(_instances.c.uuid, sa.null()).where(_IS_ON_HOST)
 _OF_PERIODS = (
     sa.select(*_COLUMNS)
     .join(_instances, _instances.c.uuid == _usage.c.uuid)
@@ -36,9 +37,13 @@ _OF_PERIODS = (
 )
 
 
-def networked(connection: sa.Connection, host: str) -> list[Networked]:
-    """Return the live instances of a host, hidden and soft-deleted ones included."""
-    return records(connection, _NETWORKED, Networked, on_host=host)
+def networked(connection: sa.Connection, host: str, with_interfaces: bool) -> list[Networked]:
+    """Return the live instances of a host, hidden and soft-deleted ones included.
+
+    :param with_interfaces: whether what is cached of their networks is wanted; else it is None
+    """
+    query = _NETWORKED if with_interfaces else _UUIDS
+    return records(connection, query, Networked, on_host=host)
 
 
 def on_host(

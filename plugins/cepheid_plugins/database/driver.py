@@ -223,13 +223,14 @@ class Database:
     # Bandwidth.
 
     def bandwidth_on_host(
-        self, host: str, periods: Sequence[datetime.datetime]
+        self, host: str, periods: Sequence[datetime.datetime], with_interfaces: bool = True
     ) -> tuple[list[Networked], list[BandwidthUsage]]:
         """Return a host's live instances, and what is on record of them for these periods.
 
         :param periods: when each begins
+        :param with_interfaces: whether what is cached of the instances' networks is wanted
         """
-        return self._read(_bandwidth_on_host, host, periods)
+        return self._read(_bandwidth_on_host, host, periods, with_interfaces)
 
     def save_bandwidth_usage(
         self,
@@ -523,9 +524,12 @@ def _ask_nothing(connection: sa.Connection) -> None:
 
 
 def _bandwidth_on_host(
-    connection: sa.Connection, host: str, periods: Sequence[datetime.datetime]
+    connection: sa.Connection,
+    host: str,
+    periods: Sequence[datetime.datetime],
+    with_interfaces: bool,
 ) -> tuple[list[Networked], list[BandwidthUsage]]:
-    networked = bandwidth.networked(connection, host)
+    networked = bandwidth.networked(connection, host, with_interfaces)
     return networked, bandwidth.on_host(connection, host, periods) if networked else []
 
 

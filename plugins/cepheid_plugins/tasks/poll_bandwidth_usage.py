@@ -89,7 +89,9 @@ class PollBandwidthUsage(cepheid.Task):
             return
         unit = self.agent.conf.instance_usage_audit.instance_usage_audit_period
         period = audit_periods.last_completed(unit, self.agent.clock.utcnow())
-        networked, rows = self.database.bandwidth_on_host(self.agent.host, period)
+        networked, rows = self.database.bandwidth_on_host(
+            self.agent.host, period, self.meter.wants_interfaces
+        )
         context.count("instances", len(networked))
         if not networked:
             return
