@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -41,7 +42,8 @@ def of_hosts(connection: sa.Connection, hosts: Sequence[str]) -> list[ImageUser]
         for row in connection.execute(_query(condition)).all():
             user = _user(row, disks.get(row.uuid, ()))
             # Nothing keeps an instance from having several rows of extra.
-            found[row.uuid] = _merged(found.get(row.uuid, user), user)
+            known = found.get(row.uuid)
+            found[row.uuid] = user if known is None else _merged(known, user)
     return list(found.values())
 
 
@@ -84,23 +86,27 @@ def _blank_disks(
 
 
 def _user(row: Any, disks: Sequence[tuple[str | None, int | None]]) -> ImageUser:
-    # Of a resize under way, the old and the new flavor's disks are both in use.
-    sizes = [size for size in flavors.sizes(row.flavor) if size is not None]
-    swap = {size.swap_mb for size in sizes}
-    ephemeral = {size.ephemeral_gb for size in sizes} | {row.ephemeral_gb}
+    uuid, display_name, host, image, kernel, ramdisk, ephemeral_gb, flavor = row
+    swap, ephemeral, sizes_known = _sizes(flavor, ephemeral_gb)
     for guest_format, size in disks:
-        (swap if guest_format == "swap" else ephemeral).add(size or 0)
-    return ImageUser(
-        uuid=row.uuid,
-        display_name=row.display_name,
-        host=row.host,
-        images=frozenset(
-            image for image in (row.image_ref, row.kernel_id, row.ramdisk_id) if image
-        ),
-        swap_mb=frozenset(size for size in swap if size),
-        ephemeral_gb=frozenset(size for size in ephemeral if size),
-        sizes_known=bool(sizes),
-    )
+        if guest_format == "swap":
+            swap |= {size} if size else set()
+        else:
+            ephemeral |= {size} if size else set()
+    images = frozenset(filter(None, (image, kernel, ramdisk)))
+    return ImageUser(uuid, display_name, host, images, swap, ephemeral, sizes_known)
+
+
+@functools.lru_cache(maxsize=flavors.KNOWN_TEXTS)
+def _sizes(
+    flavor: str | None, ephemeral_gb: int | None
+) -> tuple[frozenset[int], frozenset[int], bool]:
+    """Return the sizes of swap and ephemeral disks, and whether the flavor could be read."""
+    # Of a resize under way, the old and the new flavor's disks are both in use.
+    sizes = [size for size in flavors.sizes(flavor) if size is not None]
+    swap = {size.swap_mb for size in sizes}
+    ephemeral = {size.ephemeral_gb for size in sizes} | {ephemeral_gb or 0}
+    return frozenset(swap - {0}), frozenset(ephemeral - {0}), bool(sizes)
 
 
 def _merged(one: ImageUser, other: ImageUser) -> ImageUser:

@@ -222,16 +222,20 @@ def _texts(description: Any) -> Iterator[str]:
 
 def _owners(edges: Mapping[str, set[str]], disks: Iterable[str]) -> dict[str, set[str]]:
     """Return, by the last part of each path that is reached, the disks that reach it."""
-    names: dict[str, set[str]] = defaultdict(set)
+    # Most disks stand on what another stands on as well, so that is followed once.
+    standing: dict[frozenset[str], list[str]] = defaultdict(list)
     for disk in disks:
+        standing[frozenset(edges.get(disk, ()))].append(_shown(disk))
+    names: dict[str, set[str]] = defaultdict(set)
+    for backing, on_it in standing.items():
         reached: set[str] = set()
-        ahead = set(edges.get(disk, ()))
+        ahead = set(backing)
         while ahead:
             path = ahead.pop()
             reached.add(path)
             ahead |= edges.get(path, set()) - reached
         for path in reached:
-            names[os.path.basename(path).partition("@")[0]].add(_shown(disk))
+            names[os.path.basename(path).partition("@")[0]].update(on_it)
     return dict(names)
 
 

@@ -7,6 +7,7 @@ hexadecimal, one that was resized for a flavor has a suffix, empty disks are nam
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 
@@ -26,6 +27,7 @@ def kind_of(name: str) -> str:
     return next((kind for kind, pattern in _KINDS if pattern.match(name)), "")
 
 
+@functools.lru_cache(maxsize=1024)
 def fingerprint(image_id: str) -> str:
     """Return what the original of an image is called."""
     return hashlib.sha1(image_id.encode(), usedforsecurity=False).hexdigest()
