@@ -6,7 +6,6 @@ from __future__ import annotations
 import datetime
 import functools
 import json
-import re
 import sqlite3
 import subprocess
 from collections import Counter
@@ -18,12 +17,12 @@ import libvirt
 import pymysql
 import sqlalchemy as sa
 
+from benchmarks.counters import add_counters
 from cepheid.clock import Clock
 from cepheid_plugins.bandwidth.libvirt_driver import LibvirtMeter
 from cepheid_plugins.compute import opts as compute_opts
 from cepheid_plugins.database import flavors, models
 from cepheid_plugins.database.records import NewInstance
-from cepheid_plugins.hypervisor.libvirt_driver import BLOCK_FIELDS, NETWORK_FIELDS
 from cepheid_plugins.network import network_info
 from cepheid_plugins.network.libvirt_driver import LibvirtNetwork
 from cepheid_plugins.storage import image_names
@@ -205,43 +204,6 @@ class Host(World):
             "launched_at": self.ago(minutes=50),
             "deleted_at": None,
         }
-
-
-class WithCounters(libvirt.virConnect):
-    """A connection to the test driver that tells of disks and interfaces in bulk, as QEMU's does.
-
-    The counters stand still; those that the test driver has go up with the time.
-    """
-
-    _counters: dict[int, dict[str, dict[str, Any]]]
-
-    def getAllDomainStats(self, stats: int = 0, flags: int = 0) -> Any:
-        told = super().getAllDomainStats(stats & libvirt.VIR_DOMAIN_STATS_STATE, flags)
-        for group in self._counters.keys() & {1 << bit for bit in range(16) if stats & 1 << bit}:
-            of_group = self._counters[group]
-            for domain, values in told:
-                values.update(of_group[domain.name()])
-        return told
-
-
-def add_counters(connection: Any) -> Any:
-    """Make a connection one :class:`WithCounters`; return it."""
-    connection.__class__ = WithCounters
-    blocks = {
-        "block.count": 2, "block.0.name": "vda", "block.1.name": "vdb",
-        **{f"block.{n}.{name}": 4711 for n in (0, 1) for name in BLOCK_FIELDS},
-    }  # fmt: skip
-    traffic = dict.fromkeys((f"net.0.{name}" for name in NETWORK_FIELDS), 4711)
-    find = re.compile(r"<interface.*?<target dev='([^']+)'/>", re.DOTALL).findall
-    devices = {one.name(): find(one.XMLDesc(0))[0] for one in connection.listAllDomains(0)}
-    connection._counters = {
-        libvirt.VIR_DOMAIN_STATS_BLOCK: dict.fromkeys(devices, blocks),
-        libvirt.VIR_DOMAIN_STATS_INTERFACE: {
-            name: {"net.count": 1, "net.0.name": device, **traffic}
-            for name, device in devices.items()
-        },
-    }
-    return connection
 
 
 class Raw:

@@ -19,7 +19,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from benchmarks.host import add_counters
+from benchmarks.counters import add_counters
 from benchmarks.measure import Timings
 from benchmarks.nova import libvirt_calls
 from benchmarks.passes import run_bare

@@ -31,6 +31,8 @@ class Installation:
         self.agent: subprocess.Popen[bytes] | None = None
         #: Whose cepheid is run.
         self.python = sys.executable
+        #: What an agent is started as.
+        self.module = "cepheid"
         #: The environment of what is run; None for the tests' own.
         self.environment: dict[str, str] | None = None
 
@@ -50,7 +52,7 @@ class Installation:
         """Start a command and let it go on; what it says is not read, unless `streams` say so."""
         nowhere = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
         return subprocess.Popen(
-            [self.python, "-m", "cepheid", "--config-file", self.conf, *words],
+            [self.python, "-m", self.module, "--config-file", self.conf, *words],
             env=self.environment,
             **{**nowhere, **streams},
         )
