@@ -73,15 +73,20 @@ logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
 for _name in ("oslo_db.api", "oslo_db.sqlalchemy.exc_filters"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
+
+def _once(transaction: Callable[[], T]) -> T:
+    return transaction()
+
+
 #: A transaction is tried again after a deadlock or a lost connection, ...
 _on_server = oslo_db_api.wrap_db_retry(
     max_retries=3, retry_interval=0.1, retry_on_deadlock=True, retry_on_disconnect=True
-)
+)(_once)
 #: ... and in SQLite, for half a minute, while another process writes. Native threads have waited
 #: as long in SQLite itself.
 _on_green_sqlite = oslo_db_api.wrap_db_retry(
     max_retries=30, retry_interval=0.1, max_retry_interval=1, exception_checker=engine.is_locked
-)
+)(_once)
 
 
 class Database:
@@ -467,12 +472,13 @@ class Database:
 
     def _retried(self, transaction: Callable[[], T]) -> T:
         self._require_file()
+        carry_out = _once
         if not self._is_sqlite:
-            transaction = _on_server(transaction)
+            carry_out = _on_server
         elif concurrency.is_green():
-            transaction = _on_green_sqlite(transaction)
+            carry_out = _on_green_sqlite
         with self._asking():
-            return transaction()
+            return carry_out(transaction)
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:

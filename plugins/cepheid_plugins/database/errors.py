@@ -37,7 +37,6 @@ class DuplicateRow(DatabaseError):
 @contextmanager
 def translated(url: sa.URL) -> Iterator[None]:
     """Turn the errors of SQLAlchemy and oslo.db into ours, which name the database."""
-    name = url.render_as_string(hide_password=True)
     try:
         yield
     except (oslo_db_exception.DBNonExistentTable, sqlalchemy.exc.NoSuchTableError) as err:
@@ -50,30 +49,32 @@ def translated(url: sa.URL) -> Iterator[None]:
     ) as err:
         raise unavailable(url, err) from err
     except oslo_db_exception.DBDuplicateEntry as err:
-        raise DuplicateRow(f"The database {name}: {_reason(err)}") from err
+        raise DuplicateRow(f"The database {_name(url)}: {_reason(err)}") from err
     except (oslo_db_exception.DBError, sqlalchemy.exc.SQLAlchemyError) as err:
         if _is_about_connecting(err):
             raise unavailable(url, err) from err
         if _is_about_a_missing_table(err):
             raise not_migrated(url) from err
-        raise DatabaseError(f"The database {name}: {_reason(err)}") from err
+        raise DatabaseError(f"The database {_name(url)}: {_reason(err)}") from err
 
 
 def unavailable(url: sa.URL, err: Exception) -> DatabaseUnavailable:
     """Return the error for a database that did not answer."""
-    name = url.render_as_string(hide_password=True)
     return DatabaseUnavailable(
-        f"The database {name} does not answer: {_reason(err).rstrip('.')}. Check the server and "
-        "[database] connection."
+        f"The database {_name(url)} does not answer: {_reason(err).rstrip('.')}. Check the server "
+        "and [database] connection."
     )
 
 
 def not_migrated(url: sa.URL) -> DatabaseNotMigrated:
     """Return the error for a database without our tables."""
-    name = url.render_as_string(hide_password=True)
     return DatabaseNotMigrated(
-        f"The database {name} has not been made or migrated; run 'cepheid db sync'."
+        f"The database {_name(url)} has not been made or migrated; run 'cepheid db sync'."
     )
+
+
+def _name(url: sa.URL) -> str:
+    return url.render_as_string(hide_password=True)
 
 
 def _is_about_connecting(err: Exception) -> bool:
