@@ -60,22 +60,20 @@ class Leftovers:
         self._proc = proc
         self._sys = sys
 
-    def entries(self) -> dict[str, list[str]]:
-        """Return the names of all that is here of instances, by uuid: one look at each directory.
+    def names(self) -> list[str]:
+        """Return the names of all that is here of instances: one look at each directory.
 
         :raises StorageError: a directory cannot be read
         """
 
-        def look() -> dict[str, list[str]]:
-            found: defaultdict[str, list[str]] = defaultdict(list)
-            for folder in self._folders():
-                for name in folder.names():
-                    found[name[:UUID_LENGTH]].append(name)
-            for names in found.values():
-                names.sort()
-            return dict(found)
+        def look() -> list[str]:
+            return [name for folder in self._folders() for name in folder.names()]
 
         return self._native(look)
+
+    def entries(self) -> dict[str, list[str]]:
+        """Return :meth:`names` by the uuid of the instance."""
+        return by_uuid(self.names())
 
     def hosts(self) -> set[str]:
         """Return the hosts that have registered as users of this host's instances_path, as Nova's
@@ -252,6 +250,19 @@ class Leftovers:
             call, deadline=seconds, name="looking at instances' files"
         )
         return answer
+
+
+def by_uuid(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return the names of what is here of instances by the uuid that each begins with."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for name in sorted(names):
+        found[uuid_of(name)].append(name)
+    return dict(found)
+
+
+def uuid_of(name: str) -> str:
+    """Return the uuid of the instance of which there is something of this name."""
+    return name[:UUID_LENGTH]
 
 
 def directories(names: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ import cepheid
 from cepheid.periodic_task import periodic_task
 from cepheid.run import Change, RunContext
 from cepheid_plugins.compute import opts
-from cepheid_plugins.compute.leftovers import Leftovers, directories
+from cepheid_plugins.compute.leftovers import Leftovers, by_uuid, directories, uuid_of
 from cepheid_plugins.compute.sightings import Sightings, say_doubts
 from cepheid_plugins.database.records import DeadInstance
 
@@ -66,15 +66,18 @@ class RunPendingDeletes(cepheid.Task):
         self.database = agent.driver("database")
         self.leftovers = Leftovers(agent)
         #: Whose files were here in the last pass, none of them dead; and when that was asked.
-        self._known: frozenset[str] = frozenset()
+        self._known: Set[str] = frozenset()
         self._known_at: datetime.datetime | None = None
         self._ask_of_all_at = -math.inf
 
     @periodic_task(spacing=300)
     def run_pending_deletes(self, context: RunContext) -> None:
-        entries = self.leftovers.entries()
-        rows = self._dead(entries)
+        names = self.leftovers.names()
+        rows = self._dead({uuid_of(name) for name in names})
         context.count("instances", len(rows))
+        if not rows and not context.targets:
+            return
+        entries = by_uuid(names)
         dead = {row.uuid for row in rows}
         for uuid in context.asked((uuid for uuid in entries if uuid not in dead), key=str):
             context.explain(
@@ -107,19 +110,21 @@ class RunPendingDeletes(cepheid.Task):
         self._remove(context, plan.due, entries, maximum)
         self._mark(context, plan.clean)
 
-    def _dead(self, entries: Mapping[str, Sequence[str]]) -> list[DeadInstance]:
-        """Return the dead instances of this host that are not clean, or have files here."""
+    def _dead(self, here: Set[str]) -> list[DeadInstance]:
+        """Return the dead instances of this host that are not clean, or have files here.
+
+        :param here: whose files are
+        """
         now, monotonic = self.agent.clock.utcnow(), self.agent.clock.monotonic()
-        names, since = frozenset(entries), None
+        asked, since = here, None
         if self._known_at is not None and monotonic < self._ask_of_all_at:
-            names, since = names - self._known, self._known_at - CLOCKS_DIFFER_BY
-        found = self.database.dead_instances(self.agent.host, names, since)
-        rows = [row for row in found if row.cleaned == 0 or row.uuid in entries]
-        dead = {row.uuid for row in rows}
+            asked, since = here - self._known, self._known_at - CLOCKS_DIFFER_BY
+        found = self.database.dead_instances(self.agent.host, asked, since)
+        rows = [row for row in found if row.cleaned == 0 or row.uuid in here]
         if since is None:
             self._ask_of_all_at = monotonic + ASK_OF_ALL_SECONDS
         # Those that are dead are asked of again, until they are gone.
-        self._known, self._known_at = frozenset(entries.keys() - dead), now
+        self._known, self._known_at = here - {row.uuid for row in rows}, now
         return rows
 
     def _remove(
