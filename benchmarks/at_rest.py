@@ -45,7 +45,8 @@ def report(quick: bool) -> Report:
         f"{IDLE} seconds in which nothing is due is counted for the whole hour, and not twice. The "
         "resident memory is that at the end of it. The domains are those of libvirt's test driver "
         "in a libvirtd, whose memory and CPU time are not the agent's; its answers are filled up "
-        "with counters, as QEMU's driver gives them.",
+        "with counters, as QEMU's driver gives them; to receive those is not in it, nor is the "
+        "pass of ``run_pending_deletes`` that asks of all files, once in a real hour.",
         f"Aims: {AIM_MIB} MiB, {AIM_PERCENT} % of a core, {AIM_MS} ms for ``cepheid task list`` on "
         f"a quiet machine. {_beyond(rows, starts)}",
     ]

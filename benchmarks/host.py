@@ -212,7 +212,8 @@ class Raw:
     def __init__(self, host: Host) -> None:
         self._url = host.database.url
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
-        self._connect()
+        if not self.is_sqlite:
+            self._connect()
         # Another connection to the same file has domains of its own, all alike.
         self.libvirt = add_counters(libvirt.open(host.agent.conf.hypervisor.uri))
         self.statements: Counter[str] = Counter()
@@ -235,8 +236,12 @@ class Raw:
     def begin(self) -> None:
         """Begin a pass: open the file of SQLite, as it may be another one by now."""
         if self.is_sqlite:
-            self._database.close()
             self._connect()
+
+    def end(self) -> None:
+        """End a pass: close the file of SQLite. Who closes it last writes its log back to it."""
+        if self.is_sqlite:
+            self._database.close()
 
     def select(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """Return all rows of a query, as the module makes them.

@@ -481,7 +481,8 @@ def _notes(found: Sequence[Compared]) -> list[str]:
         "Pass is what the task does; run is all of it: the task's lock and two records in the "
         "journal, each synced to the disk, which Nova has not. A task that changes something here "
         "has no pass without its records. *Times as fast* compares Nova with the pass, or with "
-        "the run where there is none.",
+        "the run where there is none. ``run_pending_deletes`` asks of all files that are here once "
+        "an hour, and Nova never; that pass is not measured.",
         f"Behind the aim: {'; '.join(behind)}." if behind else "All aims are reached.",
         *([f"With its records slower than Nova without: {'; '.join(slower)}."] if slower else []),
     ]

@@ -117,12 +117,14 @@ def measure(host: Host, case: Case, database: str, seconds: float) -> Cost:
     with counting(calls=host.hypervisor.calls) as counted:
         steady = run_bare(task)
     statements = host.statements() - before
-    with counting(statements=host.raw.statements, calls=host.raw.calls) as of_floor:
-        case.floor(host)
 
     def floor() -> None:
         host.raw.begin()
         case.floor(host)
+        host.raw.end()
+
+    with counting(statements=host.raw.statements, calls=host.raw.calls) as of_floor:
+        floor()
 
     taken = in_turn(
         {
@@ -190,8 +192,8 @@ def notes(costs: Sequence[Cost], empty_run_ms: float) -> list[str]:
         "libvirt-python for the same columns and rows, written by hand in "
         "``benchmarks/floors.py``; nothing is decided there. Both take turns in one process, with "
         "libvirt's test driver; times are medians. The connection to MariaDB is kept by both. "
-        "SQLite's file is opened by the floor once a pass, and by the agent for each transaction: "
-        "whoever keeps it open does not see that a backup has been put in its place.",
+        "SQLite's file is opened and closed by the floor once a pass, and by the agent for each "
+        "transaction: whoever keeps it open does not see that a backup has been put in its place.",
         f"Each run has, besides its pass, a lock and two records in the journal, each synced to "
         f"the disk: {empty_run_ms:.1f} ms here, whatever the task and the number of instances.",
         aim + (f"Beyond it: {', '.join(beyond)}." if beyond else "All are."),

@@ -68,7 +68,7 @@ class FakeClock(Clock):
             while me in self._resting and not event.is_set():
                 self._changed.wait(0.01)  # an event is set without a notice
             self._resting.pop(me, None)
-        return event.is_set()
+        return event.wait(0)
 
     def settle(self, threads: int) -> None:
         """Wait until this many threads wait for the time."""

@@ -60,7 +60,7 @@ class BandwidthMeter(abc.ABC):
     class attribute ``options``, a list of oslo.config options, is registered in that group.
     """
 
-    #: Whether it goes by the interfaces that the inventory has cached; if not, they are not parsed.
+    #: Whether it goes by the interfaces that the inventory has cached; if not, they are not read.
     wants_interfaces = True
 
     def __init__(self, agent: Agent) -> None:

@@ -6,17 +6,26 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from cepheid import durations
-from cepheid_plugins.database.records import Instance
 
 if TYPE_CHECKING:
     from cepheid.run import RunContext
 
 
+class Row(Protocol):
+    """What is read of an instance."""
+
+    @property
+    def uuid(self) -> str: ...
+
+
+R = TypeVar("R", bound=Row)
+
+
 @dataclass
-class Ages:
+class Ages(Generic[R]):
     """Instances by how long ago something happened to them.
 
     :param seconds: how long ago is too long
@@ -28,10 +37,10 @@ class Ages:
     column: str
     now: datetime.datetime
     #: Those of which it is too long ago.
-    old: list[Instance] = field(default_factory=list)
+    old: list[R] = field(default_factory=list)
     #: Those of which it is not known, since the column is NULL.
-    unknown: list[Instance] = field(default_factory=list)
-    young: list[Instance] = field(default_factory=list)
+    unknown: list[R] = field(default_factory=list)
+    young: list[R] = field(default_factory=list)
 
     def explain(self, context: RunContext, what: str, rule: str) -> None:
         """Say why the young are left alone.
@@ -45,10 +54,10 @@ class Ages:
             explain_young(context, row.uuid, what, then, self.now, limit, rule)
 
 
-def older_than(seconds: int, rows: Iterable[Instance], column: str, now: datetime.datetime) -> Ages:
+def older_than(seconds: int, rows: Iterable[R], column: str, now: datetime.datetime) -> Ages[R]:
     """Tell the instances whose time in `column` is strictly more than `seconds` before `now`."""
     limit = datetime.timedelta(seconds=seconds)
-    ages = Ages(seconds, column, now)
+    ages: Ages[R] = Ages(seconds, column, now)
     for row in rows:
         then: datetime.datetime | None = getattr(row, column)
         if then is None:

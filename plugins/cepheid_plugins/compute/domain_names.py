@@ -15,5 +15,5 @@ def by_template(template: str, row_id: int) -> str | None:
     """
     try:
         return template % row_id
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from cepheid import errors, progress
 from cepheid_plugins.compute.claims import Results
 from cepheid_plugins.compute.operations import Operations
-from cepheid_plugins.database.records import Instance
 
 
 class ReapingOperations(Operations):
@@ -19,13 +18,13 @@ class ReapingOperations(Operations):
     deleted is not certain.
     """
 
-    def power_off_deleted(self, instances: Sequence[Instance]) -> Results:
+    def power_off_deleted(self, uuids: Sequence[str]) -> Results:
         """Power the guests of deleted instances off at once."""
-        return self._each_deleted(instances, self._hypervisor.power_off)
+        return self._each_deleted(uuids, self._hypervisor.power_off)
 
-    def reap(self, instances: Sequence[Instance]) -> Results:
+    def reap(self, uuids: Sequence[str]) -> Results:
         """Remove the domains and files of deleted instances."""
-        results = self._each_deleted(instances, self._reap_one)
+        results = self._each_deleted(uuids, self._reap_one)
         self._database.set_cleaned([uuid for uuid, result in results.items() if result is None])
         return results
 
@@ -33,16 +32,16 @@ class ReapingOperations(Operations):
         self._destroy_domain(uuid)
         self._files.remove_instance(uuid)
 
-    def _each_deleted(self, instances: Sequence[Instance], act: Callable[[str], None]) -> Results:
+    def _each_deleted(self, uuids: Sequence[str], act: Callable[[str], None]) -> Results:
         results: Results = {}
-        deleted = {row.uuid for row in self._database.deleted_instances(r.uuid for r in instances)}
-        for row in progress.each(instances):
-            if row.uuid not in deleted:
-                results[row.uuid] = "raced"
+        deleted = {row.uuid for row in self._database.deleted_instances(uuids)}
+        for uuid in progress.each(uuids):
+            if uuid not in deleted:
+                results[uuid] = "raced"
                 continue
             try:
-                act(row.uuid)
-                results[row.uuid] = None
+                act(uuid)
+                results[uuid] = None
             except errors.CepheidError as err:
-                results[row.uuid] = err
+                results[uuid] = err
         return results

@@ -59,8 +59,7 @@ class Sightings:
             return f"this host was {self.host} and is {host} now"
         if self.hypervisor != hypervisor:
             return f"the hypervisor was {self.hypervisor} and is {hypervisor} now"
-        vanished = set(self.live) - set(rows) - set(live)
-        if vanished and not live:
+        if not live and set(self.live) - set(rows):
             return f"all {len(self.live)} instances of this host vanished from the inventory"
         return ""
 
@@ -170,5 +169,5 @@ def say_doubts(context: RunContext, doubts: str) -> None:
 
 
 def _check(times: Mapping[str, str]) -> None:
-    for text in times.values():
+    for text in set(times.values()):
         datetime.datetime.fromisoformat(text)

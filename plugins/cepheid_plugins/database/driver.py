@@ -46,6 +46,7 @@ from cepheid_plugins.database.records import (
     ComputeNode,
     Confirmed,
     DeadInstance,
+    Fate,
     Fault,
     ImageUser,
     InfoCache,
@@ -139,6 +140,10 @@ class Database:
         """Return the instances with these uuids, on any host, deleted ones too."""
         return self._read(instances.by_uuids, list(uuids))
 
+    def fates(self, uuids: Iterable[str]) -> list[Fate]:
+        """Return what became of the instances with these uuids, on any host."""
+        return self._read(instances.fates, list(uuids))
+
     def deleted_instances(self, uuids: Iterable[str]) -> list[Instance]:
         """Return the instances with these uuids that are deleted for good, whatever their host."""
         return self._read(instances.deleted, uuids)
@@ -156,9 +161,13 @@ class Database:
         deleted at `since` or later."""
         return self._read(leftovers.dead_instances, host, uuids, since)
 
-    def broken_migrations(self, host: str) -> list[BrokenMigration]:
-        """Return the migrations from and to a host that are in error or have failed."""
-        return self._read(leftovers.broken_migrations, host)
+    def has_broken_migrations(self, host: str) -> bool:
+        """Tell whether there is a migration in error or a failed one from or to a host."""
+        return self._read(leftovers.has_broken_migrations, host)
+
+    def broken_migrations(self, host: str, uuids: Collection[str]) -> list[BrokenMigration]:
+        """Return the migrations in error from and to a host, and the failed ones of `uuids`."""
+        return self._read(leftovers.broken_migrations, host, uuids)
 
     def record_cleaning(self, attempts: Mapping[str, int], cleaned: Collection[str]) -> set[str]:
         """Record how often files were to be removed, then of which instances none are left."""

@@ -14,6 +14,7 @@ from cepheid_plugins.database import flavors, models
 from cepheid_plugins.database.bulk import batches, records, update_each
 from cepheid_plugins.database.records import (
     ANY,
+    Fate,
     Instance,
     InstanceFacts,
     InstanceUpdate,
@@ -51,6 +52,9 @@ _METADATA_ON_HOST = (
     )
 )
 _DELETED = _BY_UUIDS.where(_instances.c.deleted == _instances.c.id)
+_FATES = sa.select(*(_instances.c[name] for name in Fate._fields)).where(
+    _instances.c.uuid.in_(sa.bindparam("uuids", expanding=True))
+)
 
 
 def on_host(connection: sa.Connection, host: str) -> list[Instance]:
@@ -80,6 +84,14 @@ def by_uuids(connection: sa.Connection, uuids: Iterable[str]) -> list[Instance]:
     found: list[Instance] = []
     for batch in batches(list(uuids), READ_BATCH):
         found += records(connection, _BY_UUIDS, Instance, uuids=batch)
+    return found
+
+
+def fates(connection: sa.Connection, uuids: Iterable[str]) -> list[Fate]:
+    """Return what became of the instances with these uuids, on any host."""
+    found: list[Fate] = []
+    for batch in batches(list(uuids), READ_BATCH):
+        found += records(connection, _FATES, Fate, uuids=batch)
     return found
 
 

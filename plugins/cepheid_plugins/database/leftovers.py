@@ -59,6 +59,19 @@ _DEAD = (
     )
     .order_by(_instances.c.created_at.desc(), _instances.c.id.desc(), _metadata.c.id)
 )
+_MOVED = _migrations.join(_instances, _instances.c.uuid == _migrations.c.instance_uuid)
+_IS_OF_HOST = sa.and_(
+    sa.or_(
+        _migrations.c.source_compute == sa.bindparam("on_host"),
+        _migrations.c.dest_compute == sa.bindparam("on_host"),
+    ),
+    _migrations.c.status.in_(("error", "failed")),
+    sa.or_(_migrations.c.cross_cell_move.is_(None), _migrations.c.cross_cell_move.is_(sa.false())),
+    sa.or_(_instances.c.host.is_(None), _instances.c.host != sa.bindparam("on_host")),
+    sa.or_(_IS_DELETED, _instances.c.deleted == 0),
+    _IS_VISIBLE,
+)
+_ANY_BROKEN = sa.select(_migrations.c.id).select_from(_MOVED).where(_IS_OF_HOST).limit(1)
 _BROKEN = (
     sa.select(
         *(_migrations.c[name] for name in ("id", "status", "source_compute", "dest_compute")),
@@ -66,19 +79,10 @@ _BROKEN = (
         _IS_DELETED,
         _IS_MOVING,
     )
-    .select_from(_migrations.join(_instances, _instances.c.uuid == _migrations.c.instance_uuid))
+    .select_from(_MOVED)
     .where(
-        sa.or_(
-            _migrations.c.source_compute == sa.bindparam("on_host"),
-            _migrations.c.dest_compute == sa.bindparam("on_host"),
-        ),
-        _migrations.c.status.in_(("error", "failed")),
-        sa.or_(
-            _migrations.c.cross_cell_move.is_(None), _migrations.c.cross_cell_move.is_(sa.false())
-        ),
-        sa.or_(_instances.c.host.is_(None), _instances.c.host != sa.bindparam("on_host")),
-        sa.or_(_IS_DELETED, _instances.c.deleted == 0),
-        _IS_VISIBLE,
+        _IS_OF_HOST,
+        sa.or_(_migrations.c.status == "error", _migrations.c.instance_uuid.in_(_UUIDS)),
     )
     .order_by(_migrations.c.id)
 )
@@ -102,13 +106,27 @@ def dead_instances(
     return list(found.values())
 
 
-def broken_migrations(connection: sa.Connection, host: str) -> list[BrokenMigration]:
-    """Return the migrations from and to a host that are in error or have failed.
+def has_broken_migrations(connection: sa.Connection, host: str) -> bool:
+    """Tell whether there is a migration in error or a failed one from or to a host.
+
+    As in :func:`broken_migrations`, but for whose they are.
+    """
+    return connection.execute(_ANY_BROKEN, {"on_host": host}).first() is not None
+
+
+def broken_migrations(
+    connection: sa.Connection, host: str, uuids: Collection[str]
+) -> list[BrokenMigration]:
+    """Return the migrations in error from and to a host, and the failed ones of `uuids`.
 
     Deleted rows too: they are deleted with their instance. Those of instances that are on this
     host are left out, and those between cells, whose instance lives on in another.
     """
-    return records(connection, _BROKEN, BrokenMigration, on_host=host)
+    found: dict[int, BrokenMigration] = {}
+    for batch in _portions(uuids):
+        rows = records(connection, _BROKEN, BrokenMigration, on_host=host, uuids=batch)
+        found.update({row.id: row for row in rows})
+    return list(found.values())
 
 
 def record_cleaning(

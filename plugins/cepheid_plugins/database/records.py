@@ -54,6 +54,16 @@ class Instance(NamedTuple):
     shutdown_terminate: bool | None
 
 
+class Fate(NamedTuple):
+    """Whether an instance is deleted, and since when; `deleted` is its id where it is."""
+
+    id: int
+    uuid: str
+    display_name: str | None
+    deleted: int | None
+    deleted_at: datetime.datetime | None
+
+
 class ImageUser(NamedTuple):
     """What a live instance needs of the image cache.
 

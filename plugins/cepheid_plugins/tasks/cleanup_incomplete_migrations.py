@@ -45,12 +45,11 @@ class CleanupIncompleteMigrations(cepheid.Task):
 
     @periodic_task(spacing=300)
     def cleanup_incomplete_migrations(self, context: RunContext) -> None:
-        found = self.database.broken_migrations(self.agent.host)
-        if not found and not context.targets:
+        if not self.database.has_broken_migrations(self.agent.host) and not context.targets:
             return
+        # The files before the rows: whose files came of a migration that goes on is seen to move.
         entries = self.leftovers.entries()
-        # One that has failed may have been cleaned up after; one in error was not.
-        broken = [one for one in found if one.status == "error" or one.uuid in entries]
+        broken = self.database.broken_migrations(self.agent.host, entries)
         context.count("migrations", len(broken))
         moved = {one.uuid for one in broken}
         for uuid in context.asked((uuid for uuid in entries if uuid not in moved), key=str):

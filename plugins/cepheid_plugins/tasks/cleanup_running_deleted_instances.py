@@ -21,7 +21,7 @@ from cepheid_plugins.compute import domain_names, opts, power_state
 from cepheid_plugins.compute.ages import older_than
 from cepheid_plugins.compute.reaping import ReapingOperations
 from cepheid_plugins.compute.sightings import Sightings, SightingsFile, doubts_of, say_doubts
-from cepheid_plugins.database.records import Instance
+from cepheid_plugins.database.records import Fate
 from cepheid_plugins.hypervisor.driver import DomainNotFound
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class CleanupRunningDeletedInstances(cepheid.Task):
         # The domains before their rows: whose row is deleted then had a domain all the same.
         domains = self.hypervisor.domain_names()
         others = [uuid for uuid in domains if uuid not in live]
-        rows = self.database.instances_by_uuid(others) if others else []
+        rows = self.database.fates(others) if others else []
         deleted = [row for row in rows if row.deleted == row.id]
         context.count("domains", len(domains))
         sightings = self.file.read()
@@ -103,10 +103,10 @@ class CleanupRunningDeletedInstances(cepheid.Task):
         self,
         context: RunContext,
         sightings: Sightings,
-        deleted: Sequence[Instance],
+        deleted: Sequence[Fate],
         domains: Mapping[str, str],
         now: datetime.datetime,
-    ) -> list[Instance]:
+    ) -> list[Fate]:
         """Return the deleted instances whose domains are left over, for all that is known.
 
         :param domains: their names, by uuid
@@ -135,7 +135,7 @@ class CleanupRunningDeletedInstances(cepheid.Task):
                 found.append(row)
         return found
 
-    def _is_ours(self, row: Instance, domain_name: str) -> bool:
+    def _is_ours(self, row: Fate, domain_name: str) -> bool:
         """Tell whether a domain is the one that the inventory means, not only by its uuid."""
         template = self.agent.conf.compute.instance_name_template
         if domain_name in (row.display_name, domain_names.by_template(template, row.id)):
@@ -146,7 +146,7 @@ class CleanupRunningDeletedInstances(cepheid.Task):
             return False
 
     def _act(
-        self, context: RunContext, left_over: Sequence[Instance], confirmed: set[str], doubts: str
+        self, context: RunContext, left_over: Sequence[Fate], confirmed: set[str], doubts: str
     ) -> None:
         action = self.conf.running_deleted_instance_action
         if doubts:
@@ -176,10 +176,10 @@ class CleanupRunningDeletedInstances(cepheid.Task):
             context.change_many(
                 "reap",
                 _changes(sure.values(), "deleted, with a domain", None),
-                lambda changes: self.operations.reap([sure[c.target] for c in changes]),
+                lambda changes: self.operations.reap([change.target for change in changes]),
             )
 
-    def _power_off(self, context: RunContext, sure: Mapping[str, Instance]) -> None:
+    def _power_off(self, context: RunContext, sure: Mapping[str, Fate]) -> None:
         domains = self.hypervisor.domains() if sure else {}
         running = {
             uuid: row
@@ -195,11 +195,13 @@ class CleanupRunningDeletedInstances(cepheid.Task):
         context.change_many(
             "power_off",
             _changes(running.values(), "deleted, with a running domain", "shut down"),
-            lambda changes: self.operations.power_off_deleted([running[c.target] for c in changes]),
+            lambda changes: self.operations.power_off_deleted(
+                [change.target for change in changes]
+            ),
         )
 
 
-def _changes(rows: Iterable[Instance], before: str, after: str | None) -> list[Change]:
+def _changes(rows: Iterable[Fate], before: str, after: str | None) -> list[Change]:
     return [
         Change(row.uuid, before, after, f"{row.display_name}: deleted at {row.deleted_at}")
         for row in rows

@@ -91,6 +91,7 @@ def test_a_broken_migration_is_told_with_its_instance(world):
     add_migration(world, 1, status="finished")
     add_dead(world, 2, host="host2")
     add_migration(world, 2, source_compute="host3", dest_compute="host2")
-    found = world.database.broken_migrations("host1")
+    assert [one.id for one in world.database.broken_migrations("host1", ())] == [broken]
+    found = world.database.broken_migrations("host1", [uuid_of(1)])
     assert [(one.id, one.status) for one in found] == [(broken, "error"), (failed, "failed")]
     assert {(one.uuid, one.host) for one in found} == {(uuid_of(1), "host2")}

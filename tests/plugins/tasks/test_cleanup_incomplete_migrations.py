@@ -225,6 +225,23 @@ def test_what_is_left_of_an_instance_that_lives_elsewhere_is_named_and_kept(
     assert (left(world), statuses(world)) == (["1_resize"], ["error"])
 
 
+def test_what_a_migration_that_begins_meanwhile_makes_is_not_called_a_left_over(
+    world, task, monkeypatch, notices
+):
+    world.add(1, host="host2")
+    add_migration(world, 1, status="failed")
+    entries = task.leftovers.entries
+
+    def begin_meanwhile():
+        add_migration(world, 1, status="running")
+        fill(world, 1)
+        return entries()
+
+    monkeypatch.setattr(task.leftovers, "entries", begin_meanwhile)
+    assert world.agent.run(task).counters == {"migrations": 1}
+    assert notices() == 0
+
+
 def test_on_shared_storage_the_directory_is_the_instances_own(world, task, notices):
     world.add(1, host="host2")
     fill(world, 1)
@@ -384,7 +401,7 @@ def test_a_pass_costs_the_same_whatever_the_number_of_migrations(world, task, co
     run = world.agent.run(task, dry_run=True)
     assert run.counters["migrations"] == count
     assert run.counters["planned"] == min(count, 20)
-    assert world.statements() == 2
+    assert world.statements() == 3
     assert world.hypervisor.calls == {
         "virConnectGetCapabilities": 1, "virConnectGetAllDomainStats": 2
     }  # fmt: skip

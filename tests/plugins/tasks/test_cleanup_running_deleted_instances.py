@@ -216,10 +216,15 @@ def test_the_name_that_nova_gives_to_another_instance_does_not_make_it_ours(worl
         ("vm", None),
         ("vm-%d-%s", None),
         ("vm-%", None),
+        ("%c", "\x1a"),
     ],
 )
 def test_names_are_made_of_novas_template_and_the_id_alone(template, name):
     assert domain_names.by_template(template, 26) == name
+
+
+def test_a_template_that_the_id_does_not_fit_in_names_nothing():
+    assert domain_names.by_template("%c", 2_000_000) is None
 
 
 def test_a_domain_with_novas_metadata_is_ours_whatever_its_name(world, task):
@@ -251,14 +256,14 @@ def test_one_that_is_deleted_right_after_the_first_look_is_left_to_the_next_pass
 
 def test_one_that_is_undeleted_meanwhile_is_not_touched(world, task, monkeypatch):
     world.agent.run(task)
-    asked = world.database.instances_by_uuid
+    asked = world.database.fates
 
     def ask_then_undelete(uuids):
         rows = asked(uuids)
         undelete(world, 2)
         return rows
 
-    monkeypatch.setattr(world.database, "instances_by_uuid", ask_then_undelete)
+    monkeypatch.setattr(world.database, "fates", ask_then_undelete)
     run = world.agent.run(task)
     assert run.counters["raced"] == 1
     assert left(world) == [1, 2]
@@ -350,14 +355,14 @@ def test_a_replica_that_lags_for_one_pass_destroys_nothing(world, task, monkeypa
     undelete(world, 2)
     undelete(world, 3)
     world.agent.run(task)
-    asked, alive = world.database.instances_by_uuid, world.database.instance_uuids_on_host
+    asked, alive = world.database.fates, world.database.instance_uuids_on_host
     with monkeypatch.context() as patch:
         world.clock.sleep(1800)
         delete(world, 2, 3, minutes_ago=1)  # after all that was seen
         rows, live = asked([uuid_of(2), uuid_of(3)]), alive("host1")
         undelete(world, 2)
         undelete(world, 3)
-        patch.setattr(world.database, "instances_by_uuid", lambda uuids: rows)
+        patch.setattr(world.database, "fates", lambda uuids: rows)
         patch.setattr(world.database, "instance_uuids_on_host", lambda host: live)
         assert world.agent.run(task).counters["first_seen"] == 2
     passes(world, task, 2)

@@ -8,12 +8,14 @@ import stat
 import pytest
 import sqlalchemy as sa
 
+from cepheid.explanation import Kind
 from cepheid_plugins.compute.sightings import FILE_NAME, Sightings, SightingsFile
 from cepheid_plugins.database import models
 from cepheid_plugins.database.records import DeadInstance
 from cepheid_plugins.hypervisor.driver import DiskCapacity
 from cepheid_plugins.storage.instances_path import InstancesPath
 from cepheid_plugins.tasks.run_pending_deletes import RunPendingDeletes, attempts_of, decide
+from tests.explained import instance
 from tests.leftover_worlds import (
     add_attempts,
     add_dead,
@@ -263,6 +265,20 @@ def test_one_that_is_deleted_later_and_called_clean_is_found(world, task, second
         world.clock.sleep(found_after)
     assert world.agent.run(task).counters == {"instances": 1, "done": 1}
     assert left(world) == []
+
+
+def test_an_explanation_asks_of_all_and_leaves_what_the_passes_know(world, task):
+    """Its deletion is dated back, so the passes find it at the next look at all only."""
+    world.add(1)
+    fill(world, 1)
+    world.agent.run(task)
+    deleted_at = world.clock.utcnow() - datetime.timedelta(days=1)
+    world.update(1, deleted=world.row(1).id, deleted_at=deleted_at, cleaned=1)
+    (verdict,) = task.explain(instance(uuid_of(1)))
+    assert verdict.kind is Kind.ACTS
+    assert world.agent.run(task).counters == {}
+    world.clock.sleep(3600)
+    assert world.agent.run(task).counters == {"instances": 1, "done": 1}
 
 
 def test_one_that_is_called_clean_and_cannot_be_removed_is_tried_again_in_the_next_pass(
