@@ -52,8 +52,8 @@ def test_a_writer_waits_for_another_process_once_and_gives_up(database, monkeypa
     """Not the time-out of SQLite times the number of tries, which was a quarter of an hour."""
     monkeypatch.setattr(engine, "SQLITE_BUSY_SECONDS", 0.3)
     # Green threads wait between tries instead; two stand for the thirty.
-    few = wrap_db_retry(max_retries=2, retry_interval=0.1, exception_checker=engine.is_locked)
-    monkeypatch.setattr(driver, "_on_green_sqlite", few)
+    retry = wrap_db_retry(max_retries=2, retry_interval=0.1, exception_checker=engine.is_locked)
+    monkeypatch.setattr(driver, "_on_green_sqlite", retry(driver._once))
     database.sync()
     other = sqlite3.connect(database.url.database, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
