@@ -60,6 +60,18 @@ class Leftovers:
         self._proc = proc
         self._sys = sys
 
+    def check(self) -> None:
+        """See that the directories can be opened, without reading them.
+
+        :raises StorageError: one cannot
+        """
+
+        def look() -> None:
+            for folder in self._folders():
+                folder.check()
+
+        self._native(look)
+
     def names(self) -> list[str]:
         """Return the names of all that is here of instances: one look at each directory.
 

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cepheid_plugins.database import flavors, models
-from cepheid_plugins.database.bulk import batches, records, update_each
+from cepheid_plugins.database.bulk import R, batches, records, update_each
 from cepheid_plugins.database.records import (
     ANY,
     Fate,
@@ -52,9 +52,7 @@ _METADATA_ON_HOST = (
     )
 )
 _DELETED = _BY_UUIDS.where(_instances.c.deleted == _instances.c.id)
-_FATES = sa.select(*(_instances.c[name] for name in Fate._fields)).where(
-    _instances.c.uuid.in_(sa.bindparam("uuids", expanding=True))
-)
+_FATES = _BY_UUIDS.with_only_columns(*(_instances.c[name] for name in Fate._fields))
 
 
 def on_host(connection: sa.Connection, host: str) -> list[Instance]:
@@ -81,25 +79,26 @@ def in_task_states(
 
 def by_uuids(connection: sa.Connection, uuids: Iterable[str]) -> list[Instance]:
     """Return the instances with these uuids, on any host, deleted ones too."""
-    found: list[Instance] = []
-    for batch in batches(list(uuids), READ_BATCH):
-        found += records(connection, _BY_UUIDS, Instance, uuids=batch)
-    return found
+    return _of(connection, _BY_UUIDS, Instance, uuids)
 
 
 def fates(connection: sa.Connection, uuids: Iterable[str]) -> list[Fate]:
     """Return what became of the instances with these uuids, on any host."""
-    found: list[Fate] = []
-    for batch in batches(list(uuids), READ_BATCH):
-        found += records(connection, _FATES, Fate, uuids=batch)
-    return found
+    return _of(connection, _FATES, Fate, uuids)
 
 
 def deleted(connection: sa.Connection, uuids: Iterable[str]) -> list[Instance]:
     """Return the instances with these uuids that are deleted for good, whatever their host."""
-    found: list[Instance] = []
+    return _of(connection, _DELETED, Instance, uuids)
+
+
+def _of(
+    connection: sa.Connection, query: sa.Select[Any], record: type[R], uuids: Iterable[str]
+) -> list[R]:
+    """Return what a query finds of uuids, however many they are."""
+    found: list[R] = []
     for batch in batches(list(uuids), READ_BATCH):
-        found += records(connection, _DELETED, Instance, uuids=batch)
+        found += records(connection, query, record, uuids=batch)
     return found
 
 

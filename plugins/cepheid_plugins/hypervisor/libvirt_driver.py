@@ -138,10 +138,7 @@ class LibvirtHypervisor(XmlHypervisor):
         return found
 
     def domain_names(self) -> dict[str, str]:
-        domains = self._on_connection(
-            "virConnectListAllDomains", lambda conn: conn.listAllDomains(0)
-        )
-        return {domain.UUIDString(): domain.name() for domain in domains}
+        return {domain.UUIDString(): domain.name() for domain in self._list()}
 
     def power_state(self, uuid: str) -> int | None:
         domain = self._find(uuid)
@@ -149,11 +146,8 @@ class LibvirtHypervisor(XmlHypervisor):
         return POWER_STATES.get(state)
 
     def details(self) -> list[driver.DomainDetails]:
-        domains = self._on_connection(
-            "virConnectListAllDomains", lambda conn: conn.listAllDomains(0)
-        )
         found = []
-        for domain in domains:
+        for domain in self._list():
             try:
                 found.append(self._details_of(domain))
             except driver.DomainNotFound:
@@ -277,11 +271,8 @@ class LibvirtHypervisor(XmlHypervisor):
         return xml
 
     def named_files(self) -> list[driver.NamedFiles]:
-        domains = self._on_connection(
-            "virConnectListAllDomains", lambda conn: conn.listAllDomains(0)
-        )
         found = []
-        for domain in domains:
+        for domain in self._list():
             try:
                 files, unresolved = definition.named_files(self._definitions(domain))
             except driver.DomainNotFound:
@@ -526,6 +517,13 @@ class LibvirtHypervisor(XmlHypervisor):
             LOG.debug("The size of %s of %s is not known: %s", disk.target, domain.name(), err)
             return 0
         return int(info[0])
+
+    def _list(self) -> list[Any]:
+        """Return all domains, running or not, as libvirt's objects."""
+        domains: list[Any] = self._on_connection(
+            "virConnectListAllDomains", lambda conn: conn.listAllDomains(0)
+        )
+        return domains
 
     def _find(self, uuid: str) -> Any:
         return self._on_connection(

@@ -51,6 +51,11 @@ class InstancesPath:
         with self._opened() as root:
             return self._is_directory(root, name)
 
+    def check(self) -> None:
+        """See that the directory is there and can be opened."""
+        with self._opened():
+            pass
+
     def names(self) -> list[str]:
         """Return the entries of instances, of all that is there, in no order."""
         with self._opened() as root:

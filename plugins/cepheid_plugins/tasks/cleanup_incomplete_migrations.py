@@ -46,6 +46,7 @@ class CleanupIncompleteMigrations(cepheid.Task):
     @periodic_task(spacing=300)
     def cleanup_incomplete_migrations(self, context: RunContext) -> None:
         if not self.database.has_broken_migrations(self.agent.host) and not context.targets:
+            self.leftovers.check()  # storage that is away is a failure in every pass
             return
         # The files before the rows: whose files came of a migration that goes on is seen to move.
         entries = self.leftovers.entries()

@@ -9,7 +9,6 @@ Source: Nova's _run_pending_deletes.
 from __future__ import annotations
 
 import datetime
-import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -68,7 +67,7 @@ class RunPendingDeletes(cepheid.Task):
         #: Whose files were here in the last pass, none of them dead; and when that was asked.
         self._known: Set[str] = frozenset()
         self._known_at: datetime.datetime | None = None
-        self._ask_of_all_at = -math.inf
+        self._ask_of_all_at = 0.0
 
     @periodic_task(spacing=300)
     def run_pending_deletes(self, context: RunContext) -> None:

@@ -88,10 +88,11 @@ def test_a_broken_migration_is_told_with_its_instance(world):
     add_dead(world, 1, host="host2")
     broken = add_migration(world, 1, deleted=9)
     failed = add_migration(world, 1, status="failed")
-    add_migration(world, 1, status="finished")
+    add_migration(world, 1, status="completed")
     add_dead(world, 2, host="host2")
     add_migration(world, 2, source_compute="host3", dest_compute="host2")
     assert [one.id for one in world.database.broken_migrations("host1", ())] == [broken]
     found = world.database.broken_migrations("host1", [uuid_of(1)])
     assert [(one.id, one.status) for one in found] == [(broken, "error"), (failed, "failed")]
     assert {(one.uuid, one.host) for one in found} == {(uuid_of(1), "host2")}
+    assert {(one.is_deleted, one.is_moving) for one in found} == {(True, False)}

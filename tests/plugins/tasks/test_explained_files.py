@@ -55,8 +55,7 @@ def test_what_is_left_of_instances_becomes_what_is_said(leftovers, example):
                 # Of a directory that is here every task says what becomes of it.
                 if uuid in before and example["fault"] == "none":
                     assert verdicts[0].kind is not Kind.UNCONCERNED
-            without_storage = example["fault"] == "no storage"
-            agree(said, world.agent.run(task), FOLLOWING, without_storage)
+            agree(said, world.agent.run(task), FOLLOWING)
         world.clock.sleep(300)
 
 
