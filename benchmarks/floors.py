@@ -159,12 +159,12 @@ def dead_instances(host: Host) -> object:
         "coalesce(data.updated_at, data.created_at) AS attempted_at, "
         f"{IS_MOVING} FROM instances LEFT JOIN instance_system_metadata AS data "
         "ON data.instance_uuid = uuid AND data.`key` = 'clean_attempts' "
-        "WHERE host = ? AND instances.deleted = instances.id "
+        "WHERE host = ? AND instances.deleted > 0 AND instances.deleted = instances.id "
         "AND (instances.hidden IS NULL OR instances.hidden = 0) "
-        "AND cleaned = 0 "
+        "AND (cleaned = 0 OR instances.deleted_at >= ?) "
         "ORDER BY instances.created_at DESC, instances.id DESC, data.id"
     )
-    return host.raw.select(query, *ENDED, "error", HOST)
+    return host.raw.select(query, *ENDED, "error", HOST, host.raw.time(host.ago(minutes=5)))
 
 
 def running_deleted(host: Host) -> object:
@@ -174,21 +174,17 @@ def running_deleted(host: Host) -> object:
 def one_network(host: Host) -> object:
     """Look one instance up, as a pass does; all of them have their turn."""
     uuid = uuid_of(0)
-    row = host.raw.select(f"SELECT {INSTANCE} FROM instances WHERE uuid IN (?)", uuid)
     cache = host.raw.select(
-        "SELECT id, instance_uuid, network_info FROM instance_info_caches "
-        "WHERE instance_uuid IN (?) AND deleted = 0",
+        "SELECT uuid, host, display_name, task_state, instances.deleted, caches.id, network_info "
+        "FROM instances LEFT JOIN instance_info_caches AS caches ON instance_uuid = uuid "
+        "AND caches.deleted = 0 WHERE uuid IN (?)",
         uuid,
     )
     domain = host.raw.libvirt.lookupByUUIDString(uuid)
-    told: list[Any] = [domain.XMLDesc(0), domain.state(0)]
-    for source in (2, 0, 1):
-        try:
-            told.append(domain.interfaceAddresses(source))
-        except libvirt.libvirtError:
-            continue
-    host.raw.calls["one by one"] += 6
-    return row, cache, told
+    agent = libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT
+    told = domain.XMLDesc(0), domain.state(0), domain.interfaceAddresses(agent)
+    host.raw.calls["one by one"] += 4
+    return cache, told
 
 
 def bandwidth(host: Host) -> object:

@@ -9,11 +9,11 @@ seen then, and after that nobody finds them under their names.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cepheid import errors, progress
@@ -72,14 +72,14 @@ class Leftovers:
 
         self._native(look)
 
-    def names(self) -> list[str]:
+    def names(self) -> tuple[str, ...]:
         """Return the names of all that is here of instances: one look at each directory.
 
         :raises StorageError: a directory cannot be read
         """
 
-        def look() -> list[str]:
-            return [name for folder in self._folders() for name in folder.names()]
+        def look() -> tuple[str, ...]:
+            return tuple(name for folder in self._folders() for name in folder.names())
 
         return self._native(look)
 
@@ -135,9 +135,9 @@ class Leftovers:
             for disk in self._hypervisor.disk_capacities()
         ]
         rest = [uuid for uuid in uuids if uuid not in found]
-        found.update(self._native(partial(self._attached, rest, disks)))
+        found.update(self._native(functools.partial(self._attached, rest, disks)))
         rest = [uuid for uuid in rest if uuid not in found]
-        found.update(self._native(partial(self._in_use, rest)))
+        found.update(self._native(functools.partial(self._in_use, rest)))
         return found
 
     def remove(self, uuids: Sequence[str], is_dead: Callable[[str], bool]) -> Removed:
@@ -152,11 +152,11 @@ class Leftovers:
                 results[uuid] = "raced"
                 continue
             try:
-                moved[uuid] = self._native(partial(self._set_aside, uuid))
+                moved[uuid] = self._native(functools.partial(self._set_aside, uuid))
             except errors.CepheidError as err:
                 results[uuid] = err
         try:
-            used = self._native(partial(self._in_use, moved))
+            used = self._native(functools.partial(self._in_use, moved))
         except errors.CepheidError:
             self._put_back(moved)
             raise
@@ -233,7 +233,7 @@ class Leftovers:
             results[uuid] = "raced"
             for folder, names in places:
                 try:
-                    self._native(partial(folder.put_back, uuid, names))
+                    self._native(functools.partial(folder.put_back, uuid, names))
                 except errors.CepheidError as err:
                     results[uuid] = err
         return results
@@ -270,6 +270,12 @@ def by_uuid(names: Iterable[str]) -> dict[str, list[str]]:
     for name in sorted(names):
         found[uuid_of(name)].append(name)
     return dict(found)
+
+
+@functools.lru_cache(maxsize=2)
+def uuids_of(names: tuple[str, ...]) -> frozenset[str]:
+    """Return the uuids of all that is here. In most passes that is what it was in the last."""
+    return frozenset(map(uuid_of, names))
 
 
 def uuid_of(name: str) -> str:

@@ -147,9 +147,10 @@ def doubts_of(agent: Agent, sightings: Sightings, live: Collection[str]) -> str:
     database, hypervisor = agent.driver("database"), agent.driver("hypervisor")
     rows: set[str] = set()
     is_known = False
-    if not live:
-        rows = {row.uuid for row in database.instances_by_uuid(sightings.live)}
+    if not live and sightings.is_new:
         is_known = bool(database.compute_nodes(agent.host))
+    elif not live and sightings.live:
+        rows = {row.uuid for row in database.fates(sightings.live)}
     return sightings.doubts(agent.host, hypervisor.identity, live, rows, is_known)
 
 

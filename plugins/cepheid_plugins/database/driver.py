@@ -222,17 +222,13 @@ class Database:
 
     # Networks.
 
-    def info_caches(self, uuids: Sequence[str]) -> dict[str, InfoCache]:
-        """Return what is cached of instances' networks, by uuid."""
-        return self._read(info_caches.of_instances, uuids)
+    def info_caches(self, uuids: Sequence[str]) -> list[InfoCache]:
+        """Return what is cached of instances' networks, on any host, of deleted ones too."""
+        return self._read(info_caches.of_instances, uuids, self.is_novas())
 
     def update_info_cache(self, host: str, before: InfoCache, vifs: Sequence[Any]) -> bool:
         """Write what is cached of an instance's network, if it is as it was; tell whether."""
         return self._write(info_caches.update, host, before, vifs, self._now())
-
-    def interface_order(self, uuid: str) -> list[str]:
-        """Return the ids of an instance's interfaces in the guest's order, as far as Nova's."""
-        return self._read(info_caches.order, uuid) if self.is_novas() else []
 
     # Bandwidth.
 

@@ -11,10 +11,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from cepheid_plugins.database import flavors, models
+from cepheid_plugins.database.compute_nodes import ENDED
 from cepheid_plugins.database.records import ImageUser
-
-#: Migrations after which nothing is on its way any more. Source: Nova's resource tracker.
-ENDED = ("confirmed", "reverted", "failed", "completed", "cancelled", "done")
 
 _instances = models.instances
 _mappings = models.block_device_mapping

@@ -11,19 +11,52 @@ from typing import Any
 import sqlalchemy as sa
 
 from cepheid_plugins.database import models
+from cepheid_plugins.database.bulk import batches
+from cepheid_plugins.database.instances import READ_BATCH
 from cepheid_plugins.database.records import InfoCache
 
 _caches = models.instance_info_caches
 _instances = models.instances
 _interfaces = models.virtual_interfaces
 
-
-def of_instances(connection: sa.Connection, uuids: Sequence[str]) -> dict[str, InfoCache]:
-    """Return the live caches of instances, by uuid."""
-    query = sa.select(_caches.c.id, _caches.c.instance_uuid, _caches.c.network_info).where(
-        _caches.c.instance_uuid.in_(uuids), _caches.c.deleted == 0
+_OF_INSTANCES = (
+    sa.select(
+        _instances.c.uuid,
+        _instances.c.host,
+        _instances.c.display_name,
+        _instances.c.task_state,
+        _instances.c.deleted,
+        _caches.c.id,
+        _caches.c.network_info,
     )
-    return {row.instance_uuid: InfoCache(*row) for row in connection.execute(query)}
+    .outerjoin(
+        _caches, sa.and_(_caches.c.instance_uuid == _instances.c.uuid, _caches.c.deleted == 0)
+    )
+    .where(_instances.c.uuid.in_(sa.bindparam("uuids", expanding=True)))
+)
+_ORDERS = (
+    sa.select(_interfaces.c.instance_uuid, _interfaces.c.uuid)
+    .where(
+        _interfaces.c.instance_uuid.in_(sa.bindparam("uuids", expanding=True)),
+        _interfaces.c.deleted == 0,
+    )
+    .order_by(_interfaces.c.id)
+)
+
+
+def of_instances(
+    connection: sa.Connection, uuids: Sequence[str], is_novas: bool
+) -> list[InfoCache]:
+    """Return what is cached of instances' networks, on any host, of deleted ones too.
+
+    :param is_novas: whether the order of interfaces is on record
+    """
+    found: list[InfoCache] = []
+    for batch in batches(uuids, READ_BATCH):
+        orders = _orders(connection, batch) if is_novas else {}
+        for row in connection.execute(_OF_INSTANCES, {"uuids": batch}):
+            found.append(InfoCache(*row, tuple(orders.get(row.uuid, ()))))
+    return found
 
 
 def update(
@@ -38,7 +71,7 @@ def update(
         sa.select(_caches.c.network_info)
         .join(_instances, _instances.c.uuid == _caches.c.instance_uuid)
         .where(
-            _caches.c.id == before.id,
+            _caches.c.id == before.cache_id,
             _caches.c.deleted == 0,
             _instances.c.host == host,
             _instances.c.deleted == 0,
@@ -50,17 +83,15 @@ def update(
         return False
     connection.execute(
         sa.update(_caches)
-        .where(_caches.c.id == before.id)
+        .where(_caches.c.id == before.cache_id)
         .values(network_info=json.dumps(vifs), updated_at=now)
     )
     return True
 
 
-def order(connection: sa.Connection, uuid: str) -> list[str]:
-    """Return the ids of an instance's interfaces in the guest's order, as Nova has them."""
-    query = (
-        sa.select(_interfaces.c.uuid)
-        .where(_interfaces.c.instance_uuid == uuid, _interfaces.c.deleted == 0)
-        .order_by(_interfaces.c.id)
-    )
-    return list(connection.scalars(query))
+def _orders(connection: sa.Connection, uuids: Sequence[str]) -> dict[str, list[str]]:
+    """Return the ids of instances' interfaces in the guests' order, as Nova has them."""
+    found: dict[str, list[str]] = {}
+    for uuid, interface in connection.execute(_ORDERS, {"uuids": uuids}):
+        found.setdefault(uuid, []).append(interface)
+    return found

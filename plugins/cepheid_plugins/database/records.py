@@ -254,11 +254,20 @@ class Confirmed:
 
 
 class InfoCache(NamedTuple):
-    """A row of ``instance_info_caches``."""
+    """An instance, and what is cached of its network.
 
-    id: int
-    instance_uuid: str
+    :param cache_id: the row of ``instance_info_caches``; None where there is none
+    :param order: the ids of its interfaces in the guest's order, where Nova's database has them
+    """
+
+    uuid: str
+    host: str | None
+    display_name: str | None
+    task_state: str | None
+    deleted: int
+    cache_id: int | None
     network_info: str | None
+    order: tuple[str, ...]
 
 
 class Volume(NamedTuple):

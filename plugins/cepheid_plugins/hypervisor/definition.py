@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import uuid as uuids
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from lxml import etree
@@ -87,10 +87,9 @@ def _add_disk(element: Any, files: dict[str, set[str]], unresolved: set[str]) ->
         files.setdefault(path, set()).add("raw" if said is None else said.get("type", "raw"))
 
 
-def interfaces(text: str, addresses: Mapping[str, Iterable[str]]) -> list[Interface]:
-    """Return the network interfaces, in the order of the definition.
+def interfaces(text: str) -> list[Interface]:
+    """Return the network interfaces, in the order of the definition, none of them active.
 
-    :param addresses: by MAC, in lower case
     :raises BadDefinition: it cannot be read
     """
     found = []
@@ -98,16 +97,14 @@ def interfaces(text: str, addresses: Mapping[str, Iterable[str]]) -> list[Interf
         mac, source, target = (element.find(name) for name in ("mac", "source", "target"))
         if mac is None or not mac.get("address"):
             continue
-        address = mac.get("address").lower()
         plugged = {} if source is None else source.attrib
         found.append(
             Interface(
-                mac=address,
+                mac=mac.get("address").lower(),
                 type=element.get("type", ""),
                 network=plugged.get("network", ""),
                 bridge=plugged.get("bridge", ""),
                 devname="" if target is None else target.get("dev", ""),
-                addresses=tuple(addresses.get(address, ())),
             )
         )
     return found

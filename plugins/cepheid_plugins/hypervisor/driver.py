@@ -101,8 +101,10 @@ class Interface:
     bridge: str
     #: The device on the host; nothing while the domain is off.
     devname: str
+    #: Whether its domain is running.
+    is_active: bool = False
     #: With the length of the prefix; none where nobody tells.
-    addresses: tuple[str, ...]
+    addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import libvirt
@@ -141,9 +142,7 @@ class LibvirtHypervisor(XmlHypervisor):
         return {domain.UUIDString(): domain.name() for domain in self._list()}
 
     def power_state(self, uuid: str) -> int | None:
-        domain = self._find(uuid)
-        state, _ = self._on_domain("virDomainGetState", domain, lambda: domain.state(0))
-        return POWER_STATES.get(state)
+        return self._state(self._find(uuid))
 
     def details(self) -> list[driver.DomainDetails]:
         found = []
@@ -205,8 +204,8 @@ class LibvirtHypervisor(XmlHypervisor):
     def interfaces(self, uuid: str) -> list[driver.Interface]:
         domain = self._find(uuid)
         text = self._on_domain("virDomainGetXMLDesc", domain, lambda: domain.XMLDesc(0))
-        found = definition.interfaces(text, {})
-        if not found or self.power_state(uuid) != power_state.RUNNING:
+        found = definition.interfaces(text)
+        if not found or self._state(domain) != power_state.RUNNING:
             return found
         addresses: dict[str, tuple[str, ...]] = {}
         for source in ADDRESS_SOURCES:
@@ -214,7 +213,10 @@ class LibvirtHypervisor(XmlHypervisor):
             addresses = {**self._addresses(domain, source), **addresses}
             if all(interface.mac in addresses for interface in found):
                 break
-        return definition.interfaces(text, addresses)
+        return [
+            replace(interface, is_active=True, addresses=addresses.get(interface.mac, ()))
+            for interface in found
+        ]
 
     def shutdown(self, uuid: str) -> None:
         domain = self._find(uuid)
@@ -409,7 +411,7 @@ class LibvirtHypervisor(XmlHypervisor):
         """Return the MACs of a running domain by device; None where it cannot be described."""
         try:
             text = self._on_domain("virDomainGetXMLDesc", domain, lambda: domain.XMLDesc(0))
-            found = definition.interfaces(text, {})
+            found = definition.interfaces(text)
         except driver.HypervisorUnavailable:
             raise
         except driver.HypervisorError as err:
@@ -524,6 +526,10 @@ class LibvirtHypervisor(XmlHypervisor):
             "virConnectListAllDomains", lambda conn: conn.listAllDomains(0)
         )
         return domains
+
+    def _state(self, domain: Any) -> int | None:
+        state, _ = self._on_domain("virDomainGetState", domain, lambda: domain.state(0))
+        return POWER_STATES.get(state)
 
     def _find(self, uuid: str) -> Any:
         return self._on_connection(

@@ -12,7 +12,6 @@ import uuid as uuids
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cepheid_plugins.compute import power_state
 from cepheid_plugins.hypervisor.driver import HypervisorError, HypervisorUnavailable, Interface
 from cepheid_plugins.network import network_info
 from cepheid_plugins.network.driver import LookUp, Network, NetworkError, NetworkUnavailable, Vif
@@ -37,21 +36,18 @@ class LibvirtNetwork(Network):
         self.calls += 1
         try:
             interfaces = self._hypervisor.interfaces(uuid)
-            is_running = self._hypervisor.power_state(uuid) == power_state.RUNNING
         except HypervisorUnavailable as err:
             raise NetworkUnavailable(str(err)) from err
         except HypervisorError as err:
             raise NetworkError(str(err)) from err
         known = {one["address"].lower(): one for one in cached}
-        return LookUp(
-            [_vif(uuid, found, known.get(found.mac), is_running) for found in interfaces], {}
-        )
+        return LookUp([_vif(uuid, found, known.get(found.mac)) for found in interfaces], {})
 
     def rebind(self, uuid: str) -> None:
         """Do nothing: a domain's interfaces are where the domain is."""
 
 
-def _vif(uuid: str, interface: Interface, cached: Vif | None, is_running: bool) -> Vif:
+def _vif(uuid: str, interface: Interface, cached: Vif | None) -> Vif:
     name = interface.network or interface.bridge or interface.type
     if interface.addresses:
         subnets = _subnets(interface.addresses)
@@ -66,7 +62,7 @@ def _vif(uuid: str, interface: Interface, cached: Vif | None, is_running: bool) 
         ),
         type=interface.type,
         devname=interface.devname or None,
-        active=is_running,
+        active=interface.is_active,
     )
 
 

@@ -7,6 +7,7 @@ domain has a disk: what an image says it stands on anywhere else is not opened.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections import defaultdict
@@ -149,7 +150,9 @@ class _Walk:
         formats: dict[str, str] = {}
         for image in level:
             known = self._backing_files.of(image)
-            for path in _paths(known.backing, image.home):
+            # What an absolute path means is the same for all who name it.
+            home = "" if known.backing.startswith("/") else image.home
+            for path in _paths(known.backing, home):
                 self.edges[image.path].add(path)
                 if formats.get(path, "raw") == "raw":
                     formats[path] = known.backing_format
@@ -194,7 +197,8 @@ def _is_raw(path: str, claims: Mapping[str, str], defined: Defined) -> bool:
     return said - {""} == {"raw"}
 
 
-def _paths(backing: str, home: str) -> list[str]:
+@functools.lru_cache(maxsize=1024)
+def _paths(backing: str, home: str) -> tuple[str, ...]:
     """Return the files that the name of a backing file may mean, as absolute paths.
 
     Source: QEMU's block layer: a path, ``file:`` and a path, or ``json:`` and a description.
@@ -207,9 +211,9 @@ def _paths(backing: str, home: str) -> list[str]:
         except (ValueError, RecursionError):
             words = [backing]
         words = [word for word in words if "/" in word or image_names.kind_of(word)]
-    return [
+    return tuple(
         os.path.normpath(os.path.join(home, word)) for word in words if word and "\0" not in word
-    ]
+    )
 
 
 def _texts(description: Any) -> Iterator[str]:

@@ -9,6 +9,7 @@ Source: openat(2), unlinkat(2), renameat(2); the layout is Nova's libvirt driver
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import stat
@@ -56,10 +57,10 @@ class InstancesPath:
         with self._opened():
             pass
 
-    def names(self) -> list[str]:
+    def names(self) -> tuple[str, ...]:
         """Return the entries of instances, of all that is there, in no order."""
         with self._opened() as root:
-            return list(filter(NAME.match, os.listdir(root)))
+            return _of_instances(tuple(os.listdir(root)))
 
     def names_of(self, uuid: str) -> list[str]:
         """Return the entries of one instance."""
@@ -283,6 +284,12 @@ class InstancesPath:
         owner = os.fstat(directory)
         if os.geteuid() == 0:
             os.chown(name, owner.st_uid, owner.st_gid, dir_fd=directory, follow_symlinks=False)
+
+
+@functools.lru_cache(maxsize=2)
+def _of_instances(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those that are names of entries. In most passes a directory is as it was."""
+    return tuple(filter(NAME.match, names))
 
 
 def _is_there(root: int, name: str) -> bool:

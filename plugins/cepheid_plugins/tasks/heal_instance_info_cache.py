@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from oslo_config import cfg
@@ -85,38 +86,39 @@ class HealInstanceInfoCache(cepheid.Task):
         else:
             chosen = self._choose(self.conf.instances_per_run)
         context.count("instances", len(chosen))
-        caches = self.database.info_caches([row.uuid for row in chosen]) if chosen else {}
-        for number, row in enumerate(progress.each(chosen)):
+        for number, one in enumerate(progress.each(chosen)):
             if not self._may_call():
                 self._put_back(context, chosen[number:])
                 return
-            if row.uuid not in caches:
-                context.skip(row.uuid, "it has no row in instance_info_caches")
+            if one.cache_id is None:
+                context.skip(one.uuid, "it has no row in instance_info_caches")
                 continue
             try:
-                self._heal(context, row, caches[row.uuid])
+                self._heal(context, one)
             except NetworkUnavailable:
                 self._put_back(context, chosen[number + 1 :])
                 raise
             except NetworkError as err:
-                context.skip(row.uuid, str(err))
+                context.skip(one.uuid, str(err))
 
-    def _choose(self, number: int) -> list[Instance]:
+    def _choose(self, number: int) -> list[InfoCache]:
         """Return the next instances of this round, or the first ones of the next."""
         if not self._left:
             on_host = self.database.instances_on_host(self.agent.host)
-            rows = [row for row in on_host if _is_looked_up(row)]
-            self._left.extend(row.uuid for row in rows[number:])
-            return rows[:number]
-        chosen: list[Instance] = []
+            self._left.extend(row.uuid for row in on_host if _is_looked_up(row))
+        chosen: list[InfoCache] = []
         while self._left and len(chosen) < number:
             wanted = min(number - len(chosen), len(self._left))
             uuids = [self._left.popleft() for _ in range(wanted)]
-            found = {row.uuid: row for row in self.database.instances_by_uuid(uuids)}
-            chosen += [found[uuid] for uuid in uuids if self._is_ours(found.get(uuid))]
+            chosen += [one for one in self._caches(uuids) if self._is_ours(one)]
         return chosen
 
-    def _asked(self, context: RunContext) -> list[Instance]:
+    def _caches(self, uuids: Sequence[str]) -> list[InfoCache]:
+        """Return those of these instances that are there, in their order."""
+        found = {one.uuid: one for one in self.database.info_caches(uuids)}
+        return [found[uuid] for uuid in uuids if uuid in found]
+
+    def _asked(self, context: RunContext) -> list[InfoCache]:
         """Return the instance that is asked about, as if it were its turn."""
         rows = self.database.instances_on_host(self.agent.host)
         runs = math.ceil(len(rows) / self.conf.instances_per_run)
@@ -132,21 +134,20 @@ class HealInstanceInfoCache(cepheid.Task):
                     rule="instances_per_run",
                     evidence={"instances": len(rows)},
                 )
-        return [row for row in asked if _is_looked_up(row)]
+        return self._caches([row.uuid for row in asked if _is_looked_up(row)])
 
-    def _is_ours(self, row: Instance | None) -> bool:
+    def _is_ours(self, one: InfoCache) -> bool:
         return (
-            row is not None
-            and not row.deleted
-            and row.host == self.agent.host
-            and row.task_state != task_states.DELETING
+            not one.deleted
+            and one.host == self.agent.host
+            and one.task_state != task_states.DELETING
         )
 
-    def _put_back(self, context: RunContext, rows: list[Instance]) -> None:
-        context.count("put_back", len(rows))
+    def _put_back(self, context: RunContext, chosen: list[InfoCache]) -> None:
+        context.count("put_back", len(chosen))
         if context.targets:
             return  # a rehearsal leaves the round as it is
-        self._left.extendleft(row.uuid for row in reversed(rows))
+        self._left.extendleft(one.uuid for one in reversed(chosen))
 
     def _may_call(self) -> bool:
         now = self.agent.clock.monotonic()
@@ -155,34 +156,33 @@ class HealInstanceInfoCache(cepheid.Task):
         made = sum(calls for _, calls in self._calls)
         return bool(made < self.conf.calls_per_minute)
 
-    def _heal(self, context: RunContext, row: Instance, cache: InfoCache) -> None:
+    def _heal(self, context: RunContext, one: InfoCache) -> None:
         before = self.network.calls
         try:
-            self._look_up_and_write(context, row, cache)
+            self._look_up_and_write(context, one)
         finally:
             made = self.network.calls - before
             self._calls.append((self.agent.clock.monotonic(), made))
             context.count("calls", made)
 
-    def _look_up_and_write(self, context: RunContext, row: Instance, cache: InfoCache) -> None:
-        cached = network_info.parsed(cache.network_info)
-        order = self.database.interface_order(row.uuid)
-        found: LookUp = self.network.look_up(row.uuid, cached, order)
-        if found.misbound and row.task_state is None:
+    def _look_up_and_write(self, context: RunContext, one: InfoCache) -> None:
+        cached = network_info.parsed(one.network_info)
+        found: LookUp = self.network.look_up(one.uuid, cached, one.order)
+        if found.misbound and one.task_state is None:
             port, why = next(iter(found.misbound.items()))
             bound = context.change(
                 "rebind",
-                row.uuid,
+                one.uuid,
                 sorted(found.misbound),
                 self.agent.host,
-                f"{row.display_name}: port {port}: {why}",
-                do=lambda: self.network.rebind(row.uuid),
+                f"{one.display_name}: port {port}: {why}",
+                do=lambda: self.network.rebind(one.uuid),
             )
             if bound.outcome == "done":
-                found = self.network.look_up(row.uuid, cached, order)
-        if list(found.vifs) == cached and cache.network_info is not None:
+                found = self.network.look_up(one.uuid, cached, one.order)
+        if list(found.vifs) == cached and one.network_info is not None:
             context.explain(
-                row.uuid,
+                one.uuid,
                 "its network is as it is cached",
                 until="one of the two changes",
                 evidence={"interfaces": len(cached)},
@@ -190,15 +190,15 @@ class HealInstanceInfoCache(cepheid.Task):
             return
 
         def write() -> None:
-            if not self.database.update_info_cache(self.agent.host, cache, list(found.vifs)):
+            if not self.database.update_info_cache(self.agent.host, one, list(found.vifs)):
                 raise Raced
 
         context.change(
             "network_info",
-            row.uuid,
+            one.uuid,
             network_info.summary(cached),
             network_info.summary(found.vifs),
-            f"{row.display_name}: its network differs",
+            f"{one.display_name}: its network differs",
             do=write,
         )
 

@@ -19,7 +19,7 @@ import cepheid
 from cepheid.periodic_task import periodic_task
 from cepheid.run import Change, RunContext
 from cepheid_plugins.compute import opts
-from cepheid_plugins.compute.leftovers import Leftovers, by_uuid, directories, uuid_of
+from cepheid_plugins.compute.leftovers import Leftovers, by_uuid, directories, uuids_of
 from cepheid_plugins.compute.sightings import Sightings, say_doubts
 from cepheid_plugins.database.records import DeadInstance
 
@@ -72,7 +72,7 @@ class RunPendingDeletes(cepheid.Task):
     @periodic_task(spacing=300)
     def run_pending_deletes(self, context: RunContext) -> None:
         names = self.leftovers.names()
-        here = {uuid_of(name) for name in names}
+        here = uuids_of(names)
         if context.targets:  # a rehearsal asks of all, and leaves what is known as it is
             rows = self.database.dead_instances(self.agent.host, here)
         else:

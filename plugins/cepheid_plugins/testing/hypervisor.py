@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -176,8 +177,11 @@ class MemoryHypervisor(Hypervisor):
     def interfaces(self, uuid: str) -> list[Interface]:
         text = self.definition(uuid)
         self._call("virDomainInterfaceAddresses")
-        found: list[Interface] = _definitions().interfaces(text, self.addresses)
-        return found
+        is_active = self.states[uuid] == power_state.RUNNING
+        return [
+            replace(found, is_active=is_active, addresses=self.addresses.get(found.mac, ()))
+            for found in _definitions().interfaces(text)
+        ]
 
     def shutdown(self, uuid: str) -> None:
         self._act("virDomainShutdown", uuid, (power_state.RUNNING, power_state.PAUSED))
