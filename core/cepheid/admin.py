@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,11 @@ SOCKET_NAME = "cepheid-agent.sock"
 #: The longest path of a Unix socket. Source: unix(7).
 MAX_PATH_BYTES = 107
 
-#: Seconds between two looks whether the server is to stop.
-STOP_POLL_SECONDS = 1.0
+#: Seconds for the server to end.
+CLOSE_SECONDS = 2.0
+
+#: Seconds after which the server goes on when no request can be taken, for want of descriptors say.
+RETRY_SECONDS = 1.0
 
 #: Seconds for a client to send its request.
 REQUEST_TIMEOUT_SECONDS = 10.0
@@ -63,26 +67,31 @@ class AdminServer:
             raise errors.ConfigError(
                 f"The admin socket {path} cannot be made: {err.strerror}."
             ) from err
-        self._socket.settimeout(STOP_POLL_SECONDS)
         self._thread = threading.Thread(target=self._serve, name="admin", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Take no more requests and remove the socket."""
         self._stopped = True
+        # Who waits for a request is woken by one.
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as waker:
+            waker.settimeout(CLOSE_SECONDS)
+            waker.connect(os.fspath(self.path))
         self.path.unlink(missing_ok=True)
-        self._thread.join(2 * STOP_POLL_SECONDS)
+        self._thread.join(CLOSE_SECONDS)
         self._socket.close()
 
     def _serve(self) -> None:
         while not self._stopped:
             try:
                 connection, _ = self._socket.accept()
-            except TimeoutError:
-                continue
             except OSError as err:
                 if not self._stopped:
-                    LOG.error("The admin socket failed: %s", err)
+                    LOG.error("The admin socket cannot take a request: %s", err)
+                    time.sleep(RETRY_SECONDS)
+                continue
+            if self._stopped:
+                connection.close()
                 return
             threading.Thread(
                 target=self._answer, args=(connection,), name="admin-request", daemon=True

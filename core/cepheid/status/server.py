@@ -25,9 +25,6 @@ from cepheid.status.messages import Request, Response, text
 #: Connections that are served at one time.
 MAX_CONNECTIONS = 16
 
-#: Seconds between two looks whether the server is to stop.
-STOP_POLL_SECONDS = 1.0
-
 #: Sent with every answer. Nothing is ever allowed to another site.
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -71,7 +68,6 @@ class HttpServer:
                 f"[status] listen_address = {address}, port = {port} cannot be listened on: "
                 f"{err.strerror}."
             ) from err
-        self._listener.settimeout(STOP_POLL_SECONDS)
         self.port: int = self._listener.getsockname()[1]
         self._thread = self._threading.Thread(
             target=self._accept, name="cepheid-status", daemon=True
@@ -95,8 +91,6 @@ class HttpServer:
         while not self._stopped:
             try:
                 connection, peer = self._listener.accept()
-            except TimeoutError:
-                continue
             except OSError:
                 # Ended, or out of descriptors: those that are open end in time.
                 self._time.sleep(0.1)
