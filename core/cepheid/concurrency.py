@@ -9,24 +9,44 @@ watcher, libvirt's event loop) ask for the unpatched modules here.
 
 from __future__ import annotations
 
+import functools
 import importlib
+import os
 import sys
 import warnings
 from collections.abc import Callable
 from types import FrameType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cepheid.native import NativePool
 
 #: What ``[DEFAULT] concurrency`` is when nobody sets it.
 DEFAULT = "eventlet"
 CHOICES = ("eventlet", "threading")
 
+#: What looks names and addresses up, in the socket module.
+LOOKUPS = ("getaddrinfo", "gethostbyname", "gethostbyname_ex", "getnameinfo")
+LOOKUPS_AT_ONCE = 4
+#: Seconds for a look-up. Source: resolv.conf(5), three servers, asked twice, five seconds each.
+LOOKUP_SECONDS = 30
+
 
 def patch() -> None:
-    """Make the threads of this process green. Call it before any other import."""
+    """Make the threads of this process green. Call it before any other import.
+
+    Names are looked up by the C library on native threads. eventlet's own resolver knows DNS and
+    /etc/hosts only, whatever nsswitch.conf says, and takes 20 MiB.
+    """
+    os.environ["EVENTLET_NO_GREENDNS"] = "yes"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that eventlet is no longer developed is no news
         import eventlet
+        from eventlet.green import socket
 
+    del os.environ["EVENTLET_NO_GREENDNS"]
+    for name in LOOKUPS:
+        setattr(socket, name, functools.partial(_look_up, getattr(socket, name)))
     # Of psycopg2 it would import all; who connects with it makes it green.
     eventlet.monkey_patch(psycopg=False)
 
@@ -48,6 +68,32 @@ def original(name: str) -> Any:
         return patcher.original(name)
     module: ModuleType = importlib.import_module(name)
     return module
+
+
+def _look_up(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Look a name or an address up while other green threads go on.
+
+    :raises socket.gaierror: it is not known, or nobody answers in time
+    """
+    import socket
+
+    from cepheid import errors
+
+    try:
+        return _lookup_pool().run(
+            functools.partial(function, *args, **kwargs),
+            deadline=LOOKUP_SECONDS,
+            name=function.__name__,
+        )
+    except errors.CallTimeout as err:
+        raise socket.gaierror(socket.EAI_AGAIN, "No answer in time") from err
+
+
+@functools.cache
+def _lookup_pool() -> NativePool:
+    from cepheid.native import NativePool
+
+    return NativePool(size=LOOKUPS_AT_ONCE, max_abandoned=LOOKUPS_AT_ONCE)
 
 
 def frame_getter() -> Callable[[], FrameType | None]:

@@ -179,6 +179,7 @@ class NativePool:
                     return
                 call.finished = True
                 self._write(call.waker.fileno(), b"x")
+            del call  # what it returned is not kept until the next one comes
 
     def _release(self, call: _Call) -> None:
         """Abandon the call unless it has finished; no worker writes to its socket after this."""

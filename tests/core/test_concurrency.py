@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 import os
+import socket
+import sys
 import threading
+import time
 import traceback
 
 import pytest
@@ -24,6 +27,48 @@ def test_an_original_module_makes_native_threads_in_both_modes():
 @pytest.mark.parametrize("name", ["threading", "os", "time", "select"])
 def test_an_original_module_is_another_one_only_where_threads_are_green(name):
     assert (concurrency.original(name) is not __import__(name)) == concurrency.is_green()
+
+
+def test_names_are_looked_up_by_the_c_library_and_eventlets_resolver_is_not_there():
+    assert "eventlet.support.greendns" not in sys.modules
+    assert "EVENTLET_NO_GREENDNS" not in os.environ
+    addresses = {found[4][0] for found in socket.getaddrinfo("localhost", 80)}
+    assert addresses & {"127.0.0.1", "::1"}
+    assert socket.gethostbyname("127.0.0.1") == "127.0.0.1"
+    assert socket.getnameinfo(("127.0.0.1", 80), socket.NI_NUMERICHOST | socket.NI_NUMERICSERV) == (
+        "127.0.0.1",
+        "80",
+    )
+    with pytest.raises(socket.gaierror) as raised:
+        socket.getaddrinfo("no such host", 80, flags=socket.AI_NUMERICHOST)
+    assert raised.value.errno == socket.EAI_NONAME
+
+
+def test_other_threads_go_on_while_a_name_is_looked_up():
+    asked, answered = (concurrency.original("threading").Event() for _ in range(2))
+
+    def name_server():
+        asked.set()
+        return answered.wait(30) and "an address"
+
+    found = []
+    thread = threading.Thread(target=lambda: found.append(concurrency._look_up(name_server)))
+    thread.start()
+    eventually(asked.is_set)
+    time.sleep(0.01)
+    assert found == []
+    answered.set()
+    thread.join()
+    assert found == ["an address"]
+
+
+def test_a_name_server_that_does_not_answer_is_given_up(monkeypatch):
+    monkeypatch.setattr(concurrency, "LOOKUP_SECONDS", 0.05)
+    answered = concurrency.original("threading").Event()
+    with pytest.raises(socket.gaierror, match="No answer in time") as raised:
+        concurrency._look_up(answered.wait)
+    assert raised.value.errno == socket.EAI_AGAIN
+    answered.set()
 
 
 def test_tells_where_another_thread_is():

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
+import gc
 import os
 import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -224,6 +226,29 @@ def test_other_threads_go_on_while_a_call_blocks(pool, hang):
     assert pool.run(hang, deadline=LONG) == "too late"
     ticker.join()
     assert ticks == [0] * 20
+
+
+def test_what_a_call_returned_is_not_kept(pool):
+    class Large:
+        pass
+
+    def make(keep):
+        made = Large()
+        kept.append(weakref.ref(made))
+        if keep:
+            return made
+        raise ValueError(made)
+
+    kept = []
+    pool.run(make, True, deadline=LONG)
+    with pytest.raises(ValueError, match="Large"):
+        pool.run(make, False, deadline=LONG)
+
+    def are_gone():
+        gc.collect()
+        return [reference() for reference in kept] == [None, None]
+
+    eventually(are_gone)
 
 
 def test_no_descriptors_are_lost(pool, hang):
