@@ -83,10 +83,10 @@ class HypervisorContract:
         hypervisor.start(running)
         (found,) = hypervisor.interfaces(running)
         assert (found.mac, found.type) == ("52:54:00:c0:ff:ee", "user")
-        assert found.is_active
+        assert found.is_running
         hypervisor.power_off(running)
         (found,) = hypervisor.interfaces(running)
-        assert not found.is_active
+        assert not found.is_running
         with pytest.raises(DomainNotFound):
             hypervisor.interfaces(str(uuid.uuid4()))
 

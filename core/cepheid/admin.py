@@ -73,29 +73,48 @@ class AdminServer:
     def close(self) -> None:
         """Take no more requests and remove the socket."""
         self._stopped = True
-        # Who waits for a request is woken by one.
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as waker:
-            waker.settimeout(CLOSE_SECONDS)
-            waker.connect(os.fspath(self.path))
+        try:
+            with socket.socket(socket.AF_UNIX) as waker:
+                waker.settimeout(CLOSE_SECONDS)
+                waker.connect(os.fspath(self.path))  # wakes who waits for a request
+        except OSError:
+            # Somebody removed the file. This wakes a native thread, and closing a green one.
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+            self._socket.close()
         self.path.unlink(missing_ok=True)
         self._thread.join(CLOSE_SECONDS)
         self._socket.close()
 
     def _serve(self) -> None:
+        is_failing = False
         while not self._stopped:
             try:
-                connection, _ = self._socket.accept()
-            except OSError as err:
-                if not self._stopped:
+                self._take_one()
+            except (OSError, RuntimeError) as err:  # no more descriptors, or threads
+                if self._stopped:
+                    return
+                if not is_failing:
                     LOG.error("The admin socket cannot take a request: %s", err)
-                    time.sleep(RETRY_SECONDS)
-                continue
-            if self._stopped:
-                connection.close()
-                return
+                is_failing = True
+                time.sleep(RETRY_SECONDS)
+            else:
+                if is_failing:
+                    LOG.info("The admin socket takes requests again")
+                is_failing = False
+
+    def _take_one(self) -> None:
+        connection, _ = self._socket.accept()
+        if self._stopped:
+            connection.close()
+            return
+        try:
             threading.Thread(
                 target=self._answer, args=(connection,), name="admin-request", daemon=True
             ).start()
+        except RuntimeError:
+            connection.close()
+            raise
 
     def _answer(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):

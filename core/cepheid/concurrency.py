@@ -4,14 +4,17 @@
 Cepheid is written on the standard library's threading API. With ``concurrency = eventlet`` the
 executable monkey-patches that API before anything else is imported, with ``threading`` it does
 not. The few parts that need a real operating system thread either way (native calls, the signal
-watcher, libvirt's event loop) ask for the unpatched modules here.
+watcher, libvirt's event loop, the HTTP server) ask for the unpatched modules here. Names are looked
+up on native threads.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+import ipaddress
 import os
+import socket
 import sys
 import warnings
 from collections.abc import Callable
@@ -27,8 +30,10 @@ CHOICES = ("eventlet", "threading")
 
 #: What looks names and addresses up, in the socket module.
 LOOKUPS = ("getaddrinfo", "gethostbyname", "gethostbyname_ex", "getnameinfo")
-LOOKUPS_AT_ONCE = 4
-#: Seconds for a look-up. Source: resolv.conf(5), three servers, asked twice, five seconds each.
+#: Look-ups that may go on at one time; others wait.
+LOOKUPS_AT_ONCE = 16
+#: Seconds for a look-up. Source: resolv.conf(5), three servers that do not answer, asked twice for
+#: one name, five seconds each.
 LOOKUP_SECONDS = 30
 
 
@@ -38,15 +43,20 @@ def patch() -> None:
     Names are looked up by the C library on native threads. eventlet's own resolver knows DNS and
     /etc/hosts only, whatever nsswitch.conf says, and takes 20 MiB.
     """
+    if is_green():
+        return
+    before = dict(os.environ)
     os.environ["EVENTLET_NO_GREENDNS"] = "yes"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that eventlet is no longer developed is no news
-        import eventlet
-        from eventlet.green import socket
-
-    del os.environ["EVENTLET_NO_GREENDNS"]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that eventlet is no longer developed is no news
+            import eventlet
+            from eventlet.green import socket as green_socket
+    finally:
+        os.environ.pop("EVENTLET_NO_GREENDNS")
+        os.environ.update(before)
     for name in LOOKUPS:
-        setattr(socket, name, functools.partial(_look_up, getattr(socket, name)))
+        setattr(green_socket, name, functools.partial(_look_up, getattr(socket, name)))
     # Of psycopg2 it would import all; who connects with it makes it green.
     eventlet.monkey_patch(psycopg=False)
 
@@ -75,25 +85,36 @@ def _look_up(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
     :raises socket.gaierror: it is not known, or nobody answers in time
     """
-    import socket
-
     from cepheid import errors
 
+    asked = args[0] if args else None
+    if asked is None or _is_address(asked):
+        return function(*args, **kwargs)  # no name server is asked
     try:
         return _lookup_pool().run(
             functools.partial(function, *args, **kwargs),
             deadline=LOOKUP_SECONDS,
             name=function.__name__,
         )
-    except errors.CallTimeout as err:
-        raise socket.gaierror(socket.EAI_AGAIN, "No answer in time") from err
+    except errors.CallTimeout:
+        text = f"{asked}: no answer within {LOOKUP_SECONDS} seconds"
+        raise socket.gaierror(socket.EAI_AGAIN, text) from None
+
+
+def _is_address(host: Any) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 @functools.cache
 def _lookup_pool() -> NativePool:
+    """Return what looks names up in this process; a fork of it would have no thread for that."""
     from cepheid.native import NativePool
 
-    return NativePool(size=LOOKUPS_AT_ONCE, max_abandoned=LOOKUPS_AT_ONCE)
+    return NativePool(LOOKUPS_AT_ONCE)
 
 
 def frame_getter() -> Callable[[], FrameType | None]:

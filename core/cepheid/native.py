@@ -130,7 +130,12 @@ class NativePool:
                 "whether it took effect is not known."
             )
         if call.error is not None:
-            raise call.error
+            # Its traceback has this call in it; neither is to keep the other.
+            error, call.error = call.error, None
+            try:
+                raise error
+            finally:
+                del error
         return call.result  # type: ignore[no-any-return]
 
     def close(self) -> None:

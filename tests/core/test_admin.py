@@ -2,11 +2,13 @@
 """The admin socket: requests are taken until it is closed, whatever happens to one of them."""
 
 import errno
+import logging
 import threading
 
 import pytest
 
 from cepheid import admin, errors
+from tests.fake_agent import eventually
 
 
 @pytest.fixture
@@ -44,11 +46,38 @@ def test_goes_on_after_a_request_that_could_not_be_taken(tmp_path, monkeypatch, 
     server.close()
 
 
-@pytest.mark.parametrize("request_first", [True, False])
-def test_ends_at_once_and_answers_nobody_from_then_on(tmp_path, request_first):
+def test_a_lasting_failure_is_said_once_and_so_is_its_end(tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(admin, "RETRY_SECONDS", 0.01)
+    failures = [RuntimeError("can't start new thread")] * 3
+    start = threading.Thread.start
+
+    def start_thread(thread):
+        if thread.name == "admin-request" and failures:
+            raise failures.pop()
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_thread)
     server = admin.AdminServer(tmp_path / admin.SOCKET_NAME, {"greet": lambda: "Hello"})
-    if request_first:
+    for _ in range(3):
+        with pytest.raises(errors.CepheidError):
+            admin.call(tmp_path, "greet")
+    assert admin.call(tmp_path, "greet") == "Hello"
+    eventually(lambda: "takes requests again" in caplog.text)
+    assert [record.getMessage() for record in caplog.records] == [
+        "The admin socket cannot take a request: can't start new thread",
+        "The admin socket takes requests again",
+    ]
+    server.close()
+
+
+@pytest.mark.parametrize("before", ["nothing", "a request", "the file is removed"])
+def test_ends_at_once_and_answers_nobody_from_then_on(tmp_path, before):
+    server = admin.AdminServer(tmp_path / admin.SOCKET_NAME, {"greet": lambda: "Hello"})
+    if before != "nothing":
         admin.call(tmp_path, "greet")
+    if before == "the file is removed":
+        server.path.unlink()
     server.close()
     assert serving() == []
     assert not server.path.exists()

@@ -49,7 +49,7 @@ _DEAD = (
     .select_from(_instances.outerjoin(_metadata, _IS_COUNT))
     .where(
         _instances.c.host == sa.bindparam("on_host"),
-        _instances.c.deleted > 0,  # implied; by this the index leaves out live instances
+        _instances.c.deleted > 0,  # as all ids are; so the index leaves live ones out
         _IS_DELETED,
         _IS_VISIBLE,
         sa.or_(

@@ -88,7 +88,7 @@ def _add_disk(element: Any, files: dict[str, set[str]], unresolved: set[str]) ->
 
 
 def interfaces(text: str) -> list[Interface]:
-    """Return the network interfaces, in the order of the definition, none of them active.
+    """Return the network interfaces of a domain that is off, in the order of the definition.
 
     :raises BadDefinition: it cannot be read
     """
@@ -105,6 +105,8 @@ def interfaces(text: str) -> list[Interface]:
                 network=plugged.get("network", ""),
                 bridge=plugged.get("bridge", ""),
                 devname="" if target is None else target.get("dev", ""),
+                is_running=False,
+                addresses=(),
             )
         )
     return found

@@ -101,10 +101,10 @@ class Interface:
     bridge: str
     #: The device on the host; nothing while the domain is off.
     devname: str
-    #: Whether its domain is running.
-    is_active: bool = False
+    #: Whether its domain runs; one that is paused does not.
+    is_running: bool
     #: With the length of the prefix; none where nobody tells.
-    addresses: tuple[str, ...] = ()
+    addresses: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +209,11 @@ class Hypervisor(abc.ABC):
 
     @abc.abstractmethod
     def interfaces(self, uuid: str) -> list[Interface]:
-        """Return the network interfaces of a domain, with the addresses that its guest agent, a
-        lease of libvirt's or the host's ARP table tells; link-local ones are left out."""
+        """Return the network interfaces of a domain.
+
+        While it runs, with the addresses that its guest agent, a lease of libvirt's or the host's
+        ARP table tells; link-local ones are left out.
+        """
 
     @abc.abstractmethod
     def shutdown(self, uuid: str) -> None:

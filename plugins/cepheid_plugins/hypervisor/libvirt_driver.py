@@ -214,7 +214,7 @@ class LibvirtHypervisor(XmlHypervisor):
             if all(interface.mac in addresses for interface in found):
                 break
         return [
-            replace(interface, is_active=True, addresses=addresses.get(interface.mac, ()))
+            replace(interface, is_running=True, addresses=addresses.get(interface.mac, ()))
             for interface in found
         ]
 

@@ -62,7 +62,7 @@ def _vif(uuid: str, interface: Interface, cached: Vif | None) -> Vif:
         ),
         type=interface.type,
         devname=interface.devname or None,
-        active=interface.is_active,
+        active=interface.is_running,
     )
 
 

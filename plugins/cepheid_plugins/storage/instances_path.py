@@ -53,7 +53,10 @@ class InstancesPath:
             return self._is_directory(root, name)
 
     def check(self) -> None:
-        """See that the directory is there and can be opened."""
+        """See that the directory is there and can be opened.
+
+        :raises StorageError: it is not, or cannot
+        """
         with self._opened():
             pass
 

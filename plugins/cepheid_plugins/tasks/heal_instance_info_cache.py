@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from oslo_config import cfg
@@ -109,8 +110,10 @@ class HealInstanceInfoCache(cepheid.Task):
         chosen: list[InfoCache] = []
         while self._left and len(chosen) < number:
             wanted = min(number - len(chosen), len(self._left))
-            uuids = [self._left.popleft() for _ in range(wanted)]
+            uuids = list(islice(self._left, wanted))
             chosen += [one for one in self._caches(uuids) if self._is_ours(one)]
+            for _ in uuids:
+                self._left.popleft()
         return chosen
 
     def _caches(self, uuids: Sequence[str]) -> list[InfoCache]:

@@ -177,10 +177,12 @@ class MemoryHypervisor(Hypervisor):
     def interfaces(self, uuid: str) -> list[Interface]:
         text = self.definition(uuid)
         self._call("virDomainInterfaceAddresses")
-        is_active = self.states[uuid] == power_state.RUNNING
+        interfaces: list[Interface] = _definitions().interfaces(text)
+        if self.states[uuid] != power_state.RUNNING:
+            return interfaces
         return [
-            replace(found, is_active=is_active, addresses=self.addresses.get(found.mac, ()))
-            for found in _definitions().interfaces(text)
+            replace(found, is_running=True, addresses=self.addresses.get(found.mac, ()))
+            for found in interfaces
         ]
 
     def shutdown(self, uuid: str) -> None:
