@@ -45,7 +45,7 @@ def patch() -> None:
     """
     if is_green():
         return
-    before = dict(os.environ)
+    before = os.environ.copy()
     os.environ["EVENTLET_NO_GREENDNS"] = "yes"
     try:
         with warnings.catch_warnings():
@@ -87,7 +87,7 @@ def _look_up(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """
     from cepheid import errors
 
-    asked = args[0] if args else None
+    asked = args[0] if args else kwargs.get("host")
     if asked is None or _is_address(asked):
         return function(*args, **kwargs)  # no name server is asked
     try:
@@ -106,7 +106,7 @@ def _is_address(host: Any) -> bool:
         ipaddress.ip_address(host)
     except ValueError:
         return False
-    return True
+    return isinstance(host, str)  # four bytes would pass, and be a name
 
 
 @functools.cache

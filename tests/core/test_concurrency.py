@@ -68,13 +68,15 @@ def test_a_name_server_that_does_not_answer_is_given_up(monkeypatch):
     monkeypatch.setattr(concurrency, "LOOKUP_SECONDS", 0.05)
     answered = concurrency.original("threading").Event()
 
-    def name_server(name):
+    def name_server(host):
         answered.wait(30)
 
     try:
-        with pytest.raises(socket.gaierror, match=r"db\.example: no answer within") as raised:
-            concurrency._look_up(name_server, "db.example")
-        assert raised.value.errno == socket.EAI_AGAIN
+        for arguments in ({"args": ["db.example"]}, {"host": "db.example"}, {"args": [b"db01"]}):
+            positional = arguments.pop("args", [])
+            with pytest.raises(socket.gaierror, match=r"db.*: no answer within") as raised:
+                concurrency._look_up(name_server, *positional, **arguments)
+            assert raised.value.errno == socket.EAI_AGAIN
         # No name server is asked about an address, whatever hangs.
         monkeypatch.setattr(concurrency, "_lookup_pool", lambda: pytest.fail("asked"))
         assert socket.getaddrinfo("127.0.0.1", 80)[0][4] == ("127.0.0.1", 80)
