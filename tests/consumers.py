@@ -71,7 +71,7 @@ def consuming(agent: FakeAgent, topics: Sequence[str] = TOPICS) -> Iterator[Cons
         for topic in topics
     ]
     for listener in listeners:
-        listener.start()
+        listener.start(override_pool_size=1)  # one thread keeps them in their order
     try:
         yield consumer
     finally:

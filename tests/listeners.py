@@ -38,7 +38,7 @@ def listening(agent: FakeAgent, name: str = "scheduler1") -> Iterator[Listener]:
     server = oslo_messaging.get_rpc_server(
         bus, oslo_messaging.Target(topic="scheduler", server=name), [listener]
     )
-    server.start()
+    server.start(override_pool_size=1)  # one thread keeps them in their order
     try:
         yield listener
     finally:

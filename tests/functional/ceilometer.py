@@ -73,8 +73,11 @@ class Ceilometer:
             self._process.wait(PATIENCE_SECONDS)
 
     def events(self, count: int) -> list[dict[str, Any]]:
-        """Wait for so many events; return those there are."""
-        return self._wait_for("events", count)
+        """Wait for so many events; return those there are, in the order of what they tell.
+
+        Its threads write them in any order.
+        """
+        return sorted(self._wait_for("events", count), key=lambda event: event["generated"])
 
     def samples(self, count: int) -> list[dict[str, Any]]:
         """Wait for so many samples; return those there are."""
