@@ -49,7 +49,7 @@ class HostConfirm(base.ShowOne):
             alive = {row.uuid for row in rows if row.deleted == 0}
             seen = Sightings()
             now = agent.clock.utcnow()
-            seen.look(agent.host, hypervisor.identity, live, alive, set(domains), now)
+            seen.look(agent.host, hypervisor.identity, live, alive, domains, now)
             fields = {
                 "host": agent.host,
                 "hypervisor": hypervisor.identity,

@@ -31,9 +31,11 @@ class Sightings:
 
     host: str = ""
     hypervisor: str = ""
-    #: Who was alive on this host at the last look.
-    live: list[str] = field(default_factory=list)
-    #: By uuid of those that are alive or have a domain: when they were last seen alive.
+    #: When the agent last looked.
+    looked_at: str = ""
+    #: Who was alive on this host then.
+    live: set[str] = field(default_factory=set)
+    #: By uuid of the others that had a domain here: when they were last seen alive, wherever.
     last_alive: dict[str, str] = field(default_factory=dict)
     #: By uuid: since when a domain is known to be a left-over.
     suspects: dict[str, str] = field(default_factory=dict)
@@ -59,13 +61,13 @@ class Sightings:
             return f"this host was {self.host} and is {host} now"
         if self.hypervisor != hypervisor:
             return f"the hypervisor was {self.hypervisor} and is {hypervisor} now"
-        if not live and set(self.live) - set(rows):
+        if not live and self.live - set(rows):
             return f"all {len(self.live)} instances of this host vanished from the inventory"
         return ""
 
     def was_alive_after(self, uuid: str, then: datetime.datetime) -> str:
         """Return when an instance was seen alive, if that was after `then`; nothing if not."""
-        seen = self.last_alive.get(uuid, "")
+        seen = self._seen_alive(uuid)
         return seen if seen and datetime.datetime.fromisoformat(seen) > then else ""
 
     def look(
@@ -82,11 +84,20 @@ class Sightings:
         :param live: the instances that are alive on this host
         :param alive: those that are alive on whatever host, and have a domain here
         """
+        live, looked_at = set(live), now.isoformat()
+        others = {
+            uuid: looked_at if uuid in alive else self._seen_alive(uuid)
+            for uuid in domains
+            if uuid not in live
+        }
+        self.last_alive = {uuid: seen for uuid, seen in others.items() if seen}
         self.host, self.hypervisor = host, hypervisor
-        self.live = sorted(live)
-        kept = {uuid: seen for uuid, seen in self.last_alive.items() if uuid in domains}
-        seen_now = dict.fromkeys(sorted({*live, *alive}), now.isoformat())
-        self.last_alive = {**kept, **seen_now}
+        self.looked_at, self.live = looked_at, live
+
+    def _seen_alive(self, uuid: str) -> str:
+        """Return when an instance was last seen alive; nothing if it never was."""
+        # A file of an earlier version has a time for each, and none for all.
+        return (self.looked_at if uuid in self.live else "") or self.last_alive.get(uuid, "")
 
     def suspect(self, uuids: Iterable[str], now: datetime.datetime) -> set[str]:
         """Enter the domains that are left-overs now; return those that were so before."""
@@ -111,9 +122,11 @@ class SightingsFile:
         """
         try:
             found = json.loads(self.path.read_text())
-            sightings = Sightings(**found)
+            sightings = Sightings(**{**found, "live": set(found.get("live", ()))})
             _check(sightings.last_alive)
             _check(sightings.suspects)
+            if sightings.looked_at:
+                datetime.datetime.fromisoformat(sightings.looked_at)
         except FileNotFoundError:
             return Sightings()
         except (OSError, ValueError, TypeError, AttributeError) as err:
@@ -131,7 +144,7 @@ class SightingsFile:
         partial = self.path.with_suffix(".part")
         try:
             with partial.open("w") as stream:
-                stream.write(json.dumps(vars(sightings)))
+                stream.write(json.dumps({**vars(sightings), "live": sorted(sightings.live)}))
                 stream.flush()
                 os.fsync(stream.fileno())
             partial.replace(self.path)

@@ -91,9 +91,7 @@ class CleanupRunningDeletedInstances(cepheid.Task):
         else:
             confirmed = sightings.suspect((row.uuid for row in left_over), now)
             alive = {row.uuid for row in rows if row.deleted == 0}
-            sightings.look(
-                self.agent.host, self.hypervisor.identity, live, alive, set(domains), now
-            )
+            sightings.look(self.agent.host, self.hypervisor.identity, live, alive, domains, now)
             if not context.dry_run:
                 self.file.write(sightings)
         context.count("left_over", len(left_over))

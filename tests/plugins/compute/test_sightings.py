@@ -51,9 +51,33 @@ def test_knows_who_was_alive_when_and_forgets_whose_domain_is_gone():
     assert not sightings.was_alive_after("nobody", NOON - HOUR)
     # "d" is another host's, and has a domain here: it is on its way.
     sightings.look("host1", "hypervisor-1", {"c"}, {"c", "d"}, {"a", "c", "d"}, NOON + HOUR)
-    assert set(sightings.last_alive) == {"a", "c", "d"}
-    assert sightings.live == ["c"]
+    for uuid in ("c", "d"):
+        assert sightings.was_alive_after(uuid, NOON)
+        assert not sightings.was_alive_after(uuid, NOON + HOUR)
+    assert sightings.was_alive_after("a", NOON - HOUR)
     assert not sightings.was_alive_after("a", NOON)
+    assert not sightings.was_alive_after("b", NOON - HOUR)
+    assert sightings.live == {"c"}
+    # "a" is not forgotten while its domain is there, nor "c", which is alive no longer.
+    sightings.look("host1", "hypervisor-1", {"b"}, {"b"}, {"a", "b", "c"}, NOON + 2 * HOUR)
+    assert sightings.was_alive_after("a", NOON - HOUR) == NOON.isoformat()
+    assert sightings.was_alive_after("c", NOON) == (NOON + HOUR).isoformat()
+    assert not sightings.was_alive_after("d", NOON)
+
+
+def test_a_file_of_an_earlier_version_is_understood(tmp_path):
+    """It has the time of each that was alive, and none for all of them."""
+    times = dict.fromkeys(["a", "b"], NOON.isoformat())
+    (tmp_path / FILE_NAME).write_text(
+        json.dumps({"host": "host1", "hypervisor": "hypervisor-1", "live": ["a"],
+                    "last_alive": times, "suspects": {}})
+    )  # fmt: skip
+    sightings = SightingsFile(str(tmp_path)).read()
+    assert [u for u in "abc" if sightings.was_alive_after(u, NOON - HOUR)] == ["a", "b"]
+    sightings.look("host1", "hypervisor-1", {"c"}, {"c"}, {"a", "b", "c"}, NOON + HOUR)
+    for uuid in ("a", "b"):
+        assert sightings.was_alive_after(uuid, NOON - HOUR) == NOON.isoformat()
+    assert sightings.was_alive_after("c", NOON)
 
 
 def test_confirms_a_suspicion_at_the_second_look_without_a_break():
@@ -75,7 +99,16 @@ def test_what_was_seen_outlives_the_agent(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", '{"unknown": 1}', '{"last_alive": {"a": "yesterday"}}', '{"suspects": []}'],
+    [
+        "",
+        "{",
+        "[]",
+        '{"unknown": 1}',
+        '{"live": 1}',
+        '{"looked_at": "yesterday"}',
+        '{"last_alive": {"a": "yesterday"}}',
+        '{"suspects": []}',
+    ],
 )
 def test_a_file_that_cannot_be_read_stops_all_destruction(tmp_path, text):
     (tmp_path / FILE_NAME).write_text(text)

@@ -324,7 +324,7 @@ def test_one_that_is_undeleted_meanwhile_is_not_touched(world, task, monkeypatch
 def test_an_inventory_that_vanished_removes_nothing(world, task):
     add(world, 1)
     SightingsFile(str(world.path)).write(
-        Sightings("host1", world.hypervisor.identity, [uuid_of(99)])
+        Sightings("host1", world.hypervisor.identity, live={uuid_of(99)})
     )
     with world.engine.begin() as connection:
         connection.execute(sa.delete(models.instances).where(models.instances.c.deleted == 0))

@@ -546,7 +546,7 @@ def test_nothing_is_removed_where_the_second_look_fails(world, task, monkeypatch
 def test_an_inventory_that_vanished_removes_nothing_until_the_operator_confirms(world, task):
     add_dead(world, 1)
     SightingsFile(str(world.path)).write(
-        Sightings("host1", world.hypervisor.identity, [uuid_of(99)])
+        Sightings("host1", world.hypervisor.identity, live={uuid_of(99)})
     )
     with world.engine.begin() as connection:
         connection.execute(sa.delete(models.instances).where(models.instances.c.deleted == 0))
@@ -578,7 +578,7 @@ def test_what_is_seen_first_is_kept_for_the_next_pass(world, task):
     add_dead(world, 1)
     world.agent.run(task)
     seen = SightingsFile(str(world.path)).read()
-    assert (seen.host, seen.live) == ("host1", [uuid_of(99)])
+    assert (seen.host, seen.live) == ("host1", {uuid_of(99)})
 
 
 def test_an_unmounted_instances_path_is_not_an_empty_one(world, task):
