@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,10 +64,11 @@ def explain(
     subject: Subject,
     live: Mapping[str, Any] | None,
     only: str | None = None,
-) -> list[Explanation]:
+) -> tuple[list[Explanation], list[dict[str, Any]]]:
     """Ask every task about the subject, or one of them; those first that have most to say.
 
-    Nothing is changed or recorded, and no lock is kept.
+    Nothing is changed or recorded, and no lock is kept. What comes second is the newest change of
+    the subject by each of those that are no tasks: commands.
 
     :param agent: with its tasks loaded, and without timers
     :param live: what the running agent says of itself, see :mod:`cepheid.snapshot`; None: none runs
@@ -97,14 +98,9 @@ def explain(
             if agent.runner.is_dry(task, None):
                 one.notes.append("dry_run is set: it records changes and makes none")
             one.verdicts = _verdicts(task, subject)
-    return sorted(explanations, key=_rank)
-
-
-def others(agent: Agent, subject: Subject, tasks: Sequence[Explanation]) -> list[dict[str, Any]]:
-    """Return the newest change of the subject by each of those that are no tasks: commands."""
-    names = {one.task for one in tasks}
-    found = agent.journal.last_changes_of(sorted(subject.targets))
-    return [change for name, change in found.items() if plugin_of(name) not in names]
+    tasks = {plugin.name for plugin in agent.plugins}
+    others = [change for name, change in changes.items() if plugin_of(name) not in tasks]
+    return sorted(explanations, key=_rank), others
 
 
 def _add_schedule(one: Explanation, live: Mapping[str, Any] | None, pause: Pause | None) -> None:

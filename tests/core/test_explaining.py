@@ -72,7 +72,8 @@ def host(agent):
 
 
 def ask(host, live=None, only=None):
-    return {one.task: one for one in explaining.explain(host, SUBJECT, live, only)}
+    found, _ = explaining.explain(host, SUBJECT, live, only)
+    return {one.task: one for one in found}
 
 
 def test_those_come_first_that_have_most_to_say(host):
@@ -128,9 +129,23 @@ def test_changes_that_no_task_made_are_told_apart(host):
     host.runner.execute(
         run, lambda context: context.change_many("stop", [Change("web", 1, 4)], lambda _: None)
     )
-    tasks = list(ask(host).values())
-    assert [change["kind"] for change in explaining.others(host, SUBJECT, tasks)] == ["stop"]
+    tasks, others = explaining.explain(host, SUBJECT, None)
+    assert [change["kind"] for change in others] == ["stop"]
     assert all(one.last_change is None for one in tasks)
+
+
+def test_what_a_task_that_is_not_asked_has_changed_is_no_commands_change(host):
+    host.run(host.tasks["acting"])
+    _, others = explaining.explain(host, SUBJECT, None, only="leaving")
+    assert others == []
+
+
+def test_the_last_changes_are_read_once_for_all(host):
+    sent = []
+    host.journal._store.connection.set_trace_callback(sent.append)
+    explaining.explain(host, SUBJECT, None)
+    host.journal._store.connection.set_trace_callback(None)
+    assert len([statement for statement in sent if "FROM changes" in statement]) == 1
 
 
 def test_the_page_has_what_is_to_be_said_and_condenses_the_rest(host, capsys):

@@ -45,8 +45,7 @@ class Explain(base.Command):
         with self._reader() as agent:
             agent.load_tasks()
             subject = subjects.find(agent, parsed_args.object)
-            found = explaining.explain(agent, subject, live, parsed_args.task)
-            others = explaining.others(agent, subject, found)
+            found, others = explaining.explain(agent, subject, live, parsed_args.task)
             now = agent.clock.utcnow()
         if parsed_args.format == "json":
             print(json.dumps(explanations.as_dict(subject, found, others), indent=2, default=str))

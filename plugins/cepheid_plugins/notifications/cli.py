@@ -39,7 +39,7 @@ class NotificationsStatus(base.ShowOne):
 
 def _read(path: Path) -> Standing:
     if not path.exists():
-        return Standing(0, None, 0, "", None)
+        return Standing()
     outbox = Outbox(path, Clock())
     try:
         return outbox.standing()

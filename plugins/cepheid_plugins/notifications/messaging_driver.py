@@ -21,7 +21,7 @@ from cepheid import loading
 from cepheid.metric import Metric, gauge
 from cepheid_plugins.notifications import opts
 from cepheid_plugins.notifications.driver import Notification, NotificationsRefused, Notifier
-from cepheid_plugins.notifications.outbox import FILE_NAME, Message, Outbox
+from cepheid_plugins.notifications.outbox import FILE_NAME, Message, Outbox, Standing
 from cepheid_plugins.notifications.sender import Sender
 
 if TYPE_CHECKING:
@@ -33,8 +33,10 @@ LOG = logging.getLogger(__name__)
 class MessagingNotifier(Notifier):
     """Sends as ``[oslo_messaging_notifications]`` says.
 
+    The outbox is opened, and made when it is missing, when it is first needed: what only reads
+    makes none.
+
     :raises ConfigError: the drivers or the transport cannot be used
-    :raises OutboxError: the outbox cannot be used
     :raises PluginError: oslo.messaging is not installed
     """
 
@@ -42,19 +44,22 @@ class MessagingNotifier(Notifier):
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
+        self._path = agent.state_path / FILE_NAME
         self._publishers = _publishers()
-        publisher = self._new_publisher()
-        publisher.open()
-        publisher.close()
-        self._outbox = Outbox(agent.state_path / FILE_NAME, agent.clock)
-        self._sender = Sender(self._outbox, publisher, agent.state_path, agent.clock, agent.random)
         self._direct = self._new_publisher()
+        self._direct.open()
+        self._direct.close()
+        self._opening = threading.Lock()
+        self._sender: Sender | None = None
         self._direct_lock = threading.Lock()
         self._decided: tuple[cfg.ConfigOpts, Any] | None = None
 
     def serve(self) -> None:
-        """Send what an earlier agent, or a command, has left."""
-        self._sender.start()
+        """Send what an earlier agent, or a command, has left.
+
+        :raises OutboxError: the outbox cannot be used
+        """
+        self._opened().start()
 
     def send(self, notifications: Sequence[Notification]) -> None:
         messages = [self._message(one) for one in notifications]
@@ -62,16 +67,13 @@ class MessagingNotifier(Notifier):
             self._send_now(messages)
             return
         options = self._agent.conf.notifications
-        if self._outbox.take(messages, options.max_waiting, options.remember_days):
-            self._sender.wake()
+        sender = self._opened()
+        if sender.outbox.take(messages, options.max_waiting, options.remember_days):
+            sender.wake()
 
     def metrics(self) -> Iterator[Metric]:
         """Give what waits, read on a connection of the calling thread's own."""
-        outbox = Outbox.read_only(self._outbox.path)
-        try:
-            standing = outbox.standing()
-        finally:
-            outbox.close()
+        standing = self._standing()
         yield gauge(
             "cepheid_notifications_waiting", "Notifications that wait to be sent.", standing.waiting
         )
@@ -84,28 +86,55 @@ class MessagingNotifier(Notifier):
 
     def close(self) -> None:
         """Give what waits a moment to be sent; what is left then is for who comes next."""
-        is_idle = self._sender.close(self._agent.conf.notifications.flush_timeout)
-        waiting = self._outbox.standing().waiting
+        sender = self._sender
+        if sender is None:
+            return
+        is_idle = sender.close(self._agent.conf.notifications.flush_timeout)
+        waiting = sender.outbox.standing().waiting
         if waiting:
             LOG.warning(
-                "Notifications are left in %s until they can be sent: %d",
-                self._outbox.path,
-                waiting,
+                "Notifications are left in %s until they can be sent: %d", self._path, waiting
             )
         if is_idle:
-            self._outbox.close()
+            sender.outbox.close()
+
+    def _standing(self) -> Standing:
+        if not self._path.exists():
+            return Standing()
+        outbox = Outbox.read_only(self._path)
+        try:
+            return outbox.standing()
+        finally:
+            outbox.close()
+
+    def _opened(self) -> Sender:
+        """Return what sends from the outbox, opened on first use.
+
+        :raises OutboxError: the outbox cannot be used
+        """
+        agent = self._agent
+        with self._opening:
+            if self._sender is None:
+                self._sender = Sender(
+                    Outbox(self._path, agent.clock),
+                    self._new_publisher(),
+                    agent.state_path,
+                    agent.clock,
+                    agent.random,
+                )
+            return self._sender
 
     def _send_now(self, messages: Sequence[Message]) -> None:
         """Send where nothing is in the way. As always, one with a known message id only once."""
         with self._direct_lock:
             named = [one.message_id for one in messages if one.remembered]
-            known = self._outbox.sent(named) if named else set()
+            known = self._opened().outbox.sent(named) if named else set()
             new = {one.message_id: one for one in messages if one.message_id not in known}
             if self._way() is self._publishers.Way.AT_ONCE:
                 for message in new.values():
                     self._direct.publish(message)
             if named:
-                self._outbox.remember(named)
+                self._opened().outbox.remember(named)
 
     def _way(self) -> Any:
         conf = self._agent.conf

@@ -69,7 +69,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What an outbox holds.
+    """What an outbox holds; by default, what one holds that is not there yet.
 
     :param waiting: how many have not been sent
     :param oldest: when the first of them was taken
@@ -78,11 +78,11 @@ class Standing:
     :param since: since when that is so
     """
 
-    waiting: int
-    oldest: datetime.datetime | None
-    remembered: int
-    trouble: str
-    since: datetime.datetime | None
+    waiting: int = 0
+    oldest: datetime.datetime | None = None
+    remembered: int = 0
+    trouble: str = ""
+    since: datetime.datetime | None = None
 
 
 class Outbox(SqliteFile):

@@ -64,7 +64,7 @@ class Sender:
         clock: Clock,
         uniform: random.Random,
     ) -> None:
-        self._outbox = outbox
+        self.outbox = outbox
         self._publisher = publisher
         self._lock_path = lock_path / LOCK_NAME
         self._clock = clock
@@ -144,7 +144,7 @@ class Sender:
         return None
 
     def _send_all(self) -> None:
-        while messages := self._outbox.first():
+        while messages := self.outbox.first():
             for message in messages:
                 if self._abandoned:
                     return
@@ -153,9 +153,9 @@ class Sender:
                     self._publisher.publish(message)
                 finally:
                     self._began = None
-                self._outbox.record_sent(message)
+                self.outbox.record_sent(message)
                 self._unsay()
-            self._outbox.shrink()
+            self.outbox.shrink()
 
     def _delay(self) -> float:
         doubled = FIRST_DELAY_SECONDS * 2.0 ** min(self._failures - 1, 16)
@@ -176,10 +176,10 @@ class Sender:
             "Notifications cannot be sent: %s. They wait in %s. Look at the message broker, and "
             "at [oslo_messaging_notifications].",
             reason.rstrip("."),
-            self._outbox.path,
+            self.outbox.path,
         )
         with contextlib.suppress(OutboxError):
-            self._outbox.set_trouble(reason)
+            self.outbox.set_trouble(reason)
 
     def _unsay(self) -> None:
         """Say that it is over, if there was anything."""
@@ -188,7 +188,7 @@ class Sender:
         if self._said:
             LOG.info("Over: notifications are sent again")
             self._said.clear()
-        self._outbox.set_trouble("")
+        self.outbox.set_trouble("")
         self._is_well = True
 
     @contextmanager

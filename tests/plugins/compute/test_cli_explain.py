@@ -116,5 +116,14 @@ def test_where_there_is_no_journal_none_is_made(host):
     assert not (host.path / "cepheid-journal.sqlite").exists()
 
 
+def test_where_there_is_no_outbox_none_is_made(tmp_path):
+    host = make(tmp_path)
+    with host.conf.open("a") as conf:
+        conf.write("[oslo_messaging_notifications]\ndriver = messagingv2\n")
+    before = sorted(tmp_path.rglob("*"))
+    assert task(explained(host, "guest-1"), "poll_volume_usage")["state"] == "enabled"
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def digest(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()

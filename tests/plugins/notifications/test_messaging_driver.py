@@ -18,7 +18,7 @@ from cepheid import config, errors
 from cepheid_plugins.notifications import opts, publisher
 from cepheid_plugins.notifications.driver import Notification, NotificationsRefused
 from cepheid_plugins.notifications.messaging_driver import MessagingNotifier
-from cepheid_plugins.notifications.outbox import Message
+from cepheid_plugins.notifications.outbox import FILE_NAME, Message, Outbox, OutboxError
 from tests.consumers import consuming
 from tests.contracts import NotifierContract
 from tests.fake_agent import FakeAgent, eventually
@@ -93,6 +93,14 @@ def warnings(caplog):
     return [r.getMessage() for r in caplog.records if "cannot be sent" in r.getMessage()]
 
 
+def nothing_waits(path):
+    outbox = Outbox.read_only(path / FILE_NAME)
+    try:
+        return outbox.is_empty()
+    finally:
+        outbox.close()
+
+
 class TestOverATransport(NotifierContract):
     @pytest.fixture
     def notifier(self, make, consumer):
@@ -151,7 +159,7 @@ def test_it_goes_to_novas_exchange_unless_another_is_set(agent_with):
     assert conf.control_exchange == "mine"
 
 
-def test_every_driver_gets_it_on_every_topic(make, agent_with, bus, kept, caplog):
+def test_every_driver_gets_it_on_every_topic(make, agent_with, bus, kept, caplog, tmp_path):
     topics = ("one", "two")
     settings = (
         "driver = test\ndriver = messagingv2\ndriver = log\ntransport_url = fake://\n"
@@ -164,7 +172,7 @@ def test_every_driver_gets_it_on_every_topic(make, agent_with, bus, kept, caplog
         notifier = make(settings)
         notifier.send([NOTIFICATION])
         messages = consumer.received(2)
-        eventually(notifier._outbox.is_empty)
+        eventually(lambda: nothing_waits(tmp_path))
     assert {(m["topic"], m["message_id"]) for m in messages} == {("one", "one"), ("two", "one")}
     assert [m["message_id"] for m in kept()] == ["one"]
     assert [m["message_id"] for m in logged(caplog)] == ["one"]
@@ -194,7 +202,7 @@ def test_the_next_agent_knows_what_was_sent(make, kept):
 
 
 def test_a_broker_that_is_away_costs_no_time_and_the_next_agent_sends(
-    make, agent_with, consumer, caplog
+    make, agent_with, consumer, caplog, tmp_path
 ):
     notifier = MessagingNotifier(agent_with(AWAY))
     started = time.monotonic()
@@ -211,7 +219,21 @@ def test_a_broker_that_is_away_costs_no_time_and_the_next_agent_sends(
     first, second = consumer.received(2)
     assert (first["message_id"], first["payload"]) == ("one", {"n": 1})
     assert second["payload"] == {"n": 2}
-    eventually(following._outbox.is_empty)
+    eventually(lambda: nothing_waits(tmp_path))
+
+
+def test_no_outbox_is_made_before_there_is_use_for_one(make, tmp_path):
+    notifier = make(AWAY)
+    notifier.close()
+    assert not (tmp_path / FILE_NAME).exists()
+    notifier.serve()
+    assert (tmp_path / FILE_NAME).exists()
+
+
+def test_an_outbox_that_cannot_be_used_ends_the_start_of_an_agent(make, tmp_path):
+    (tmp_path / FILE_NAME).write_text("no database" * 100)
+    with pytest.raises(OutboxError, match="cannot be used"):
+        make().serve()
 
 
 def test_a_full_outbox_refuses(make):
@@ -271,7 +293,9 @@ def test_a_reload_takes_effect_with_the_next_notification(make, kept, caplog):
 
 
 @pytest.mark.parametrize("instead", ["", "driver = noop"])
-def test_what_waits_is_not_dropped_when_the_drivers_are_taken_away(make, clock, caplog, instead):
+def test_what_waits_is_not_dropped_when_the_drivers_are_taken_away(
+    make, clock, caplog, tmp_path, instead
+):
     notifier = make(AWAY)
     notifier.send([NOTIFICATION])
     eventually(lambda: warnings(caplog))
@@ -284,7 +308,7 @@ def test_what_waits_is_not_dropped_when_the_drivers_are_taken_away(make, clock, 
     clock.advance(60)
     eventually(lambda: len(warnings(caplog)) == 2)
     assert "names no driver, or noop alone" in warnings(caplog)[1]
-    assert not notifier._outbox.is_empty()
+    assert not nothing_waits(tmp_path)
 
 
 @pytest.mark.parametrize(
