@@ -109,28 +109,31 @@ class Service:
         """Report overdue runs, and feed the watchdog while the timers turn."""
         if self.agent.runner.report_overdue():
             self._notifier.status(self._summary())
+        self._notices.begin()
         self._look_at_pauses()
-        late = [t for t in self.timers.timers if t.lateness() > LATE_SECONDS]
-        limit = self._notifier.watchdog_seconds
-        if limit is None:
-            return
-        if late:
-            names = ", ".join(timer.name for timer in late)
-            LOG.error("These timers do not turn, the watchdog is not fed: %s", names)
-            return
-        now = self.agent.clock.monotonic()
-        if now - self._watchdog_fed >= min(limit / 3, SUPERVISION_SECONDS):
-            self._watchdog_fed = now
-            self._notifier.alive()
+        self._feed_watchdog()
+        self._notices.end(complete=True)
 
     def _look_at_pauses(self) -> None:
-        self._notices.begin()
         try:
             if self.agent.pauses.look():
                 self.timers.poke()
         except errors.JournalError as err:
             self._notices.say("pauses", f"It is not known what is paused: {err}", logging.ERROR)
-        self._notices.end(complete=True)
+
+    def _feed_watchdog(self) -> None:
+        limit = self._notifier.watchdog_seconds
+        if limit is None:
+            return
+        late = [timer.name for timer in self.timers.timers if timer.lateness() > LATE_SECONDS]
+        if late:
+            text = f"These timers do not turn, the watchdog is not fed: {', '.join(late)}"
+            self._notices.say("timers", text, logging.ERROR)
+            return
+        now = self.agent.clock.monotonic()
+        if now - self._watchdog_fed >= min(limit / 3, SUPERVISION_SECONDS):
+            self._watchdog_fed = now
+            self._notifier.alive()
 
     def reload(self) -> None:
         """Read the configuration and the installed plugins anew; a bad one changes nothing.
@@ -201,7 +204,8 @@ class Service:
     def status(self) -> dict[str, Any]:
         """Return what the agent is and does, see :func:`cepheid.snapshot.take`.
 
-        ``not_ready`` is what ``/readyz`` says; empty where the HTTP server is off.
+        ``not_ready`` is what ``/readyz`` says and the rest does not; empty where the HTTP server
+        is off.
         """
         state = snapshot.take(self.agent, self._by_task, self.agent.pauses.current())
         state["not_ready"] = [] if self._monitor is None else self._monitor.not_ready(state)

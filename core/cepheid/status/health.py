@@ -74,6 +74,13 @@ class Facts:
     journal: JournalFacts = JournalFacts()
 
 
+def untold(facts: Facts) -> Facts:
+    """Return the facts without those of tasks and runs, which an overview tells of each task."""
+    names = {task["name"] for task in facts.tasks}
+    late = {name: late for name, late in facts.late_seconds.items() if name not in names}
+    return replace(facts, late_seconds=late, runs=(), tasks=())
+
+
 def checks(facts: Facts) -> list[Check]:
     """Look at everything; each thing is one check, in a fixed order."""
     found = [_timers(facts), _runs(facts)]

@@ -29,9 +29,6 @@ LOG = logging.getLogger(__name__)
 #: Seconds between two beats of the agent's threads.
 BEAT_SECONDS = 1.0
 
-#: What an overview finds out for itself.
-TOLD_CHECKS = ("runs", "tasks")
-
 #: Digits of the id of a run, which is a 64-bit number.
 MAX_DIGITS = 19
 
@@ -142,25 +139,25 @@ class Monitor:
 
         :param state: a snapshot of it
         """
-        return health.checks(
-            health.Facts(
-                now=self._monotonic(),
-                beat=self._beat,
-                is_stopping=self._is_stopping,
-                late_seconds={timer.name: timer.lateness() for timer in list(self._timers.timers)},
-                runs=state["runs"],
-                tasks=state["tasks"],
-                drivers={kind: record.standing for kind, record in self._records().items()},
-                hanging=self._agent.native.abandoned,
-                max_hanging=self._agent.native.max_abandoned,
-                journal=self._journal.facts,
-            )
-        )
+        return health.checks(self._facts(state))
 
     def not_ready(self, state: dict[str, Any]) -> list[str]:
         """Return what keeps the agent from its work, as far as an overview does not find it out."""
-        checks = [check for check in self.checks(state) if check.name not in TOLD_CHECKS]
-        return list(health.sentences(checks))
+        return list(health.sentences(health.checks(health.untold(self._facts(state)))))
+
+    def _facts(self, state: dict[str, Any]) -> health.Facts:
+        return health.Facts(
+            now=self._monotonic(),
+            beat=self._beat,
+            is_stopping=self._is_stopping,
+            late_seconds={timer.name: timer.lateness() for timer in list(self._timers.timers)},
+            runs=state["runs"],
+            tasks=state["tasks"],
+            drivers={kind: record.standing for kind, record in self._records().items()},
+            hanging=self._agent.native.abandoned,
+            max_hanging=self._agent.native.max_abandoned,
+            journal=self._journal.facts,
+        )
 
     def _records(self) -> dict[str, CallRecord]:
         built = self._agent.drivers.built

@@ -73,6 +73,12 @@ def test_what_is_no_fault_makes_nothing_unready(what):
     assert failed(health.checks(facts(**what))) == {}
 
 
+def test_untold_is_what_is_not_seen_of_a_task_or_a_run():
+    bad = {**TASK, "name": "bad", "state": "failed"}
+    what = facts(tasks=[TASK, bad], runs=[RUN], late_seconds={"mine": 40.0, "other": 50.0})
+    assert failed(health.checks(health.untold(what))) == {"timers": "other is 50 s late"}
+
+
 def test_a_task_that_was_not_loaded_and_a_call_that_hangs_are_warnings():
     bad = {**TASK, "state": "failed", "reason": "the Python module x is missing"}
     found = health.checks(facts(tasks=[TASK, bad], hanging=2))
