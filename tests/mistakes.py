@@ -219,6 +219,9 @@ MISTAKES = [
             "        import random as chance\n        rows = rows[: chance.SystemRandom()"
             ".randrange(10**6) % 7]\n        context.count('seen', len(rows))\n" + LOOP),
     Mistake("ends-the-process", "sandbox", BEGIN, "        os._exit(3)\n" + BEGIN),
+    Mistake("ends-at-import", "sandbox", IMPORTS, "os._exit(0)\n" + IMPORTS),
+    Mistake("crashes", "sandbox", BEGIN,
+            "        import ctypes\n        ctypes.string_at(0)\n" + BEGIN),
 ]  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from oslo_config import cfg
 
 import cepheid
 from cepheid import progress
+from cepheid.explanation import Kind
 from cepheid.periodic_task import periodic_task
 from cepheid.run import Raced, RunContext
 from cepheid_plugins.compute import task_states, vm_states
@@ -89,6 +90,13 @@ class HealInstanceInfoCache(cepheid.Task):
         context.count("instances", len(chosen))
         for number, one in enumerate(progress.each(chosen)):
             if not self._may_call():
+                context.explain(
+                    one.uuid,
+                    "nobody more is looked up in this minute, so what is to be done is not known",
+                    rule="calls_per_minute",
+                    kind=Kind.UNKNOWN,
+                    until="a later run",
+                )
                 self._put_back(context, chosen[number:])
                 return
             if one.cache_id is None:

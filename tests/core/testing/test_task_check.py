@@ -17,12 +17,17 @@ from tests import mistakes
 pytestmark = [pytest.mark.process, pytest.mark.timeout(600)]
 
 
+PACKAGES = (
+    "good", "past-the-door", "log-at-import", "ends-the-process", "ends-at-import", "crashes"
+)  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """A directory in which the good package and some bad ones are installed."""
     with mistakes.site(tmp_path_factory.mktemp("site")) as site:
         for mistake in [mistakes.GOOD, *mistakes.MISTAKES]:
-            if mistake.name in ("good", "past-the-door", "ends-the-process", "log-at-import"):
+            if mistake.name in PACKAGES:
                 mistakes.install(mistake, site)
         yield site
 
@@ -69,10 +74,24 @@ def test_a_package_that_is_not_installed_is_one_line(site):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_what_ends_or_logs_does_so_to_its_own_process_only(site):
-    results = {(one.check, one.result) for one in check("acme-ends-the-process")}
-    assert ("sandbox", "failed") in results
+def test_what_logs_at_import_does_so_in_its_own_process_only(site):
     assert ("import", "failed") in {(one.check, one.result) for one in check("acme-log-at-import")}
+
+
+@pytest.mark.parametrize(
+    ("package", "how"),
+    [
+        ("ends-the-process", "its process ended after the check 'constructor' with status 3"),
+        ("ends-at-import", "its process ended with status 0"),
+        ("crashes", "signal 11 (Segmentation fault) ended its process after the check "
+                    "'constructor'"),
+    ],
+)  # fmt: skip
+def test_of_a_process_that_is_gone_is_told_how_it_ended_and_what_came_before(site, package, how):
+    done = cepheid(site, f"acme-{package}")
+    last = done.stdout.splitlines()[-2]
+    assert (done.returncode, done.stderr) == (1, "")
+    assert last.startswith(f"failed   sweep: sandbox: {how}. To mend it: ")
 
 
 def test_what_hangs_is_ended(site):

@@ -6,10 +6,12 @@ import json
 import pytest
 import sqlalchemy as sa
 
+from cepheid.explanation import Kind
 from cepheid_plugins.database import models
 from cepheid_plugins.network import network_info
 from cepheid_plugins.network.driver import NetworkError, NetworkUnavailable
 from cepheid_plugins.tasks.heal_instance_info_cache import HealInstanceInfoCache
+from tests.explained import ask, instance
 from tests.fakes import FakeNetwork
 from tests.worlds import fake_world, uuid_of
 
@@ -256,6 +258,51 @@ def test_a_network_service_that_is_away_ends_the_pass_and_keeps_the_round(world,
     assert looked_up(world) == [2, 3]
     world.agent.run(task)
     assert looked_up(world) == [4, 5, 6]
+
+
+def test_a_dry_run_puts_back_what_it_could_not_look_up(world, task):
+    world.agent.set(task.name, instances_per_run=3, calls_per_minute=1)
+    run = world.agent.run(task, dry_run=True)
+    assert (looked_up(world), run.counters["put_back"]) == ([2], 2)
+    world.clock.sleep(60)
+    world.agent.run(task)
+    assert looked_up(world) == [3]
+
+
+# What is asked about out of turn.
+
+
+def test_who_asks_out_of_turn_leaves_the_round_as_it_is(world, task):
+    world.agent.run(task)
+    assert [verdict.kind for verdict in said(world, task, 5)] == [Kind.LEAVES, Kind.ACTS]
+    assert looked_up(world) == [2, 5]
+    world.agent.run(task)
+    assert looked_up(world) == [3]
+
+
+def test_with_no_calls_left_it_says_so_and_leaves_the_round_as_it_is(world, task):
+    world.agent.set(task.name, calls_per_minute=1)
+    world.agent.run(task)
+    verdict = said(world, task, 2)[-1]
+    assert (verdict.kind, verdict.rule) == (Kind.UNKNOWN, "calls_per_minute = 1")
+    assert looked_up(world) == [2]
+    world.clock.sleep(60)
+    world.agent.run(task)
+    assert looked_up(world) == [3]
+
+
+def test_where_the_network_is_away_it_says_so_and_leaves_the_round_as_it_is(world, task):
+    world.agent.run(task)
+    world.network.failures[uuid_of(5)] = NetworkUnavailable("Neutron does not answer")
+    verdict = said(world, task, 5)[-1]
+    assert (verdict.kind, verdict.text) == (Kind.UNKNOWN, "Neutron does not answer")
+    world.agent.run(task)
+    assert looked_up(world) == [2, 5, 3]
+
+
+def said(world, task, number):
+    """Return what the task says of an instance; nothing is written for it."""
+    return ask(world, task, [instance(uuid_of(number))])[uuid_of(number)]
 
 
 @pytest.mark.parametrize("count", [10, 1000])

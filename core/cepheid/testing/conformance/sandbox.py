@@ -36,16 +36,17 @@ def check(distribution: str, task: str, seconds: float = TIME_LIMIT_SECONDS) -> 
                 start_new_session=True,
                 text=True,
             )
-            ended = _wait(process, json.dumps(order), seconds)
-        return _result(directory, task, log, ended, seconds)
+            status = _wait(process, json.dumps(order), seconds)
+        return _result(directory, task, log, status, seconds)
 
 
-def _wait(process: subprocess.Popen[str], order: str, seconds: float) -> bool:
+def _wait(process: subprocess.Popen[str], order: str, seconds: float) -> int | None:
+    """Return the exit status, that of a signal negative; None where it had to be ended."""
     try:
         process.communicate(order, timeout=seconds)
-        return True
+        return process.returncode
     except subprocess.TimeoutExpired:
-        return False
+        return None
     finally:
         # With all that it has started.
         with contextlib.suppress(ProcessLookupError):
@@ -53,7 +54,9 @@ def _wait(process: subprocess.Popen[str], order: str, seconds: float) -> bool:
         process.wait()
 
 
-def _result(directory: Path, task: str, log: Path, ended: bool, seconds: float) -> list[Finding]:
+def _result(
+    directory: Path, task: str, log: Path, status: int | None, seconds: float
+) -> list[Finding]:
     try:
         result = json.loads((directory / RESULT).read_text())
     except (OSError, ValueError):
@@ -62,12 +65,17 @@ def _result(directory: Path, task: str, log: Path, ended: bool, seconds: float) 
     if result["state"] != "end":
         after = f" after the check {found[-1].check!r}" if found else ""
         lines = log.read_text(errors="replace").strip().splitlines()
-        if ended:
-            what = f"its process ended{after}{f': {lines[-1]}' if lines else ''}"
-            remedy = "see what it said; end no process, raise an error instead"
-        else:
+        said = f": {lines[-1]}" if lines else ""
+        if status is None:
             what = f"it hangs{after}: it was ended after {seconds:g} seconds"
             remedy = "wait for nothing but drivers, and with an end"
+        elif status < 0:
+            name = signal.strsignal(-status) or "unknown"
+            what = f"signal {-status} ({name}) ended its process{after}{said}"
+            remedy = "look at the native code that it calls, and at the memory that it takes"
+        else:
+            what = f"its process ended{after} with status {status}{said}"
+            remedy = "see what it said; end no process, raise an error instead"
         found.append(Finding(task, "sandbox", FAILED, what, "", remedy))
     return found
 
