@@ -7,7 +7,7 @@ import datetime
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from cepheid import durations
+from cepheid import durations, wording
 
 #: Seconds by which a timer may be late before it counts as stuck; systemd's watchdog is then not
 #: fed any more.
@@ -73,7 +73,7 @@ def _of_task(task: dict[str, Any], at: datetime.datetime) -> Iterator[Point]:
         level, text = _OUTCOMES[run["outcome"]]
         yield _point(level, task["name"], text.format(
             error=run["error"],
-            counters=", ".join(f"{name} {n}" for name, n in sorted(run["counters"].items())),
+            counters=wording.counters(run["counters"]),
             duration=durations.in_words(run["duration_seconds"] or 0.0),
         ))  # fmt: skip
 

@@ -58,6 +58,12 @@ class Plugin:
         """The distribution and its version, for messages."""
         return f"{self.distribution} {self.version}"
 
+    @property
+    def summary(self) -> str:
+        """The first line of its docstring; empty where it has none, or is not loaded."""
+        text = None if self.factory is None else getattr(self.factory, "__doc__", None)
+        return (text or "").strip().partition("\n")[0]
+
     def load(self) -> Any:
         """Import what the entry point names and return it.
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from cepheid import wording
+
 if TYPE_CHECKING:
     from cepheid.run import Run
 
@@ -35,7 +37,7 @@ class LogObserver(Observer):
 
     def run_ended(self, run: Run) -> None:
         done = run.counters.get("done", 0) + run.counters.get("planned", 0)
-        counters = ", ".join(f"{name} {n}" for name, n in sorted(run.counters.items()))
+        counters = wording.counters(run.counters)
         LOG.log(
             logging.INFO if done else logging.DEBUG,
             "%s%s: %s in %.3f s%s",

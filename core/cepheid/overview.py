@@ -45,10 +45,12 @@ import datetime
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from cepheid import attention, errors, overview_entries
 from cepheid.journal.reader import Reader
+from cepheid.journal.view import view
 from cepheid.run import plugin_of
 from cepheid.wording import shown
 
@@ -96,31 +98,34 @@ class Records:
     error: str = ""
 
 
-def take(state: Row, journal: Reader | None, not_ready: Sequence[str] = ()) -> Row:
-    """Return the document of an agent.
-
-    It costs three statements, which read the last hour's runs, one run of each task and
-    :data:`MAX_CHANGES` changes, however long the journal is.
+def take(state: Row, path: Path, not_ready: Sequence[str] = ()) -> Row:
+    """Return the document of an agent; why its journal cannot be read is told in it.
 
     :param state: as :func:`cepheid.snapshot.take` returns it, or the agent's ``status`` command
-    :param journal: None where it cannot be read
+    :param path: the journal's; it is read on the calling thread, which may be a native one
     :param not_ready: what else keeps the agent from its work, a sentence each
     """
-    return build(state, read(journal, overview_entries.time(state["at"])), not_ready)
-
-
-def read(journal: Reader | None, now: datetime.datetime) -> Records:
-    """Read what the journal tells; an error of it is told in the records."""
-    if journal is None:
-        return Records(error="The journal cannot be read.")
     try:
-        return Records(
-            journal.runs_since(now - datetime.timedelta(seconds=HOUR_SECONDS), MAX_RUNS),
-            journal.newest_runs(ended=True),
-            journal.newest_changes(MAX_CHANGES),
-        )
+        with view(path) as journal:
+            records = read(journal, overview_entries.time(state["at"]))
     except errors.JournalError as err:
-        return Records(error=str(err))
+        records = Records(error=str(err))
+    return build(state, records, not_ready)
+
+
+def read(journal: Reader, now: datetime.datetime, seconds: float = HOUR_SECONDS) -> Records:
+    """Read what the journal tells of the last `seconds`.
+
+    It costs three statements, which read the runs of that time, one run of each task and
+    :data:`MAX_CHANGES` changes, however long the journal is.
+
+    :raises JournalError: it cannot be read
+    """
+    return Records(
+        journal.runs_since(now - datetime.timedelta(seconds=seconds), MAX_RUNS),
+        journal.newest_runs(ended=True),
+        journal.newest_changes(MAX_CHANGES),
+    )
 
 
 def build(state: Row, records: Records, not_ready: Sequence[str] = ()) -> Row:

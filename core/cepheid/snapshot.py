@@ -74,7 +74,7 @@ def of_task(
     pause = pause_of(plugin.name, pauses) if task is not None else None
     return {
         "name": plugin.name,
-        "summary": _summary(plugin),
+        "summary": plugin.summary,
         "distribution": plugin.distribution,
         "version": plugin.version,
         "state": plugin.state,
@@ -87,11 +87,6 @@ def of_task(
         "run": _of_run(agent, runs[0]) if runs else None,
         "pause": pause.as_dict() if pause is not None else None,
     }
-
-
-def _summary(plugin: Plugin) -> str:
-    text = (getattr(plugin.factory, "__doc__", None) or "").strip()
-    return text.splitlines()[0] if text else ""
 
 
 def _next_run(

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Texts of others (errors, reasons, values) as they may be shown: short, and without passwords."""
+"""Words for what is shown; texts of others (errors, reasons) short and without passwords."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from oslo_utils import strutils
@@ -28,3 +29,8 @@ def value(found: Any) -> str:
     if found is None:
         return ""
     return shown(found if isinstance(found, str) else json.dumps(found, ensure_ascii=False))
+
+
+def counters(counted: Mapping[str, int]) -> str:
+    """Return a run's counters in words, as in ``done 3, instances 12``; empty where none counts."""
+    return ", ".join(f"{name} {number}" for name, number in sorted(counted.items()))

@@ -2,11 +2,13 @@
 """Lists of plugins in a terminal: which columns there is room for, and the reasons below."""
 
 import argparse
+import importlib.metadata
 import io
 
 import pytest
 
 from cepheid.cli import lists
+from cepheid.loading import Plugin
 
 NAMES = ("Name", "State", "Reason", "Outcome", "Distribution", "Summary")
 MISSING = "the Python module libvirt is missing; pip install 'cepheid[libvirt]'"
@@ -90,6 +92,11 @@ def test_a_summary_is_the_first_line_of_a_docstring_shortened():
     class Short:
         """Do it."""
 
-    assert lists.summary(Long) == "x" * 59 + "…"
-    assert lists.summary(Short) == "Do it."
-    assert lists.summary(None) == ""
+    def summary(factory):
+        point = importlib.metadata.EntryPoint("it", "acme:It", "cepheid.tasks")
+        plugin = Plugin("cepheid.tasks", "it", "acme", "1", point, factory=factory)
+        return plugin.summary, lists.summary(plugin)
+
+    assert summary(Long) == ("x" * 61, "x" * 59 + "…")
+    assert summary(Short) == ("Do it.", "Do it.")
+    assert summary(None) == ("", "")

@@ -111,7 +111,7 @@ def rows(document):
 
 def test_a_healthy_agent_is_told_as_one(journal):
     record(journal, counters={"done": 2, "seen": 5})
-    document = overview.take(state(task()), journal)
+    document = overview.take(state(task()), journal.path)
     json.dumps(document)
     assert (document["host"], document["at"], document["started_at"]) == (
         "host1", "2026-11-23T12:00:00.000Z", "2026-11-23T08:00:00.000Z"
@@ -134,7 +134,7 @@ def test_the_runs_of_the_last_hour_are_told_oldest_first(journal):
     first = record(journal, "near", minutes_ago=60, outcome="failed", error="No.")
     second = record(journal, minutes_ago=3, counters={"planned": 2, "done": 1}, dry=True)
     third = record(journal, minutes_ago=1, outcome="running")
-    document = overview.take(state(task()), journal)
+    document = overview.take(state(task()), journal.path)
     told = rows(document)
     assert [row["id"] for row in told] == [first.id, second.id, third.id]
     assert told[0] == {
@@ -157,7 +157,7 @@ def test_the_runs_of_the_last_hour_are_told_oldest_first(journal):
 
 def test_who_has_the_older_runs_is_told_the_newer_ones(journal):
     ids = [record(journal, minutes_ago=9 - n).id for n in range(5)]
-    document = overview.take(state(task()), journal)
+    document = overview.take(state(task()), journal.path)
     shorter = overview.newer(document, ids[2])
     assert [row[0] for row in shorter["runs"]["rows"]] == ids[3:]
     assert shorter["runs"]["after_id"] == ids[2]
@@ -169,7 +169,7 @@ def test_a_run_under_way_is_told_with_its_progress_and_the_last_one_that_ended(j
     before = record(journal, minutes_ago=5, outcome="partial", counters={"skipped": 1})
     record(journal, minutes_ago=2, outcome="running")
     run = under_way(progress=(30, 120))
-    (far,) = overview.take(state(task(run=run), runs=[run]), journal)["tasks"]
+    (far,) = overview.take(state(task(run=run), runs=[run]), journal.path)["tasks"]
     assert (far["status"], far["last_run"]["id"]) == ("running", before.id)
     assert (far["run"]["done"], far["run"]["total"]) == (30, 120)
     assert far["run"]["started_at"] == "2026-11-23T11:58:00.000Z"
@@ -178,7 +178,7 @@ def test_a_run_under_way_is_told_with_its_progress_and_the_last_one_that_ended(j
 def test_the_run_of_a_tasks_further_method_is_the_tasks(journal):
     record(journal, minutes_ago=5)
     newest = record(journal, "far.too", minutes_ago=2)
-    (far,) = overview.take(state(task()), journal)["tasks"]
+    (far,) = overview.take(state(task()), journal.path)["tasks"]
     assert (far["last_run"]["id"], far["last_run"]["task"]) == (newest.id, "far.too")
 
 
@@ -271,14 +271,14 @@ def test_what_was_not_loaded_and_what_is_not_wanted_are_told_apart():
 )
 def test_health_tells_how_a_last_run_ended(journal, outcome, values, expected):
     record(journal, outcome=outcome, **values)
-    document = overview.take(state(task()), journal)
+    document = overview.take(state(task()), journal.path)
     assert points(document) == [expected]
     assert document["health"]["state"] == ("failing" if expected[0] == "error" else "attention")
 
 
 def test_health_tells_the_worst_first(journal):
     long = under_way("b", outcome="overdue", time_limit_seconds=60)
-    document = overview.take(
+    document = overview.build(
         state(
             task("a", pause=pause("a")),
             task("b", run=long),
@@ -288,7 +288,7 @@ def test_health_tells_the_worst_first(journal):
             native_calls=[{"name": "listAllDomains", "seconds": 90.0, "abandoned": True}],
             native_calls_queued=3,
         ),
-        None,
+        overview.Records(error="The journal cannot be read."),
         not_ready=["The database does not answer."],
     )
     assert document["health"]["state"] == "failing"
@@ -330,9 +330,10 @@ def test_changes_come_newest_first_with_before_and_after(journal):
     ]
     journal.add_changes(run, changes)
     journal.complete_changes(changes)
-    told = overview.take(state(task()), journal)["changes"]
+    told = overview.take(state(task()), journal.path)["changes"]
     journal._store.connection.execute("UPDATE changes SET seal = NULL")
-    assert overview.take(state(task()), journal)["changes"][0]["at"] == "2026-11-23T11:58:00.000Z"
+    first, *_ = overview.take(state(task()), journal.path)["changes"]
+    assert first["at"] == "2026-11-23T11:58:00.000Z"
     assert len(told) == overview.MAX_CHANGES
     assert told[0] == {
         "id": changes[-1].id,
@@ -353,7 +354,7 @@ def test_changes_come_newest_first_with_before_and_after(journal):
 
 def test_a_journal_that_fails_is_told_and_the_rest_is_there(journal):
     journal._store.connection.execute("DROP TABLE changes")
-    document = overview.take(state(task()), journal)
+    document = overview.take(state(task()), journal.path)
     assert "changes" in document["journal_error"]
     assert (document["runs"]["rows"], document["changes"]) == ([], [])
     assert document["health"]["state"] == "failing"
@@ -372,7 +373,7 @@ def test_no_text_brings_a_password_out(journal):
             pauses=[said],
             native_calls=[{"name": secret, "seconds": 1.0, "abandoned": False}],
         ),
-        journal,
+        journal.path,
         not_ready=[secret],
     )
     assert "s3cret" not in json.dumps(document)
@@ -393,13 +394,17 @@ def measured(journal, document_of):
 
 def test_a_document_costs_the_same_however_long_the_journal_is(journal):
     there_are = state(*[task(name) for name in NAMES])
+
+    def look():
+        return overview.build(there_are, overview.read(journal, NOON))
+
     fill(journal, NAMES, NOON, 60, changes=100)
-    hour, *cost_of_an_hour = measured(journal, lambda: overview.take(there_are, journal))
+    hour, *cost_of_an_hour = measured(journal, look)
     with journal._store.transaction() as connection:
         connection.execute("DELETE FROM changes")
         connection.execute("DELETE FROM runs")
     fill(journal, NAMES, NOON, 24 * 60, changes=5000)
-    day, *cost_of_a_day = measured(journal, lambda: overview.take(there_are, journal))
+    day, *cost_of_a_day = measured(journal, look)
     assert [len(day["runs"]["rows"]), len(day["changes"])] == [17 * 60, overview.MAX_CHANGES]
     assert [len(hour["runs"]["rows"]), len(hour["changes"])] == [17 * 60, overview.MAX_CHANGES]
     assert {len(task["last_run"]["task"]) for task in day["tasks"]} == {len(NAMES[0])}
@@ -420,7 +425,7 @@ def test_no_more_runs_are_told_than_a_page_can_draw(journal):
                 " SELECT task, '', 'timer', 0, '', '2026-11-23T11:59:30.000000', 0, 1, 'ok'"
                 " FROM runs WHERE id <= 1020"
             )
-    document = overview.take(state(task()), journal)
+    document = overview.take(state(task()), journal.path)
     assert (len(document["runs"]["rows"]), document["runs"]["complete"]) == (
         overview.MAX_RUNS, False
     )  # fmt: skip

@@ -34,3 +34,8 @@ def test_a_long_text_is_cut_and_no_password_comes_of_it():
 )
 def test_values_are_told_in_words(found, told):
     assert wording.value(found) == told
+
+
+def test_counters_are_told_by_name():
+    assert wording.counters({"skipped": 1, "done": 3}) == "done 3, skipped 1"
+    assert wording.counters({}) == ""

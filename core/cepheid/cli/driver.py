@@ -53,7 +53,7 @@ def _rows(kind: drivers.Kind, used: tuple[str, str] | None) -> Iterator[tuple[st
             "yes" if used == (plugin.name, plugin.distribution) else "",
             plugin.distribution,
             plugin.version,
-            lists.summary(plugin.factory),
+            lists.summary(plugin),
         )
 
 

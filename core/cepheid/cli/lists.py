@@ -13,6 +13,7 @@ from cliff import utils
 from cliff.formatters import table
 
 from cepheid.cli import base
+from cepheid.loading import Plugin
 
 Rows = list[tuple[Any, ...]]
 
@@ -137,10 +138,9 @@ def fit(
     return keep(names, rows, kept)
 
 
-def summary(factory: Any) -> str:
-    """Return the first line of a docstring, shortened where it is long."""
-    text = (getattr(factory, "__doc__", None) or "").strip()
-    first = text.splitlines()[0] if text else ""
+def summary(plugin: Plugin) -> str:
+    """Return a plugin's summary, shortened where it is long."""
+    first = plugin.summary
     return first if len(first) <= SUMMARY_WIDTH else first[: SUMMARY_WIDTH - 1] + "…"
 
 

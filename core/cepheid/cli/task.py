@@ -10,7 +10,7 @@ from typing import Any
 
 from oslo_config import cfg
 
-from cepheid import admin, catalogue, config, durations, errors, loading, periodic_task
+from cepheid import admin, catalogue, config, durations, errors, loading, periodic_task, wording
 from cepheid.agent import Agent
 from cepheid.cli import base, cells, lists, progress
 from cepheid.journal import Journal, Pause
@@ -77,7 +77,7 @@ class TaskShow(base.ShowOne):
         config.check(conf)
         fields: dict[str, Any] = {
             "name": plugin.name,
-            "summary": lists.summary(plugin.factory),
+            "summary": lists.summary(plugin),
             "state": plugin.state,
             "reason": plugin.reason,
             "distribution": plugin.distribution,
@@ -124,7 +124,7 @@ class TaskRun(base.Lister):
                 run = admin.call(self.conf.state_path, "run", task=name, **options)
         except errors.NotRunning:
             run = self._run_here(name, **options)
-        counters = ", ".join(f"{key} {n}" for key, n in sorted(run["counters"].items()))
+        counters = wording.counters(run["counters"])
         self.say(
             f"{name}{' (dry run)' if run['dry_run'] else ''}: {run['outcome']} in "
             f"{run['duration_seconds']:.3f} s{f' ({counters})' if counters else ''}"
@@ -189,7 +189,7 @@ def _row(
         _next_run(live),
         plugin.distribution,
         plugin.version,
-        lists.summary(plugin.factory),
+        lists.summary(plugin),
     )
 
 
@@ -215,9 +215,8 @@ def _ago(started_at: str) -> str:
 
 
 def _run_line(run: dict[str, Any]) -> str:
-    counters = ", ".join(f"{key} {n}" for key, n in sorted(run["counters"].items()))
     parts = [f"{run['started_at'][:19]} UTC", run["outcome"]]
-    parts += [part for part in (counters, run["error"]) if part]
+    parts += [part for part in (wording.counters(run["counters"]), run["error"]) if part]
     return ", ".join(parts)
 
 

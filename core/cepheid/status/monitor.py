@@ -7,10 +7,9 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from cepheid import concurrency, errors, loading, overview, overview_entries
+from cepheid import concurrency, errors, loading, overview
 from cepheid.agent import Agent
 from cepheid.call_record import CallRecord
-from cepheid.journal.view import view
 from cepheid.metric import Metric
 from cepheid.run import Notices
 from cepheid.status import agent_metrics, endpoints, health
@@ -165,13 +164,7 @@ class Monitor:
 
     def _overview(self, request: Request) -> Response:
         state = self.look()
-        not_ready = self.not_ready(state)
-        try:
-            with view(self._agent.journal.path) as journal:
-                records = overview.read(journal, overview_entries.time(state["at"]))
-        except errors.JournalError as err:
-            records = overview.Records(error=str(err))
-        document = overview.build(state, records, not_ready)
+        document = overview.take(state, self._agent.journal.path, self.not_ready(state))
         after = request.query.get("after", "")
         if after.isascii() and after.isdigit() and len(after) <= MAX_DIGITS:
             document = overview.newer(document, int(after))

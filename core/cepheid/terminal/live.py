@@ -12,7 +12,7 @@ from typing import Any
 from oslo_config import cfg
 from rich.console import Console
 
-from cepheid import admin, durations, errors
+from cepheid import admin, durations, errors, wording
 from cepheid.agent import Agent
 from cepheid.cli.pause import user
 from cepheid.terminal.choice import Choice, Wish
@@ -140,7 +140,6 @@ class Live:
 
 def ended(run: dict[str, Any]) -> str:
     """Say how a run ended."""
-    counters = ", ".join(f"{name} {number}" for name, number in sorted(run["counters"].items()))
-    told = run["error"] or counters
+    told = run["error"] or wording.counters(run["counters"])
     dry = " (dry run)" if run["dry_run"] else ""
     return f"{run['outcome']}{dry} in {run['duration_seconds']:.2f} s{f': {told}' if told else ''}"

@@ -11,7 +11,6 @@ from typing import Any
 from oslo_config import cfg
 
 from cepheid import admin, catalogue, durations, errors, overview, overview_entries, periodic_task
-from cepheid.cli import lists
 from cepheid.journal import FILE_NAME, Pause
 from cepheid.journal.store import text
 from cepheid.journal.view import view
@@ -44,13 +43,8 @@ class Source:
             state = admin.call(self._conf.state_path, "status", within=ANSWER_SECONDS)
         except errors.CepheidError as err:
             return self._without_agent(str(err))
-        # An agent of an earlier version does not say.
-        not_ready = state.get("not_ready", [])
-        try:
-            with view(self._path) as journal:
-                return overview.take(state, journal, not_ready)
-        except errors.JournalError as err:
-            return overview.build(state, overview.Records(error=str(err)), not_ready)
+        # An agent of an earlier version does not say what it is not ready for.
+        return overview.take(state, self._path, state.get("not_ready", []))
 
     def _without_agent(self, why: str) -> Document:
         now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
@@ -68,14 +62,10 @@ class Source:
     def _read(self, now: datetime.datetime) -> tuple[overview.Records, dict[str, Pause]]:
         if not self._path.exists():
             return overview.Records(error=f"There is no journal {self._path} yet."), {}
-        since = now - datetime.timedelta(seconds=LOOK_BACK_SECONDS)
         try:
             with view(self._path) as journal:
-                return overview.Records(
-                    journal.runs_since(since, overview.MAX_RUNS),
-                    journal.newest_runs(ended=True),
-                    journal.newest_changes(overview.MAX_CHANGES),
-                ), journal.pauses.in_force(now)
+                records = overview.read(journal, now, LOOK_BACK_SECONDS)
+                return records, journal.pauses.in_force(now)
         except errors.JournalError as err:
             return overview.Records(error=str(err)), {}
 
@@ -102,7 +92,7 @@ class Source:
         own: Any = self._conf[plugin.name] if plugin.state == "enabled" else {}
         return {
             "name": plugin.name,
-            "summary": lists.summary(plugin.factory),
+            "summary": plugin.summary,
             "distribution": plugin.distribution,
             "version": plugin.version,
             "state": plugin.state,

@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from cepheid import durations
+from cepheid import durations, wording
 from cepheid.attention import paused
 from cepheid.terminal.shapes import OUTCOMES, STYLES, Shapes
 from cepheid.terminal.timeline import Bar, Timeline, by_task, unix_seconds
@@ -181,9 +181,7 @@ def _every(task: Document) -> str:
 
 def _counted(task: Document) -> str:
     run = task["last_run"]
-    if run is None:
-        return ""
-    return ", ".join(f"{name} {number}" for name, number in sorted(run["counters"].items()))
+    return "" if run is None else wording.counters(run["counters"])
 
 
 def _ago(at: str, now: float) -> str:
