@@ -190,25 +190,31 @@ def test_a_missing_library_of_a_driver_is_the_reason_of_its_tasks(
     )
 
 
-@pytest.mark.parametrize("module", ["sqlalchemy", "oslo_db"])
+@pytest.mark.parametrize(
+    ("kind", "factory", "module", "extra"),
+    [
+        ("database", "database.sqlalchemy_driver:database", "sqlalchemy", "database"),
+        ("database", "database.sqlalchemy_driver:database", "oslo_db", "database"),
+        ("hypervisor", "hypervisor.libvirt_plugin:hypervisor", "libvirt", "libvirt"),
+        ("hypervisor", "hypervisor.libvirt_plugin:hypervisor", "lxml", "libvirt"),
+        ("hypervisor", "hypervisor.libvirt_plugin:hypervisor", "defusedxml", "libvirt"),
+    ],
+)
 def test_a_library_that_a_driver_imports_later_is_missed_at_once(
-    distributions, make_agent, monkeypatch, module
+    distributions, make_agent, monkeypatch, kind, factory, module, extra
 ):
     monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.delitem(sys.modules, "cepheid_plugins.database.sqlalchemy_driver", raising=False)
-    distributions.add(
-        "acme-db",
-        {"cepheid.database": {"acme": "cepheid_plugins.database.sqlalchemy_driver:database"}},
-    )
+    monkeypatch.delitem(sys.modules, f"cepheid_plugins.{factory.partition(':')[0]}", raising=False)
+    distributions.add("acme-db", {f"cepheid.{kind}": {"acme": f"cepheid_plugins.{factory}"}})
     distributions.add_task("acme-task", "t", with_class(
-        "    drivers = ('database',)" + DECORATED.replace("broken", "t")))  # fmt: skip
-    agent = make_agent("enabled_tasks = *\n[database]\ndriver = acme\n")
+        f"    drivers = ('{kind}',)" + DECORATED.replace("broken", "t")))  # fmt: skip
+    agent = make_agent(f"enabled_tasks = *\n[{kind}]\ndriver = acme\n")
     (plugin,) = catalogue.find_tasks(agent.conf)
     catalogue.prepare(agent.conf, plugin)
     assert (plugin.state, plugin.reason) == (
         "failed",
-        "The database driver acme of acme-db 1.0 cannot be loaded: "
-        f"the Python module {module} is missing; pip install 'cepheid[database]'",
+        f"The {kind} driver acme of acme-db 1.0 cannot be loaded: "
+        f"the Python module {module} is missing; pip install 'cepheid[{extra}]'",
     )
 
 
