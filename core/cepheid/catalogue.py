@@ -16,11 +16,16 @@ NAMESPACE = "cepheid.tasks"
 
 
 class Finder:
-    """Finds each kind of driver once, for a look at many tasks: it scans what is installed once."""
+    """Finds each kind of driver once, for a look at many tasks: it scans what is installed once.
 
-    def __init__(self, conf: cfg.ConfigOpts) -> None:
+    :param offered: where to look for them; by default, what is installed when one is asked for
+    """
+
+    def __init__(
+        self, conf: cfg.ConfigOpts, offered: Sequence[loading.Plugin] | None = None
+    ) -> None:
         self._conf = conf
-        self._offered: list[loading.Plugin] | None = None
+        self._offered = offered
         self._found: dict[str, loading.Plugin | errors.PluginError] = {}
 
     def find(self, kind: str) -> loading.Plugin:
@@ -38,12 +43,17 @@ class Finder:
         return found
 
 
-def find_tasks(conf: cfg.ConfigOpts) -> list[loading.Plugin]:
+def find_tasks(
+    conf: cfg.ConfigOpts, offered: Sequence[loading.Plugin] | None = None
+) -> list[loading.Plugin]:
     """Find all task plugins and settle which are wanted; those that are stay ``found``.
 
+    :param offered: where to look for them; by default, what is installed now
     :raises ConfigError: enabled_tasks or disabled_tasks name a task that nobody provides
     """
-    plugins = loading.discover(NAMESPACE)
+    if offered is None:
+        offered = loading.discover(NAMESPACE)
+    plugins = [plugin for plugin in offered if plugin.namespace == NAMESPACE]
     names = sorted({plugin.name for plugin in plugins})
     bundled = {plugin.name for plugin in plugins if plugin.is_bundled}
     providers = config.register_providers(conf, names)
@@ -62,8 +72,9 @@ def find_tasks(conf: cfg.ConfigOpts) -> list[loading.Plugin]:
 
 def describe(conf: cfg.ConfigOpts) -> list[loading.Plugin]:
     """Find all task plugins and load them, so that each can be described, without running any."""
-    plugins = find_tasks(conf)
-    finder = Finder(conf)
+    offered = loading.discover_under(drivers.PREFIX)
+    plugins = find_tasks(conf, offered)
+    finder = Finder(conf, offered)
     for plugin in plugins:
         if plugin.state == "found":
             prepare(conf, plugin, finder=finder)
