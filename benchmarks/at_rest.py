@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -89,10 +90,13 @@ def start_up(rounds: int) -> list[list[Any]]:
             "python -c 'import cliff.app'": [sys.executable, "-c", "import cliff.app"],
             "python -c pass": [sys.executable, "-c", "pass"],
         }
-        calls = {name: partial(_run, command) for name, command in commands.items()}
+        # An installed package has its bytecode; of a working copy it may be that none is kept.
+        environment = {**os.environ, "PYTHONPYCACHEPREFIX": f"{host.path}/bytecode"}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        calls = {name: partial(_run, command, environment) for name, command in commands.items()}
         taken = in_turn(calls, 0.0, least=rounds)
         return [
-            [name, taken[name].median * 1e3, _cpu_of(command) * 1e3]
+            [name, taken[name].median * 1e3, _cpu_of(command, environment) * 1e3]
             for name, command in commands.items()
         ]
 
@@ -105,11 +109,13 @@ def _cpu_within(host: Any, settling: float, seconds: float) -> float:
     return (cpu_seconds(host.agent.pid) - before) / (time.monotonic() - begins)
 
 
-def _run(command: Sequence[str]) -> None:
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True)
+def _run(command: Sequence[str], environment: Mapping[str, str]) -> None:
+    subprocess.run(
+        command, check=True, stdin=subprocess.DEVNULL, capture_output=True, env=environment
+    )
 
 
-def _cpu_of(command: Sequence[str]) -> float:
+def _cpu_of(command: Sequence[str], environment: Mapping[str, str]) -> float:
     """Return the CPU time of a command: what a busy machine leaves as it is."""
     code = (
         "import resource, subprocess, sys; "
@@ -118,7 +124,7 @@ def _cpu_of(command: Sequence[str]) -> float:
     )
     done = subprocess.run(
         [sys.executable, "-c", code, *command],
-        check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment,
     )  # fmt: skip
     return float(done.stdout)
 
