@@ -81,12 +81,14 @@ class BackingFiles:
     def read(self, images: Sequence[Looked]) -> None:
         """Learn what images stand on, by qemu-img only where nothing else tells."""
         ask: dict[str, list[Looked]] = {}
+        judged: dict[bytes, tuple[image_formats.Head, str]] = {}
         for image in images:
             self._met.add(image.inode)
             if image.head is None:
                 continue
-            head = image_formats.inspect(image.head)
-            digest = hashlib.sha256(image.head).hexdigest() if head.is_complete else ""
+            if image.head not in judged:
+                judged[image.head] = _judged(image.head)
+            head, digest = judged[image.head]
             if digest in self._answers:
                 self._known[image.inode] = Known(image.stamp, digest, *self._answers[digest])
             elif head.has_backing:
@@ -146,6 +148,12 @@ class BackingFiles:
                 )
             if not isinstance(answer, StorageError):
                 self._answers[digest] = answer
+
+
+def _judged(begins: bytes) -> tuple[image_formats.Head, str]:
+    """Return what the first bytes of an image say, and their digest if that is all of it."""
+    head = image_formats.inspect(begins)
+    return head, hashlib.sha256(begins).hexdigest() if head.is_complete else ""
 
 
 def _answers(known: Mapping[Inode, Known]) -> dict[str, tuple[str, str]]:

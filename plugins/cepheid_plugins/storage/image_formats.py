@@ -22,6 +22,9 @@ CHAINED = ("qcow2", "qed", "vmdk", "vdi", "vhd", "vhdx")
 
 _MAGIC = b"QFI\xfb"
 
+#: What the text of a VMDK that stands on another has in it. Source: QEMU's block/vmdk.c.
+_VMDK_PARENT = b"parentfilenamehint"
+
 #: Source: qcow2.txt: magic, version, backing_file_offset, backing_file_size.
 _QCOW2 = struct.Struct(">4sIQI")
 
@@ -48,11 +51,14 @@ def inspect(head: bytes) -> Head:
     found: list[format_inspector.FileInspector] = []
     for name in CHAINED:
         inspector = format_inspector.ALL_FORMATS[name]()
-        # It may trip over what is no such image.
-        if _fed(inspector, head) and inspector.format_match:
+        if _matches(inspector, head):
             found.append(inspector)
+    if not found and head.startswith(_MAGIC):
+        return Head(problem="it is cut short")
+    if not found and _VMDK_PARENT in head.lower():  # in another encoding than ASCII
+        return Head(problem="it is vmdk, whose chains are not read")
     if not found:
-        return Head(problem="it is cut short") if head.startswith(_MAGIC) else Head()
+        return Head()
     (first, *others) = found
     if others or not isinstance(first, format_inspector.QcowInspector):
         names = " and ".join(inspector.NAME for inspector in found)
@@ -60,12 +66,13 @@ def inspect(head: bytes) -> Head:
     return _qcow2(first, head)
 
 
-def _fed(inspector: format_inspector.FileInspector, head: bytes) -> bool:
+def _matches(inspector: format_inspector.FileInspector, head: bytes) -> bool:
+    """Tell whether it is an image of the inspector's format."""
     try:
         inspector.eat_chunk(head)
-    except Exception:  # noqa: BLE001 - an inspector raises whatever it stumbles over
+        return inspector.format_match
+    except Exception:  # noqa: BLE001 - it raises whatever it stumbles over in what is none
         return False
-    return True
 
 
 def _qcow2(inspector: format_inspector.QcowInspector, head: bytes) -> Head:

@@ -59,12 +59,14 @@ class Found:
     :param formats: by path, what ``disk.info`` says of a disk
     :param links: the paths of symbolic links
     :param problems: what could not be read, and why
+    :param heads: the first bytes of the images; disks begin alike, and such are kept once
     """
 
     images: list[Looked] = field(default_factory=list)
     formats: dict[str, str] = field(default_factory=dict)
     links: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    heads: dict[bytes, bytes] = field(default_factory=dict)
 
 
 #: Tells whether an image is known with this stamp.
@@ -99,6 +101,7 @@ def look_at(paths: Mapping[str, str], root: str, is_known: IsKnown) -> dict[str,
     :return: by path, what was found, or why it cannot be read; a missing one is left out
     """
     found: dict[str, Looked | str] = {}
+    heads: dict[bytes, bytes] = {}
     for path, home in paths.items():
         try:
             descriptor = open_beneath(path, root)
@@ -108,7 +111,7 @@ def look_at(paths: Mapping[str, str], root: str, is_known: IsKnown) -> dict[str,
             found[path] = _text(err)
             continue
         try:
-            found[path] = _looked(path, home, descriptor, is_known)
+            found[path] = _looked(path, home, descriptor, is_known, heads)
         except OSError as err:
             found[path] = _text(err)
         finally:
@@ -183,17 +186,21 @@ def _walk(
 def _read(directory: int, name: str, path: str, is_known: IsKnown, found: Found) -> None:
     descriptor = descriptors.open_file(directory, name)
     try:
-        found.images.append(_looked(f"{path}/{name}", path, descriptor, is_known))
+        looked = _looked(f"{path}/{name}", path, descriptor, is_known, found.heads)
+        found.images.append(looked)
     finally:
         os.close(descriptor)
 
 
-def _looked(path: str, home: str, descriptor: int, is_known: IsKnown) -> Looked:
+def _looked(
+    path: str, home: str, descriptor: int, is_known: IsKnown, heads: dict[bytes, bytes]
+) -> Looked:
     what = os.fstat(descriptor)
     inode, stamp = _inode(what), _stamp(what)
-    known = stat.S_ISREG(what.st_mode) and is_known(inode, stamp)
-    head = None if known else os.pread(descriptor, image_formats.HEAD_BYTES, 0)
-    return Looked(path, home, inode, stamp, head)
+    if stat.S_ISREG(what.st_mode) and is_known(inode, stamp):
+        return Looked(path, home, inode, stamp, None)
+    head = os.pread(descriptor, image_formats.HEAD_BYTES, 0)
+    return Looked(path, home, inode, stamp, heads.setdefault(head, head))
 
 
 def _formats(directory: int, path: str) -> dict[str, str]:

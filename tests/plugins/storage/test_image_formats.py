@@ -77,3 +77,15 @@ def test_two_formats_in_one_are_refused(make):
     # VDI's signature is further back. Source: oslo.utils' inspector.
     head[0x40:0x44] = (0xBEDA107F).to_bytes(4, "little")
     assert inspect(bytes(head)).problem == "it is qcow2 and vdi, whose chains are not read"
+
+
+@pytest.mark.parametrize("after", ["é".encode(), b"\xff", b"\0\xff"])
+def test_a_text_in_any_encoding_stands_on_nothing(after):
+    assert inspect(b"#" * 600 + after) == Head()
+
+
+@pytest.mark.parametrize("name", [b"base.vmdk", "größer.vmdk".encode(), "größer".encode("latin-1")])
+def test_a_vmdk_that_stands_on_another_is_refused_in_any_encoding(name):
+    text = b'# Disk DescriptorFile\nversion=1\ncreateType="monolithicFlat"\nparentFileNameHint="'
+    head = (text + name + b'"\n').ljust(HEAD_BYTES, b"#")
+    assert inspect(head).problem == "it is vmdk, whose chains are not read"
