@@ -55,7 +55,7 @@ def test_the_images_are_named_without_a_registry():
 
 
 def test_signals_reach_the_agent():
-    assert json.loads(the("ENTRYPOINT")) == ["tini", "--", "cepheid"]
+    assert json.loads(the("ENTRYPOINT")) == ["tini", "-s", "--", "cepheid"]
     assert json.loads(the("CMD")) == ["agent"]
     assert the("STOPSIGNAL") == "SIGTERM"
 
