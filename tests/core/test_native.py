@@ -62,12 +62,16 @@ def pool(make_pool):
     return make_pool(size=4)
 
 
-def abandon(pool, call, times=1):
-    """Let so many calls hang; one that a busy machine does not even start is no such call."""
+def abandon(pool, call, times=1, deadline=0.005, **options):
+    """Let so many calls hang; one that a busy machine does not even start is no such call.
+
+    Return what is said of the last.
+    """
     wanted = pool.abandoned_total + times
     while pool.abandoned_total < wanted:
-        with pytest.raises(errors.CallTimeout):
-            pool.run(call, deadline=0.005)
+        with pytest.raises(errors.CallTimeout) as caught:
+            pool.run(call, deadline=deadline, **options)
+    return str(caught.value)
 
 
 def test_returns_what_the_call_returns(pool):
@@ -90,14 +94,16 @@ def test_calls_that_follow_each_other_share_the_pools_threads(pool):
 
 
 def test_gives_up_at_the_deadline_and_names_the_call(pool, hang):
-    with pytest.raises(errors.CallTimeout, match="virDomainShutdown did not return within 0"):
-        pool.run(hang, deadline=0.1, name="virDomainShutdown")
+    said = abandon(pool, hang, deadline=0.1, name="virDomainShutdown")
+    assert said.startswith("virDomainShutdown did not return within 0.1 seconds")
     assert pool.abandoned == 1
 
 
-def test_a_call_has_the_name_of_its_function_by_default(pool):
-    with pytest.raises(errors.CallTimeout, match=r"^sleep did not return"):
-        pool.run(native_time.sleep, 0.3, deadline=0.1)
+def test_a_call_has_the_name_of_its_function_by_default(pool, hang):
+    def shut_down():
+        hang()
+
+    assert abandon(pool, shut_down).startswith("shut_down did not return")
 
 
 def test_a_call_whose_time_is_over_is_not_made(pool, hang):
@@ -133,20 +139,23 @@ def test_the_thread_of_an_abandoned_call_ends_with_it(pool, hang):
     abandon(pool, hang, times=3)
     pool.run(abs, 1, deadline=LONG)
     threads = set(native_threading.enumerate()) - before
-    assert len(threads) == 4
+    # One that a busy machine did not start in time is idle now.
+    assert 3 < len(threads) <= 3 + pool.size
     hang.let_go()
-    eventually(lambda: sum(thread.is_alive() for thread in threads) == 1)
+    eventually(lambda: sum(thread.is_alive() for thread in threads) == len(threads) - 3)
 
 
 def test_no_more_calls_than_its_size_run_at_one_time(make_pool):
     pool = make_pool(size=2)
     lock = native_threading.Lock()
+    both = native_threading.Barrier(2)
     now, most = [], []
 
     def call(number):
         with lock:
             now.append(number)
             most.append(len(now))
+        both.wait(LONG)
         native_time.sleep(0.002)
         with lock:
             now.remove(number)
@@ -174,16 +183,11 @@ def test_a_call_that_got_no_thread_in_time_says_so_and_is_not_made_later(make_po
 
 def test_a_waiting_call_gets_the_place_of_an_abandoned_one(make_pool, hang):
     pool = make_pool(size=1)
-    hung = threading.Thread(target=lambda: abandon_slowly(pool, hang))
+    hung = threading.Thread(target=abandon, args=(pool, hang), kwargs={"deadline": 0.03})
     hung.start()
     eventually(lambda: hang.calls == 1)
     assert pool.run(abs, -5, deadline=LONG) == 5
     hung.join()
-
-
-def abandon_slowly(pool, call):
-    with pytest.raises(errors.CallTimeout):
-        pool.run(call, deadline=0.03)
 
 
 def test_refuses_work_when_too_many_calls_hang(make_pool, hang):
