@@ -403,7 +403,7 @@ def test_a_timer_is_named_after_the_task_it_calls(timers, clock):
 # A day
 
 
-def test_a_simulated_day_of_seventeen_tasks_takes_less_than_a_second(clock):
+def test_a_simulated_day_of_seventeen_tasks_takes_less_than_a_second_of_cpu(clock):
     class Ticking(periodic_task.PeriodicTasks):
         ticks = 0
 
@@ -424,11 +424,11 @@ def test_a_simulated_day_of_seventeen_tasks_takes_less_than_a_second(clock):
     conf([])
     tasks = [Ticking(conf) for _ in range(17)]
     timers = [Timer(lambda t=task: t.run_periodic_tasks(None), clock=clock) for task in tasks]
-    started = time.perf_counter()
+    started = time.thread_time()  # however busy the machine is
     ends_at = clock.monotonic() + DAY
     while (timer := min(timers, key=lambda timer: timer.due)).due <= ends_at:
         clock.sleep(timer.due - clock.monotonic())
         timer.turn()
-    took = time.perf_counter() - started
+    took = time.thread_time() - started
     assert [task.ticks for task in tasks] == [1440] * 17
     assert took < 1
