@@ -115,11 +115,22 @@ def new_database(server: sa.URL, name: str) -> sa.URL:
     return server.set(database=name)
 
 
+#: They keep the ports that this process was given.
+_KEPT: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """Return a port on loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port on loopback that nobody listens on, and that nobody else is given.
+
+    Until this process ends, a socket that is bound to it and does not listen keeps the system from
+    giving it to others. A server that sets SO_REUSEADDR, as servers do, can listen on it all the
+    same. Source: ip(7), socket(7).
+    """
+    keeper = socket.socket()
+    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    keeper.bind(("127.0.0.1", 0))
+    _KEPT.append(keeper)
+    return int(keeper.getsockname()[1])
 
 
 @contextmanager
