@@ -88,15 +88,29 @@ auth_unix_rw = "none"
 unix_sock_group = "root"
 """
 
-# Frames of an EtherType for experiments (IEEE 802), which no guest answers.
+# Frames of an EtherType for experiments (IEEE 802), which no guest answers. A tap device counts a
+# frame when QEMU takes it, which is to have happened before this ends. Source: tun_put_user in
+# Linux's drivers/net/tun.c.
 SEND_FRAMES = """
-import socket, sys
-bridge, mac, count, size = sys.argv[1:]
+import socket, sys, time
+from pathlib import Path
+bridge, mac, count, size, patience = sys.argv[1:]
+
+def taken():
+    net = Path("/sys/class/net")
+    ports = [port.name for port in (net / bridge / "brif").iterdir()]
+    return {port: int((net / port / "statistics/tx_bytes").read_text()) for port in ports}
+
 sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
 sender.bind((bridge, 0))
 header = bytes.fromhex(mac) + sender.getsockname()[4] + bytes.fromhex("88b5")
+before, wanted = taken(), int(count) * int(size)
 for _ in range(int(count)):
     sender.send(header.ljust(int(size), b"."))
+until = time.monotonic() + int(patience)
+while all(now - before[port] < wanted for port, now in taken().items()):
+    assert time.monotonic() < until, f"no guest has taken them: {before}, {taken()}"
+    time.sleep(0.01)
 """
 
 
@@ -172,11 +186,13 @@ class PrivilegedLibvirtd(Libvirtd):
         self.run_inside("ip", "neighbour", "replace", *neighbour, "nud", "permanent")
 
     def send_frames(self, mac: str, count: int, size: int) -> int:
-        """Send a guest frames that it does not answer; return the number of bytes.
+        """Send a guest frames that it does not answer, and wait until its QEMU has them.
+
+        Return the number of bytes.
 
         :param size: of a frame, in bytes, with its header
         """
-        words = (self.bridge, mac.replace(":", ""), str(count), str(size))
+        words = (self.bridge, mac.replace(":", ""), str(count), str(size), str(PATIENCE_SECONDS))
         self.run_inside(sys.executable, "-c", SEND_FRAMES, *words)
         return count * size
 
