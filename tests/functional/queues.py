@@ -9,7 +9,7 @@ from typing import Any
 import amqp
 import kombu
 
-from tests.functional.processes import wait_until
+from tests.functional.processes import PATIENCE_SECONDS, wait_until
 from tests.functional.rabbitmq import RabbitMQ
 
 
@@ -36,9 +36,11 @@ class Queue:
                 pass  # nobody has declared it yet
         return self.messages
 
-    def wait_for(self, count: int) -> list[dict[str, Any]]:
+    def wait_for(self, count: int, seconds: float = PATIENCE_SECONDS) -> list[dict[str, Any]]:
         """Wait until so many were taken out; return them."""
-        wait_until(lambda: len(self.take()) >= count, lambda: f"{len(self.messages)} of {count}")
+        wait_until(
+            lambda: len(self.take()) >= count, lambda: f"{len(self.messages)} of {count}", seconds
+        )
         return self.messages
 
     @property
