@@ -15,7 +15,6 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cepheid_plugins.compute.audit_periods import last_completed
 from cepheid_plugins.database import models
 from tests.functional.agents import Installation
 from tests.functional.processes import PATIENCE_SECONDS, wait_until
@@ -35,9 +34,8 @@ NODE = f"""<node>
 """
 
 
-#: The last month that is over; the guest was launched in it.
-PERIOD = last_completed("month", datetime.datetime.now(datetime.UTC).replace(tzinfo=None))
-LAUNCHED_AT = PERIOD.begin + datetime.timedelta(days=1)
+#: Before every month that is audited.
+LAUNCHED_AT = datetime.datetime(2026, 1, 1)
 
 #: Its row.
 INSTANCE = {
