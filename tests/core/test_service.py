@@ -2,6 +2,7 @@
 """The service as a process: start, supervision, reload, stop, in both concurrency modes."""
 
 import os
+import re
 import signal
 import socket
 import time
@@ -9,7 +10,7 @@ import time
 import pytest
 
 from tests.functional.agents import Installation
-from tests.functional.processes import wait_until
+from tests.functional.processes import PATIENCE_SECONDS, wait_until
 
 pytestmark = pytest.mark.process
 
@@ -66,6 +67,7 @@ class Plugin(cepheid.Task):
 
     @periodic_task(spacing=1, run_immediately=True)
     def blocking(self, context):
+        (self.agent.state_path / "blocked").touch()
         ctypes.CDLL(None).pause()
         ctypes.CDLL(None).sleep(3600)
 '''
@@ -160,8 +162,9 @@ def test_fifty_hung_native_calls_do_not_keep_it_from_ending(start, distributions
     assert "in hung" in installation.read_log()  # the stack
     assert len(history(installation, "quick")) >= 1
     started = time.monotonic()
-    assert installation.stop_agent(4 + 2) == 1
-    assert time.monotonic() - started <= 4 + 1
+    assert installation.stop_agent() == 1
+    # Not as long as they hang; beyond the four, how busy the machine is counts.
+    assert time.monotonic() - started < 4 + 15
     assert "Ending without waiting any longer for: hung" in installation.read_log()
 
 
@@ -169,10 +172,9 @@ def test_fifty_hung_native_calls_do_not_keep_it_from_ending(start, distributions
 def test_a_blocked_main_thread_does_not_keep_it_from_ending(start, distributions, mode):
     distributions.add_task("acme-blocking", "blocking", BLOCKING)
     installation = start(mode, "graceful_shutdown_timeout = 2\n")
-    wait_until(lambda: (installation.path / "cepheid-locks" / "blocking").exists())
-    time.sleep(0.2)  # until it is in the call
+    wait_until(lambda: (installation.path / "blocked").exists())
     installation.signal_agent(signal.SIGTERM)
-    assert installation.agent.wait(10) == 1
+    assert installation.agent.wait(PATIENCE_SECONDS) == 1
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -279,8 +281,7 @@ def test_the_watchdog_is_not_fed_when_the_hub_is_blocked(start, distributions, t
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(path))
         installation = start("eventlet", "graceful_shutdown_timeout = 1\n", notify=path)
-        wait_until(lambda: (installation.path / "cepheid-locks" / "blocking").exists())
-        time.sleep(1.5)
+        wait_until(lambda: (installation.path / "blocked").exists())
         listener.setblocking(False)
         while True:
             try:
@@ -316,7 +317,7 @@ def test_a_run_that_is_asked_for_is_made_in_the_agent(start, distributions):
     assert answer.returncode == 0, answer.stderr
     assert '"thing","it","0","1","planned",""' in answer.stdout
     listed = installation.run("task", "list", "-f", "value", "-c", "Name", "-c", "Next run")
-    assert "quick in 60 min" in listed.stdout
+    assert re.search(r"^quick in (60|5\d) min$", listed.stdout, re.MULTILINE)
 
 
 def test_an_agent_that_died_leaves_an_interrupted_run_on_record(start, distributions):
@@ -343,7 +344,7 @@ def test_a_pause_and_its_end_are_heeded_by_a_live_agent(start, distributions, mo
     (row,) = [row for row in installation.rows("task", "list") if row["Name"] == "quick"]
     assert row["State"] == "paused"
     assert row["Reason"].endswith(": a new switch")
-    assert row["Next run"] == "in 60 min"
+    assert re.fullmatch(r"in (60|5\d) min", row["Next run"])
     assert "ok in" in installation.run("task", "run", "quick", "--force").stderr
     count = len(history(installation, "quick"))
     installation.run("resume", "quick")
@@ -452,4 +453,4 @@ def test_a_report_is_written_though_the_main_thread_is_blocked(start, distributi
     assert "in blocking\n" in text
     assert installation.agent.poll() is None
     installation.signal_agent(signal.SIGTERM)
-    assert installation.agent.wait(10) == 1
+    assert installation.agent.wait(PATIENCE_SECONDS) == 1
