@@ -127,7 +127,7 @@ def test_a_broker_that_hangs_holds_up_neither_passes_nor_the_end(host, broker, q
     kept = host.wait_for_waiting(3)
     started = time.monotonic()
     assert host.stop_agent() == 0
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 45
     assert "Notifications are left in" in host.read_log()
     assert host.waiting()[:3] == kept
     broker.thaw()
@@ -155,7 +155,7 @@ def test_a_broker_that_is_killed_and_comes_back_gets_the_rest(host_with, broker,
     host.conf.write_text(host.conf.read_text().replace("interval = 1\n", "interval = 3600\n"))
     host.start_agent()
     # What the broker had taken before is in its queue still.
-    wait_until(lambda: queue.take() and left[-1] in queue.ids, host.read_log)
+    wait_until(lambda: queue.take() and left[-1] in queue.ids, host.read_log, 3 * PATIENCE_SECONDS)
     assert host.stop_agent() == 0
     assert [one for one in queue.ids if one in left] == left
     assert host.waiting() == []
@@ -234,7 +234,7 @@ def test_a_command_leaves_to_the_agent_what_it_cannot_send(host_with, broker, qu
     broker.stop()
     started = time.monotonic()
     done = host.run("task", "run", TASK)
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 45
     assert "ok in" in done.stderr
     assert "cepheid-outbox.sqlite until they can be sent: 1" in done.stderr
     (kept,) = host.waiting()
@@ -254,7 +254,7 @@ def test_a_command_ends_in_time_while_the_broker_hangs(host_with, broker, queue)
     broker.freeze()
     started = time.monotonic()
     done = host.run("task", "run", TASK)
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 45
     assert done.returncode == 0
     assert "cepheid-outbox.sqlite until they can be sent: 1" in done.stderr
     (kept,) = host.waiting()

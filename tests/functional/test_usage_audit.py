@@ -193,6 +193,7 @@ def peak_kib(path, url):
     return usage.ru_maxrss
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_ten_thousand_instances_take_as_much_memory_as_a_thousand(tmp_path, url, database, engine):
     peaks = {}
