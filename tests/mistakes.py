@@ -151,7 +151,7 @@ MISTAKES = [
             new="import threading, time\n"
             "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"),
     Mistake("signal-at-import", "import",
-            new="import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"),
+            new="import signal\nsignal.signal(signal.SIGHUP, print)\n"),
     Mistake("log-at-import", "import", new="logging.basicConfig(level=logging.DEBUG)\n"),
     Mistake("patch-at-import", "import",
             new="import socket\nsocket.create_connection = lambda *a, **k: None\n"),
