@@ -207,7 +207,8 @@ def run(environment, *words, cwd):
 
 def history(host, task="list_guests"):
     """Return the runs of a task that are on record; none where it is not known."""
-    done = host.run("task", "history", task, "-f", "json", check=False)
+    words = ("task", "history", task, "--limit", "1000", "-f", "json")
+    done = host.run(*words, check=False)
     return [row for row in json.loads(done.stdout) if row["Seconds"]] if done.stdout else []
 
 
