@@ -21,7 +21,7 @@ from tests.functional.environments import ROOT, Environment
 from tests.functional.processes import require, wait_until
 from tests.worlds import uuid_of
 
-pytestmark = [pytest.mark.functional, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.functional, pytest.mark.timeout(900)]
 
 TASK = "poll_bandwidth_usage"
 PACKAGE = ROOT / "examples" / "acme-bandwidth"

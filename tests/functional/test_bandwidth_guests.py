@@ -18,7 +18,7 @@ from tests.functional.processes import wait_until
 from tests.functional.tiny_guest import PING_HEADER_BYTES, TinyGuest, interface
 from tests.worlds import World
 
-pytestmark = [pytest.mark.functional, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.functional, pytest.mark.timeout(900)]
 
 MAC, OTHER = "52:54:00:00:00:01", "52:54:00:00:00:02"
 DEVICE = "tap-metered"

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.__main__ import available
 
-pytestmark = [pytest.mark.functional, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.functional, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 

@@ -27,7 +27,7 @@ from tests.functional.environments import ROOT, Environment
 from tests.functional.processes import wait_until
 from tests.worlds import node_xml
 
-pytestmark = [pytest.mark.functional, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.functional, pytest.mark.timeout(900)]
 
 RUNNING, SHUTDOWN = 1, 4
 

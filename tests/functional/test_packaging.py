@@ -17,7 +17,7 @@ from tests.functional.agents import Installation
 from tests.functional.environments import ROOT, Environment
 from tests.functional.processes import give_up, require
 
-pytestmark = [pytest.mark.functional, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.functional, pytest.mark.timeout(900)]
 
 #: Where the sources of the wheel's packages are.
 SOURCES = {"core/cepheid/": "cepheid/", "plugins/cepheid_plugins/": "cepheid_plugins/"}

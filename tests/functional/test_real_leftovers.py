@@ -13,7 +13,7 @@ from tests.functional.disk_hosts import DiskHost, holds_pattern
 from tests.functional.libvirtd import GUEST_XML
 from tests.functional.processes import wait_until
 
-pytestmark = [pytest.mark.functional, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.functional, pytest.mark.timeout(900)]
 
 PENDING, INCOMPLETE = "run_pending_deletes", "cleanup_incomplete_migrations"
 
