@@ -6,11 +6,11 @@ import datetime
 import itertools
 import json
 import os
-import threading
 
 import pytest
 import sqlalchemy as sa
 
+from cepheid import concurrency
 from cepheid_plugins.compute import resources
 from cepheid_plugins.database import models
 from cepheid_plugins.database.records import Move, Occupant, Sizes
@@ -815,7 +815,7 @@ def test_d20_storage_that_hangs_ends_the_pass_within_its_deadline(world, task, m
     world.agent.run(task)
     before = record(world)
     world.add(1, **TINY)
-    over = threading.Event()
+    over = concurrency.original("threading").Event()  # it hangs on a native thread
     monkeypatch.setattr(update_available_resource, "MEASURE_SECONDS", 0.1)
     monkeypatch.setattr(os, "statvfs", lambda path: over.wait(20))
     run = world.agent.run(task)
