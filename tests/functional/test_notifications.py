@@ -278,3 +278,16 @@ def test_a_broker_that_refuses_is_said_without_the_password(host_with, broker, q
     queue.wait_for(len(kept) + 1)
     assert queue.ids[: len(kept)] == kept
     assert host.stop_agent() == 0
+
+
+def test_an_outbox_that_cannot_be_used_ends_only_the_tasks_that_tell_anything(host_with):
+    host = host_with()
+    tasks = f"enabled_tasks = {TASK}"
+    host.conf.write_text(host.conf.read_text().replace(tasks, f"{tasks},update_available_resource"))
+    (host.path / "cepheid-outbox.sqlite").write_text("no database" * 100)
+    host.start_agent()
+    states = {row["Name"]: row["State"] for row in host.rows("task", "list")}
+    assert (states[TASK], states["update_available_resource"]) == ("failed", "enabled")
+    assert f"Task {TASK} of cepheid" in host.read_log()
+    assert "cepheid-outbox.sqlite cannot be used" in host.read_log()
+    assert host.stop_agent() == 0

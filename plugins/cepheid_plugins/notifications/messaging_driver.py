@@ -33,10 +33,10 @@ LOG = logging.getLogger(__name__)
 class MessagingNotifier(Notifier):
     """Sends as ``[oslo_messaging_notifications]`` says.
 
-    The outbox is opened, and made when it is missing, when it is first needed: what only reads
-    makes none.
+    An outbox that is missing is made when it is first needed: what only reads makes none.
 
     :raises ConfigError: the drivers or the transport cannot be used
+    :raises OutboxError: there is an outbox, and it cannot be used
     :raises PluginError: oslo.messaging is not installed
     """
 
@@ -53,6 +53,8 @@ class MessagingNotifier(Notifier):
         self._sender: Sender | None = None
         self._direct_lock = threading.Lock()
         self._decided: tuple[cfg.ConfigOpts, Any] | None = None
+        if self._path.exists():
+            self._opened()
 
     def serve(self) -> None:
         """Send what an earlier agent, or a command, has left.

@@ -22,6 +22,9 @@ from cepheid_plugins.storage.instances_path import StorageError
 #: Seconds after which storage that does not answer is given up.
 READ_SECONDS = 300
 
+#: The number of the rules by which images are judged; with others, what was kept says nothing.
+RULES = 2
+
 #: Makes a call with a deadline in seconds, as Agent.run_native does.
 RunNative = Callable[..., Any]
 
@@ -101,20 +104,25 @@ class BackingFiles:
 
     def dump(self) -> str:
         """Return what is known, as text, for another process."""
-        return json.dumps(
-            [
-                [*inode, *one.stamp, one.digest, one.backing, one.backing_format]
-                for inode, one in self._known.items()
-                if not one.problem
-            ]
-        )
+        images = [
+            [*inode, *one.stamp, one.digest, one.backing, one.backing_format]
+            for inode, one in self._known.items()
+            if not one.problem
+        ]
+        return json.dumps({"rules": RULES, "images": images})
 
     def load(self, text: str) -> None:
-        """Take in what another process knew; a text that cannot be read is nothing."""
+        """Take in what another process knew; a text that cannot be read is nothing.
+
+        Nor is what was judged by other rules.
+        """
+        self._known = {}
         try:
-            self._known = dict(_parsed(json.loads(text)))
-        except (ValueError, TypeError, IndexError):
-            self._known = {}
+            told = json.loads(text)
+            if told["rules"] == RULES:
+                self._known = dict(_parsed(told["images"]))
+        except (ValueError, TypeError, LookupError):
+            pass
         self._answers = _answers(self._known)
 
     def _ask(self, groups: Sequence[tuple[str, Sequence[Looked]]]) -> None:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the first bytes of a disk image say: whether it can stand on another, and on which.
 
-They are judged by oslo.utils' format inspectors before qemu-img opens the file.
-Source: QEMU's docs/interop/qcow2.txt for where the name of the backing file is.
+They are judged before qemu-img opens the file: by oslo.utils' format inspectors, and VMDK by what
+its inspector does not read, a descriptor that is not ASCII or is of another version.
+Source: QEMU's docs/interop/qcow2.txt for where the name of the backing file is; its block/vmdk.c.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ if TYPE_CHECKING:
 #: Bytes that are looked at. All formats in which an image can stand on another are told by fewer.
 HEAD_BYTES = 4096
 
-#: Formats in which it can; all but the first are not Nova's, and their chains are not followed.
-CHAINED = ("qcow2", "qed", "vmdk", "vdi", "vhd", "vhdx")
+#: Formats in which it can, beside VMDK; all but the first are not Nova's, and their chains are not
+#: followed.
+CHAINED = ("qcow2", "qed", "vdi", "vhd", "vhdx")
 
 _MAGIC = b"QFI\xfb"
 
-#: What the text of a VMDK that stands on another has in it. Source: QEMU's block/vmdk.c.
-_VMDK_PARENT = b"parentfilenamehint"
+#: How a VMDK begins, and what is in one that is a text: one word where it may stand on another, the
+#: other in any.
+_VMDK_MAGIC = (b"KDMV", b"COWD")
+_VMDK_WORDS = (b"parentfilenamehint", b'createtype="')
 
 #: Source: qcow2.txt: magic, version, backing_file_offset, backing_file_size.
 _QCOW2 = struct.Struct(">4sIQI")
@@ -53,17 +57,20 @@ def inspect(head: bytes) -> Head:
         inspector = format_inspector.ALL_FORMATS[name]()
         if _matches(inspector, head):
             found.append(inspector)
-    if not found and head.startswith(_MAGIC):
-        return Head(problem="it is cut short")
-    if not found and _VMDK_PARENT in head.lower():  # in another encoding than ASCII
+    if not found and _is_vmdk(head):
         return Head(problem="it is vmdk, whose chains are not read")
     if not found:
-        return Head()
+        return Head(problem="it is cut short") if head.startswith(_MAGIC) else Head()
     (first, *others) = found
     if others or not isinstance(first, format_inspector.QcowInspector):
         names = " and ".join(inspector.NAME for inspector in found)
         return Head(problem=f"it is {names}, whose chains are not read")
     return _qcow2(first, head)
+
+
+def _is_vmdk(head: bytes) -> bool:
+    text = head.lower()
+    return head.startswith(_VMDK_MAGIC) or any(word in text for word in _VMDK_WORDS)
 
 
 def _matches(inspector: format_inspector.FileInspector, head: bytes) -> bool:

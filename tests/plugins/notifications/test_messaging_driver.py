@@ -230,10 +230,10 @@ def test_no_outbox_is_made_before_there_is_use_for_one(make, tmp_path):
     assert (tmp_path / FILE_NAME).exists()
 
 
-def test_an_outbox_that_cannot_be_used_ends_the_start_of_an_agent(make, tmp_path):
+def test_an_outbox_that_cannot_be_used_is_told_at_once(make, tmp_path):
     (tmp_path / FILE_NAME).write_text("no database" * 100)
     with pytest.raises(OutboxError, match="cannot be used"):
-        make().serve()
+        make()
 
 
 def test_a_full_outbox_refuses(make):

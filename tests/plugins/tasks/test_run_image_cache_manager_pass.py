@@ -939,10 +939,21 @@ def test_a_new_process_knows_what_the_one_before_has_read(host):
     assert forks.count == 0
 
 
-def test_what_was_remembered_and_cannot_be_read_is_read_anew(host):
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[["x"]]',
+        '{"images": []}',
+        '{"rules": 2, "images": [["x"]]}',
+        lambda known: json.dumps({**json.loads(known), "rules": 1}),
+        lambda known: json.dumps(json.loads(known)["images"]),
+    ],
+)
+def test_what_was_remembered_and_cannot_be_read_or_judged_so_is_read_anew(host, text):
     fill(host, range(100, 103))
     host.run()
-    (host.world.path / "cepheid-backing-files.json").write_text('[["x"]]')
+    file = host.world.path / "cepheid-backing-files.json"
+    file.write_text(text(file.read_text()) if callable(text) else text)
     host.task = host.make_task()
     run = host.run()
     assert (run.outcome, host.task.surveyor.chains.backing_files.forks) == ("ok", 1)
