@@ -8,6 +8,7 @@ that writes to its disk costs no process, nor does a disk that begins as another
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -117,12 +118,10 @@ class BackingFiles:
         Nor is what was judged by other rules.
         """
         self._known = {}
-        try:
+        with contextlib.suppress(ValueError, TypeError, LookupError):
             told = json.loads(text)
             if told["rules"] == RULES:
                 self._known = dict(_parsed(told["images"]))
-        except (ValueError, TypeError, LookupError):
-            pass
         self._answers = _answers(self._known)
 
     def _ask(self, groups: Sequence[tuple[str, Sequence[Looked]]]) -> None:
