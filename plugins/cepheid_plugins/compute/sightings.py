@@ -31,7 +31,7 @@ class Sightings:
 
     host: str = ""
     hypervisor: str = ""
-    #: When the agent last looked.
+    #: When the agent last looked and found somebody alive on this host; nothing if it was nobody.
     looked_at: str = ""
     #: Who was alive on this host then.
     live: set[str] = field(default_factory=set)
@@ -84,15 +84,15 @@ class Sightings:
         :param live: the instances that are alive on this host
         :param alive: those that are alive on whatever host, and have a domain here
         """
-        live, looked_at = set(live), now.isoformat()
+        live = set(live)
         others = {
-            uuid: looked_at if uuid in alive else self._seen_alive(uuid)
+            uuid: now.isoformat() if uuid in alive else self._seen_alive(uuid)
             for uuid in domains
             if uuid not in live
         }
         self.last_alive = {uuid: seen for uuid, seen in others.items() if seen}
         self.host, self.hypervisor = host, hypervisor
-        self.looked_at, self.live = looked_at, live
+        self.looked_at, self.live = now.isoformat() if live else "", live
 
     def _seen_alive(self, uuid: str) -> str:
         """Return when an instance was last seen alive; nothing if it never was."""
@@ -114,14 +114,18 @@ class SightingsFile:
 
     def __init__(self, state_path: str) -> None:
         self.path = Path(state_path) / FILE_NAME
+        #: What was in it when it was last read.
+        self._text = ""
 
     def read(self) -> Sightings:
         """Return what was seen; nothing where there is no file.
 
         :raises CepheidError: the file cannot be read
         """
+        self._text = ""
         try:
-            found = json.loads(self.path.read_text())
+            self._text = self.path.read_text()
+            found = json.loads(self._text)
             sightings = Sightings(**{**found, "live": set(found.get("live", ()))})
             _check(sightings.last_alive)
             _check(sightings.suspects)
@@ -137,14 +141,17 @@ class SightingsFile:
         return sightings
 
     def write(self, sightings: Sightings) -> None:
-        """Keep what was seen, all of it or nothing.
+        """Keep what was seen, all of it or nothing; a file that says so already is left as it is.
 
         :raises CepheidError: the file cannot be written
         """
+        text = json.dumps({**vars(sightings), "live": sorted(sightings.live)}, sort_keys=True)
+        if text == self._text:
+            return
         partial = self.path.with_suffix(".part")
         try:
             with partial.open("w") as stream:
-                stream.write(json.dumps({**vars(sightings), "live": sorted(sightings.live)}))
+                stream.write(text)
                 stream.flush()
                 os.fsync(stream.fileno())
             partial.replace(self.path)

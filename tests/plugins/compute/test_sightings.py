@@ -121,6 +121,40 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
         SightingsFile(str(tmp_path / "missing")).write(seen())
 
 
+def test_a_file_that_says_so_already_is_not_written_again(tmp_path):
+    """Where nobody is alive, when the agent looked makes no difference to any answer."""
+    file = SightingsFile(str(tmp_path))
+    file.write(seen(domains=["a", "b"]))
+    written = file.path.stat()
+    later = file.read()
+    later.look("host1", "hypervisor-1", (), (), {"b", "a"}, NOON + HOUR)
+    file.write(later)
+    assert file.path.stat() == written
+    later.suspect(["a"], NOON + HOUR)
+    file.write(later)
+    assert file.path.stat().st_ino != written.st_ino
+    assert file.read() == later
+
+
+def test_that_somebody_is_alive_still_is_written_each_time(tmp_path):
+    file = SightingsFile(str(tmp_path))
+    file.write(seen("a"))
+    later = file.read()
+    later.look("host1", "hypervisor-1", {"a"}, {"a"}, {"a"}, NOON + HOUR)
+    file.write(later)
+    assert file.read().was_alive_after("a", NOON)
+
+
+def test_a_file_that_has_gone_since_it_was_read_comes_back_once_it_is_missed(tmp_path):
+    file = SightingsFile(str(tmp_path))
+    file.write(seen())
+    file.read()
+    file.path.unlink()
+    assert file.read().is_new
+    file.write(seen())
+    assert not file.read().is_new
+
+
 def test_the_file_is_written_whole_or_not_at_all(tmp_path):
     file = SightingsFile(str(tmp_path))
     file.write(seen("a"))
