@@ -36,7 +36,6 @@ NAMESPACES = (
 #: Libraries that an installation of the core alone does not have.
 HEAVY = (
     "alembic",
-    "defusedxml",
     "keystoneauth1",
     "libvirt",
     "lxml",

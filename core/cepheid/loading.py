@@ -157,7 +157,6 @@ def _explain(failure: BaseException) -> str:
 _EXTRAS = {
     "libvirt": "libvirt",
     "lxml": "libvirt",
-    "defusedxml": "libvirt",
     "sqlalchemy": "database",
     "oslo_db": "database",
     "alembic": "database",

@@ -197,7 +197,6 @@ def test_a_missing_library_of_a_driver_is_the_reason_of_its_tasks(
         ("database", "database.sqlalchemy_driver:database", "oslo_db", "database"),
         ("hypervisor", "hypervisor.libvirt_plugin:hypervisor", "libvirt", "libvirt"),
         ("hypervisor", "hypervisor.libvirt_plugin:hypervisor", "lxml", "libvirt"),
-        ("hypervisor", "hypervisor.libvirt_plugin:hypervisor", "defusedxml", "libvirt"),
     ],
 )
 def test_a_library_that_a_driver_imports_later_is_missed_at_once(

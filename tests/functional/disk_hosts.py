@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 
-from defusedxml import ElementTree
+from lxml import etree
 
 from tests.functional.agents import Installation
 
@@ -139,7 +139,7 @@ def virtual_size(disk):
 
 def boot_disk(domain):
     """Return the file that a running guest was booted from."""
-    root = ElementTree.fromstring(domain.XMLDesc())
+    root = etree.fromstring(domain.XMLDesc().encode())
     disks = root.findall("./devices/disk")
     first = min(
         disks, key=lambda d: int(d.find("boot").get("order")) if d.find("boot") is not None else 99

@@ -13,7 +13,7 @@ from typing import Any
 
 from lxml import etree
 
-from cepheid_plugins.hypervisor.driver import BadDefinition, DiskFile, Hypervisor, Interface
+from cepheid_plugins.hypervisor.driver import BadDefinition, Disk, DiskFile, Hypervisor, Interface
 
 #: What the files of a rescue are called. Source: Nova's libvirt driver.
 RESCUE_SUFFIX = ".rescue"
@@ -36,6 +36,19 @@ def check(text: str, uuid: str) -> None:
     found = (_parse(text).findtext("uuid") or "").strip()
     if found != uuid:
         raise BadDefinition(f"This is the definition of domain {found or '(none)'}, not of {uuid}.")
+
+
+def disks(text: str) -> tuple[Disk, ...]:
+    """Return the disks, in the order of the definition.
+
+    :raises BadDefinition: it cannot be read
+    """
+    found = []
+    for disk in _disks(_parse(text)):
+        source = disk.find("source")
+        where = None if source is None else source.get("file") or source.get("dev")
+        found.append(Disk(disk.find("target").get("dev", ""), where))
+    return tuple(found)
 
 
 def disk_files(text: str) -> list[DiskFile]:

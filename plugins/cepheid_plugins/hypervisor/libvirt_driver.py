@@ -19,7 +19,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import libvirt
-from defusedxml import ElementTree
 
 from cepheid import concurrency, errors
 from cepheid.call_record import CallRecord
@@ -123,7 +122,7 @@ class LibvirtHypervisor(XmlHypervisor):
                 "virConnectGetCapabilities", lambda conn: conn.getCapabilities()
             )
             # Not every driver of libvirt has one.
-            self._identity = ElementTree.fromstring(text).findtext("./host/uuid") or self.name
+            self._identity = capabilities.parse(text).findtext("./host/uuid") or self.name
         return self._identity
 
     def domains(self) -> dict[str, driver.Domain]:
@@ -495,7 +494,8 @@ class LibvirtHypervisor(XmlHypervisor):
 
     def _details_of(self, domain: Any) -> driver.DomainDetails:
         info = self._on_domain("virDomainGetInfo", domain, lambda: domain.info())
-        disks = _disks(self._on_domain("virDomainGetXMLDesc", domain, lambda: domain.XMLDesc(0)))
+        text = self._on_domain("virDomainGetXMLDesc", domain, lambda: domain.XMLDesc(0))
+        disks = definition.disks(text)
         return driver.DomainDetails(
             uuid=domain.UUIDString(),
             name=domain.name(),
@@ -645,17 +645,6 @@ def _network_counters(values: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
         if None not in (name, received, sent):
             found[name] = received, sent
     return found
-
-
-def _disks(xml: str) -> tuple[driver.Disk, ...]:
-    disks = []
-    for element in ElementTree.fromstring(xml).iterfind("./devices/disk"):
-        target, source = element.find("target"), element.find("source")
-        if target is None or element.get("device", "disk") not in ("disk", "lun"):
-            continue
-        where = None if source is None else source.get("file") or source.get("dev")
-        disks.append(driver.Disk(target.get("dev", ""), where))
-    return tuple(disks)
 
 
 def _start_event_loop() -> None:

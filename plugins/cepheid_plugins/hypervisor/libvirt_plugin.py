@@ -15,7 +15,7 @@ from cepheid_plugins.hypervisor import opts
 if TYPE_CHECKING:
     from cepheid.agent import Agent
 
-loading.require("libvirt", "lxml", "defusedxml")
+loading.require("libvirt", "lxml")
 
 
 class HypervisorFactory:

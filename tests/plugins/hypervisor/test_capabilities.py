@@ -53,3 +53,12 @@ def test_every_kind_of_domain_is_listed():
 def test_another_text_is_refused(text):
     with pytest.raises(BadDefinition):
         capabilities.parse(text)
+
+
+def test_a_file_that_the_text_names_is_not_read(tmp_path):
+    (tmp_path / "secret").write_text("secret")
+    root = capabilities.parse(
+        f'<!DOCTYPE capabilities [<!ENTITY e SYSTEM "file://{tmp_path}/secret">]>'
+        "<capabilities><host><uuid>&e;</uuid></host></capabilities>"
+    )
+    assert not root.findtext("./host/uuid")
