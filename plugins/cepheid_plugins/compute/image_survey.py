@@ -87,10 +87,9 @@ class Surveyor:
         self.users = StorageUsers(self.cache.path)
         self.chains = ChainReader(self.cache, agent.run_native)
         self._memory = Path(agent.conf.state_path) / FILE_NAME
-        self._remembered = ""
         with contextlib.suppress(OSError):
-            self._remembered = self._memory.read_text(errors="replace")
-            self.chains.backing_files.load(self._remembered)
+            self.chains.backing_files.load(self._memory.read_text(errors="replace"))
+        self._remembered = self.chains.backing_files.known
 
     def now(self) -> float:
         """Return the time in epoch seconds."""
@@ -139,18 +138,18 @@ class Surveyor:
 
     def remember(self) -> None:
         """Keep what is known of disks for the next process."""
-        text = self.chains.backing_files.dump()
-        if text == self._remembered:
+        known = self.chains.backing_files.known
+        if known == self._remembered:
             return
         partial = self._memory.with_suffix(".part")
         try:
-            partial.write_text(text)
+            partial.write_text(self.chains.backing_files.dump())
             partial.replace(self._memory)
         except OSError as err:
             # It is asked again then, and no reason to stop.
             LOG.warning("%s cannot be written: %s.", self._memory, err.strerror)
         else:
-            self._remembered = text
+            self._remembered = known
 
     def _ask_hypervisor(self, uses: Uses) -> dict[str, set[str]]:
         """Enter the files that domains name; return those with the formats they are given."""

@@ -38,10 +38,11 @@ def of_hosts(connection: sa.Connection, hosts: Sequence[str]) -> list[ImageUser]
     for condition in (here, _instances.c.uuid.in_(moving)):
         disks = _blank_disks(connection, condition)
         for row in connection.execute(_query(condition)).all():
-            user = _user(row, disks.get(row.uuid, ()))
+            uuid = row[0]
+            user = _user(row, disks.get(uuid, ()))
             # Nothing keeps an instance from having several rows of extra.
-            known = found.get(row.uuid)
-            found[row.uuid] = user if known is None else _merged(known, user)
+            known = found.get(uuid)
+            found[uuid] = user if known is None else _merged(known, user)
     return list(found.values())
 
 

@@ -64,6 +64,11 @@ class BackingFiles:
         #: Processes that were started.
         self.forks = 0
 
+    @property
+    def known(self) -> Mapping[Inode, Known]:
+        """What is known now, by image."""
+        return dict(self._known)
+
     def is_known(self, inode: Inode, stamp: Stamp) -> bool:
         """Tell whether an image is as it was when it was last read, and could be."""
         known = self._known.get(inode)
