@@ -73,6 +73,11 @@ class Runner:
         """The runs that go on now, with what the supervisor knows of them."""
         return list(self._active.values())
 
+    def is_running(self, task_name: str) -> bool:
+        """Tell whether a run of a task, of its main method or another, goes on in this process."""
+        active = [name.partition(".")[0] for name in list(self._active)]
+        return task_name in active
+
     def known_requests(self, request_ids: Iterable[str]) -> set[str]:
         """Return those requests whose runs are on record here."""
         return set(self.journal.tasks_of_requests(request_ids))
@@ -129,13 +134,16 @@ class Runner:
             started_at=self.clock.utcnow(),
             lateness_seconds=lateness_seconds,
         )
-        return self.execute(
-            run,
-            functools.partial(function, task),
-            max_changes=task.conf.max_changes,
-            time_limit=task.conf.time_limit,
-            scheduled_at=scheduled_at,
-        )
+        try:
+            return self.execute(
+                run,
+                functools.partial(function, task),
+                max_changes=task.conf.max_changes,
+                time_limit=task.conf.time_limit,
+                scheduled_at=scheduled_at,
+            )
+        finally:
+            task.take_options()
 
     def execute(
         self,

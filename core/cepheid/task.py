@@ -72,7 +72,12 @@ class Task(periodic_task.PeriodicTasks):
     def configure(self, conf: cfg.ConfigOpts) -> None:
         """Take the values from `conf` from now on; called again at a reload."""
         self._periodic_conf = conf
-        self.conf = conf[self.name]
+        self.take_options()
+
+    def take_options(self) -> None:
+        """Take the newest options, unless a run is under way: it ends with those it began with."""
+        if not self.agent.runner.is_running(self.name):
+            self.conf = self._periodic_conf[self.name]
 
     @classmethod
     def task_name(cls) -> str:

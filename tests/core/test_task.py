@@ -396,6 +396,27 @@ def test_a_schedule_that_begins_may_be_delayed_and_one_that_goes_on_is_not(agent
     again.close()
 
 
+@pytest.mark.parametrize("name", ["beat", "beat.aside"])
+def test_a_run_ends_with_the_options_that_it_began_with(tmp_path, agent, beat, name):
+    (tmp_path / "new.conf").write_text(
+        "[DEFAULT]\nobservers =\n[beat]\nstrength = 5\nspacing = 60\n"
+    )
+    conf = config.load([str(tmp_path / "new.conf")])
+    conf.register_opts(Beat.all_options(), group="beat")
+    seen = []
+
+    def reload(context):
+        beat.configure(conf)
+        seen.append((beat.conf.strength, beat.spacing))
+
+    beat.then = reload
+    agent.runner.run(beat, name, Beat.beat)
+    assert seen == [(3, 60)]
+    assert beat.conf.strength == 5
+    agent.runner.run(beat, name, Beat.beat)
+    assert seen[-1] == (5, 60)
+
+
 class Host:
     """One of many: its agent is started, lives for a while, and is restarted."""
 

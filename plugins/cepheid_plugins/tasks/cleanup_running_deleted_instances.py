@@ -71,7 +71,9 @@ class CleanupRunningDeletedInstances(cepheid.Task):
 
     @periodic_task(spacing=1800, run_immediately=True)
     def cleanup_running_deleted_instances(self, context: RunContext) -> None:
-        if self.conf.running_deleted_instance_action == "noop":
+        # Once: a reload in the middle of a pass is for the next one.
+        action = self.conf.running_deleted_instance_action
+        if action == "noop":
             context.explain(None, "no domain is looked at", rule="running_deleted_instance_action")
             return
         # The time first: whoever is deleted from here on is not seen alive after that.
@@ -95,7 +97,7 @@ class CleanupRunningDeletedInstances(cepheid.Task):
             if not context.dry_run:
                 self.file.write(sightings)
         context.count("left_over", len(left_over))
-        self._act(context, left_over, confirmed, doubts)
+        self._act(context, action, left_over, confirmed, doubts)
 
     def _left_over(
         self,
@@ -144,9 +146,13 @@ class CleanupRunningDeletedInstances(cepheid.Task):
             return False
 
     def _act(
-        self, context: RunContext, left_over: Sequence[Fate], confirmed: set[str], doubts: str
+        self,
+        context: RunContext,
+        action: str,
+        left_over: Sequence[Fate],
+        confirmed: set[str],
+        doubts: str,
     ) -> None:
-        action = self.conf.running_deleted_instance_action
         if doubts:
             say_doubts(context, doubts)
         for row in left_over:
@@ -170,7 +176,7 @@ class CleanupRunningDeletedInstances(cepheid.Task):
         context.count("first_seen", len(left_over) - len(sure) if not doubts else 0)
         if action == "shutdown":
             self._power_off(context, sure)
-        else:
+        elif action == "reap":
             context.change_many(
                 "reap",
                 _changes(sure.values(), "deleted, with a domain", None),

@@ -490,3 +490,20 @@ def test_nova_conf_sets_action_timeout_and_spacing(tmp_path):
     assert (conf.running_deleted_instance_timeout, conf.spacing) == (7, 120)
     assert task.agent.conf.compute.instance_name_template == "vm-%x"
     world.close()
+
+
+@pytest.mark.parametrize("action", ["log", "shutdown", "reap"])
+def test_an_action_that_changes_in_the_middle_of_a_pass_is_for_the_next(world, monkeypatch, action):
+    task = make(world, action)
+    world.agent.run(task)
+    names = world.hypervisor.domain_names
+
+    def meanwhile():
+        world.agent.set(task.name, running_deleted_instance_action="noop")
+        return names()
+
+    monkeypatch.setattr(world.hypervisor, "domain_names", meanwhile)
+    run = world.agent.run(task)
+    kinds = {"log": set(), "shutdown": {"power_off"}, "reap": {"reap"}}
+    assert {change.kind for change in run.changes} == kinds[action]
+    assert world.agent.run(task).changes == []
