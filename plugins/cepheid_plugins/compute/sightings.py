@@ -174,6 +174,17 @@ def doubts_of(agent: Agent, sightings: Sightings, live: Collection[str]) -> str:
     return sightings.doubts(agent.host, hypervisor.identity, live, rows, is_known)
 
 
+def is_in_doubt(context: RunContext, agent: Agent, live: Collection[str]) -> bool:
+    """Tell whether none of these is to be destroyed, and say why.
+
+    :param live: instances that are alive on this host
+    """
+    doubts = doubts_of(agent, SightingsFile(agent.conf.state_path).read(), live)
+    if doubts:
+        say_doubts(context, doubts)
+    return bool(doubts)
+
+
 def say_doubts(context: RunContext, doubts: str) -> None:
     """Tell the operator that nothing is destroyed, and what to do about it."""
     context.explain(

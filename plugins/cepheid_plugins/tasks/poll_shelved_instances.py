@@ -18,6 +18,7 @@ from cepheid_plugins.compute import opts, vm_states
 from cepheid_plugins.compute.ages import explain_young
 from cepheid_plugins.compute.kinds import OFFLOAD
 from cepheid_plugins.compute.shelving import SHELVED_AT, ShelvingOperations
+from cepheid_plugins.compute.sightings import is_in_doubt
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
@@ -68,6 +69,8 @@ class PollShelvedInstances(cepheid.Task):
         if due:
             # Where the hypervisor does not answer, the pass ends before anything is claimed.
             self.hypervisor.domains()
+            if is_in_doubt(context, self.agent, due):
+                return
         context.change_many(
             "offload",
             [

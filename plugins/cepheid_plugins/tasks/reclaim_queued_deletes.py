@@ -19,6 +19,7 @@ from cepheid_plugins.compute import opts, power_state, vm_states
 from cepheid_plugins.compute.ages import older_than
 from cepheid_plugins.compute.deletion import DeletionOperations
 from cepheid_plugins.compute.kinds import DELETE
+from cepheid_plugins.compute.sightings import is_in_doubt
 from cepheid_plugins.database.records import Instance
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class ReclaimQueuedDeletes(cepheid.Task):
         ages.explain(context, "soft-deleted", "reclaim_instance_interval")
         restoring = [row for row in ages.unknown if row.task_state is not None]
         self.operations.explain_busy(context, [*ages.old, *restoring], due)
-        if due:
+        if due and not is_in_doubt(context, self.agent, {row.uuid for row in due}):
             self._delete(context, self._off(context, due), age_seconds)
 
     def _off(self, context: RunContext, due: Sequence[Instance]) -> list[Instance]:

@@ -7,6 +7,7 @@ import logging
 import pytest
 
 from cepheid_plugins.compute.shelving import ShelvingOperations
+from cepheid_plugins.compute.sightings import Sightings, SightingsFile
 from cepheid_plugins.database import models
 from cepheid_plugins.tasks.poll_shelved_instances import PollShelvedInstances, shelved_at
 from tests.worlds import disk_world, fake_world, uuid_of
@@ -242,3 +243,18 @@ def test_nova_conf_sets_the_spacing_and_the_time(tmp_path):
     task = world.agent.build(PollShelvedInstances)
     assert (task.conf.spacing, task.conf.shelved_offload_time) == (120, 7)
     world.close()
+
+
+def test_another_hypervisor_under_the_same_name_offloads_nothing(world, task):
+    shelve(world, 1)
+    sightings = Sightings()
+    live = [uuid_of(1), uuid_of(2)]
+    sightings.look("host1", world.hypervisor.identity, live, [], live, world.clock.utcnow())
+    SightingsFile(str(world.path)).write(sightings)
+    identity, world.hypervisor.system_uuid = world.hypervisor.system_uuid, "another machine"
+    run = world.agent.run(task)
+    assert (run.outcome, run.changes) == ("partial", [])
+    assert (world.row(1).vm_state, directory(world, 1).exists()) == ("shelved", True)
+    world.hypervisor.system_uuid = identity
+    world.agent.run(task)
+    assert world.row(1).vm_state == "shelved_offloaded"

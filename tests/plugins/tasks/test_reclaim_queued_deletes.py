@@ -8,6 +8,7 @@ import pytest
 
 from cepheid.run import Run
 from cepheid_plugins.compute.deletion import DeletionOperations
+from cepheid_plugins.compute.sightings import Sightings, SightingsFile
 from cepheid_plugins.database import models
 from cepheid_plugins.tasks.reclaim_queued_deletes import ReclaimQueuedDeletes
 from tests.worlds import disk_world, fake_world, uuid_of
@@ -229,3 +230,21 @@ def test_nova_conf_sets_the_age(tmp_path):
     # In Nova, too, it is an age; the spacing stays.
     assert (task.conf.reclaim_instance_interval, task.conf.spacing) == (7, 0)
     world.close()
+
+
+@pytest.mark.parametrize("seen_as", [("host2", "hypervisor-1"), ("host1", "another machine")])
+def test_a_host_that_is_not_what_it_was_deletes_nothing_until_that_is_confirmed(
+    world, task, seen_as
+):
+    world.hypervisor.system_uuid = "hypervisor-1"
+    soft_delete(world, 3)
+    sightings = Sightings()
+    sightings.look(*seen_as, [uuid_of(1)], [], [], world.clock.utcnow())
+    SightingsFile(str(world.path)).write(sightings)
+    run = world.agent.run(task)
+    assert (run.outcome, run.changes) == ("partial", [])
+    assert left(world) == [1, 2, 3]
+    sightings.look("host1", "hypervisor-1", [uuid_of(1)], [], [], world.clock.utcnow())
+    SightingsFile(str(world.path)).write(sightings)
+    world.agent.run(task)
+    assert left(world) == [1, 2]
