@@ -53,7 +53,7 @@ def _agent_concurrency(arguments: list[str]) -> str | None:
     try:
         conf(sources, project="cepheid")
         return str(conf.concurrency)
-    except (cfg.Error, ValueError):
+    except (cfg.Error, OSError, ValueError, RecursionError):
         return concurrency.DEFAULT  # reading it in full tells what is wrong
 
 

@@ -58,7 +58,7 @@ class Agent:
             self.state_path / "cepheid-locks",
             self.clock,
             _load_observers(self, conf.observers),
-            dry_run=lambda: conf.dry_run,
+            dry_run=lambda: self.conf.dry_run,
         )
         #: Every task plugin that was found, loaded or not.
         self.plugins: list[loading.Plugin] = []
@@ -93,6 +93,10 @@ class Agent:
         """
         conf = conf or self.conf
         plugins = self.find_tasks(conf)
+        if self.plugins and not plugins:
+            raise errors.ConfigError(
+                "no task is installed any more; is a package being replaced just now?"
+            )
         finder = catalogue.Finder(conf)
         for plugin in plugins:
             known = self._loaded.get(plugin.name)

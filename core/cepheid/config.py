@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from collections.abc import Sequence
 from typing import Any
@@ -161,7 +162,16 @@ def load(
         raise errors.ConfigError(_one_line(err)) from err
     except cfg.Error as err:
         raise errors.ConfigError(_one_line(err)) from err
+    except (OSError, ValueError, RecursionError) as err:  # a directory, no UTF-8, no end of $...
+        files = ", ".join(config_files or ()) or "The configuration"
+        raise errors.ConfigError(f"{files} cannot be read: {_one_line(err)}") from err
+    check(conf)
     return conf
+
+
+def files_in_use(conf: cfg.ConfigOpts) -> set[str]:
+    """Return the files that a configuration was read from and that are not empty."""
+    return {path for path in conf.config_file or () if os.path.getsize(path)}
 
 
 def check(conf: cfg.ConfigOpts) -> None:
@@ -180,8 +190,10 @@ def _check_one(conf: cfg.ConfigOpts, group: str | None, option: str) -> None:
     holder: Any = conf if group is None else conf[group]
     try:
         holder[option]
-    except (ValueError, cfg.Error) as err:
+    except (ValueError, cfg.Error, RecursionError) as err:
         reason = _one_line(err).rpartition("is not valid: ")[2]
+        if isinstance(err, RecursionError):
+            reason = "its value refers to itself"
         raise errors.ConfigError(
             f"[{group or 'DEFAULT'}] {option} in {_location(conf, option, group)}: {reason}"
         ) from err
@@ -190,7 +202,7 @@ def _check_one(conf: cfg.ConfigOpts, group: str | None, option: str) -> None:
 def _location(conf: cfg.ConfigOpts, option: str, group: str | None) -> str:
     try:
         return where_set(conf, option, group)
-    except (ValueError, cfg.Error):
+    except (ValueError, cfg.Error, RecursionError):
         return ", ".join(conf.config_file or []) or "the configuration"
 
 

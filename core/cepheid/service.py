@@ -53,6 +53,8 @@ class Service:
         self._load_conf = load_conf
         self._notifier = notifier or Notifier()
         self._by_task: dict[Task, Timer] = {}
+        #: The files that the configuration was read from.
+        self._files = config.files_in_use(agent.conf)
         self._admin: admin.AdminServer | None = None
         self._lock: int | None = None
         self._watchdog_fed = 0.0
@@ -87,7 +89,8 @@ class Service:
             JournalKeeper(agent).keep,
             initial_delay=agent.random.uniform(*JournalKeeper.FIRST_SECONDS),
         )
-        self._start_timers()
+        for task in self._without_timer():
+            self._start_timer(task)
         if self._monitor is not None:
             self._monitor.start()
         LOG.info("The agent of %s runs %d tasks", agent.host, len(agent.tasks))
@@ -110,6 +113,7 @@ class Service:
         if self.agent.runner.report_overdue():
             self._notifier.status(self._summary())
         self._notices.begin()
+        self._start_timers()
         self._look_at_pauses()
         self._feed_watchdog()
         self._notices.end(complete=True)
@@ -144,38 +148,60 @@ class Service:
         self._notifier.reloading()
         old = self.agent.conf
         try:
-            conf = self._load_conf()
-            self.agent.load_tasks(conf)
+            self._load(self._load_conf())
         except errors.CepheidError as err:
+            self._keep(old)
             LOG.error("The configuration was not reloaded, the old one stays: %s", err)
+        except Exception:  # a plugin's entry points and options are anybody's code
+            self._keep(old)
+            LOG.exception("The configuration was not reloaded, the old one stays")
         else:
-            config.set_up_logging(conf)
-            config.warn_of_fixed_options(old, conf, self.agent.drivers.kinds)
+            config.warn_of_fixed_options(old, self.agent.conf, self.agent.drivers.kinds)
             _report(self.agent.plugins)
-            try:
-                self._start_timers()
-            except errors.JournalError as err:
-                LOG.error("Not every new task was started: %s", err)
+            self._stop_timers()
+            for timer in self._by_task.values():
+                timer.interval_max = self.agent.conf.periodic_interval_max
             self.timers.poke()
+            self._start_timers()
             LOG.info("Reloaded; the agent runs %d tasks", len(self.agent.tasks))
         self._notifier.ready(self._summary())
+
+    def _load(self, conf: cfg.ConfigOpts) -> None:
+        files = config.files_in_use(conf)
+        lost = sorted(self._files - files)
+        if lost:
+            # It may be on its way, and what it says may keep tasks from destroying something.
+            raise errors.ConfigError(
+                f"{', '.join(lost)} was read before and is gone or empty now; restart the agent if "
+                "it is to do without"
+            )
+        config.set_up_logging(conf)
+        self.agent.load_tasks(conf)
+        self._files = files
+
+    def _keep(self, old: cfg.ConfigOpts) -> None:
+        """Log as before, after a reload that did not succeed."""
+        try:
+            config.set_up_logging(old)
+        except errors.ConfigError as err:
+            LOG.error("%s", err)
 
     def stop(self) -> int:
         """Let the runs in progress end, within the grace period; return the exit status."""
         self._notifier.stopping()
         LOG.info("Stopping")
         if self._monitor is not None:
-            self._monitor.stop()
+            _attempt(self._monitor.stop)
         self.timers.stop()
         if self._admin is not None:
-            self._admin.close()
+            _attempt(self._admin.close)
         if not self._wait_for_runs(self.agent.conf.graceful_shutdown_timeout * GRACE_RATIO):
             names = ", ".join(run.task for run in self.agent.runner.active)
             LOG.error("Ending without waiting any longer for: %s", names or "a timer")
             return 1
         if self._monitor is not None:
-            self._monitor.close()
-        self.agent.close()
+            _attempt(self._monitor.close)
+        _attempt(self.agent.close)
         if self._lock is not None:
             os.close(self._lock)
         LOG.info("Stopped")
@@ -233,21 +259,34 @@ class Service:
             )
         return run_as_dict(known.run_now("operator", dry_run, force))
 
-    def _start_timers(self) -> None:
-        """Give a timer to each task that has none, and take it from those that went."""
-        wanted = list(self.agent.tasks.values()) if self.agent.conf.periodic_enable else []
+    def _wanted(self) -> list[Task]:
+        return list(self.agent.tasks.values()) if self.agent.conf.periodic_enable else []
+
+    def _without_timer(self) -> list[Task]:
+        return [task for task in self._wanted() if task not in self._by_task]
+
+    def _stop_timers(self) -> None:
+        """Take the timers from tasks that went."""
+        wanted = self._wanted()
         for task in [task for task in self._by_task if task not in wanted]:
             self.timers.remove(self._by_task.pop(task))
-        for task in wanted:
-            if task in self._by_task:
-                continue
-            delay = self.agent.random.uniform(0, self.agent.conf.periodic_fuzzy_delay)
-            task.delay_schedule(delay)
-            self._by_task[task] = self.timers.add_dynamic_timer(
-                task.periodic_tasks,
-                initial_delay=delay,
-                periodic_interval_max=self.agent.conf.periodic_interval_max,
-            )
+
+    def _start_timers(self) -> None:
+        """Give a timer to each task that has none; one that cannot have it gets it later."""
+        for task in self._without_timer():
+            try:
+                self._start_timer(task)
+            except errors.JournalError as err:
+                self._notices.say(task.name, f"{task.name} is not started yet: {err}")
+
+    def _start_timer(self, task: Task) -> None:
+        delay = self.agent.random.uniform(0, self.agent.conf.periodic_fuzzy_delay)
+        task.delay_schedule(delay)
+        self._by_task[task] = self.timers.add_dynamic_timer(
+            task.periodic_tasks,
+            initial_delay=delay,
+            periodic_interval_max=self.agent.conf.periodic_interval_max,
+        )
 
     def _summary(self) -> str:
         overdue = [r.task for r in self.agent.runner.active if r.outcome == "overdue"]
@@ -258,6 +297,14 @@ class Service:
 def run_as_dict(run: Run) -> dict[str, Any]:
     """Return a run with its changes as what JSON can hold."""
     return dataclasses.asdict(run)
+
+
+def _attempt(step: Callable[[], object]) -> None:
+    """Make one step of the end, whatever the one before came to."""
+    try:
+        step()
+    except Exception:
+        LOG.exception("The agent's end goes on")
 
 
 def _report(plugins: list[Plugin]) -> None:

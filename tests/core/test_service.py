@@ -211,6 +211,53 @@ def test_a_bad_configuration_at_a_reload_changes_nothing(start, distributions):
     wait_until(lambda: len(history(installation, "quick")) > count)
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda text: "", "is gone or empty now; restart the agent"),
+        (lambda text: text.replace("host = host1", "host = $host"), "[DEFAULT] host in "),
+        (lambda text: f"{text}# caf\udce9\n", "cannot be read: 'utf-8' codec"),
+        (lambda text: f"{text}[DEFAULT]\nlog_file = /nowhere/agent.log\n", "Logging cannot be set"),
+        (lambda text: f"{text}[DEFAULT]\nlog_config_append = /nowhere\n", "Logging cannot be set"),
+    ],
+    ids=["empty", "endless", "no UTF-8", "no directory for the log", "no set-up for the log"],
+)
+def test_what_cannot_be_read_or_used_at_a_reload_leaves_the_agent_as_it_was(
+    start, distributions, change, told
+):
+    distributions.add_task("acme-quick", "quick", QUICK.format(name="quick"))
+    installation = start("threading")
+    wait_until(lambda: history(installation, "quick"), installation.read_log)
+    text = installation.conf.read_text()
+    installation.conf.write_text(change(text), errors="surrogateescape")
+    installation.signal_agent(signal.SIGHUP)
+    wait_until(lambda: "was not reloaded" in installation.read_log(), installation.read_log)
+    assert told in installation.read_log()
+    assert "Traceback" not in installation.read_log()
+    installation.conf.write_text(text)
+    count = len(history(installation, "quick"))
+    wait_until(lambda: len(history(installation, "quick")) > count, installation.read_log)
+    assert "runs 1 tasks" in installation.read_log()
+    installation.signal_agent(signal.SIGHUP)
+    wait_until(lambda: "Reloaded" in installation.read_log(), installation.read_log)
+    assert installation.stop_agent() == 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_dry_run_of_all_tasks_begins_and_ends_with_a_reload(start, distributions, mode):
+    distributions.add_task("acme-quick", "quick", QUICK.format(name="quick"))
+    installation = start(mode)
+    text = installation.conf.read_text()
+    for dry_run in (True, False):
+        installation.conf.write_text(text.replace("[DEFAULT]", f"[DEFAULT]\ndry_run = {dry_run}"))
+        installation.signal_agent(signal.SIGHUP)
+        wait_until(
+            lambda: ("dry run" in history(installation, "quick")[-1]["Outcome"]) is dry_run,  # noqa: B023
+            installation.read_log,
+        )
+    assert installation.stop_agent() == 0
+
+
 def test_a_reload_that_chooses_another_driver_says_so_and_goes_on_with_the_old(
     start, distributions
 ):
