@@ -167,6 +167,18 @@ def test_migrations_are_found_by_host_status_and_age(database, engine):
     assert numbers(database.migrations_of(uuids, "confirming")) == [4, 5]
 
 
+def test_the_newest_migration_of_an_instance_is_its_last_live_one(database, engine):
+    add_migrations(engine, [1, 2])
+    for columns in ({"status": "error"}, {"status": "finished"}, {"deleted": 9}):
+        insert(engine, models.migrations, [1], dest_compute="host2", **columns)
+    add_migrations(engine, [3])
+    found = database.migrations_of([uuid_of(n) for n in (1, 2, 3)], "finished")
+    assert [row.instance_uuid for row in found] == [uuid_of(n) for n in (1, 2, 1, 3)]
+    first, _, newest, _ = found
+    assert database.newer_migrations(found) == {first.id: newest.id}
+    assert database.newer_migrations([]) == {}
+
+
 # What is written: who loses, and all or nothing.
 
 
@@ -281,6 +293,39 @@ def test_only_what_waits_for_its_confirmation_is_being_confirmed(database, engin
     assert database.unfinished_actions(uuids, CONFIRM[1], "host1") == {uuid_of(1): "req-1"}
 
 
+def test_nothing_is_confirmed_by_a_migration_that_a_newer_one_has_followed(database, engine):
+    add_migrations(engine, [1], status="finished")
+    add_migrations(engine, [2], status="confirming")
+    insert(engine, models.migrations, [1, 2], status="error", dest_compute="host3")
+    uuids = [uuid_of(1), uuid_of(2)]
+    finished = database.migrations_of(uuids, "finished")
+    waiting = database.migrations_of(uuids, "confirming")
+    before = rows(engine, models.migrations), rows(engine, models.instance_extra)
+    assert database.start_confirming(finished, confirming(finished)) == set()
+    assert database.still_confirming(waiting) == set()
+    assert database.complete_confirmations(confirmed(waiting)) == set()
+    assert (rows(engine, models.migrations), rows(engine, models.instance_extra)) == before
+
+
+def test_a_confirmation_goes_on_while_its_instance_waits_for_it(database, engine):
+    add_migrations(engine, range(1, 6), status="confirming")
+    add_migrations(engine, [6], status="reverted")
+    for number, values in (
+        (2, {"vm_state": "active"}),
+        (3, {"task_state": "resize_reverting"}),
+        (4, {"host": "host2"}),
+        (5, {"deleted": 5}),
+    ):
+        with engine.begin() as connection:
+            table = models.instances
+            connection.execute(
+                sa.update(table).where(table.c.uuid == uuid_of(number)).values(**values)
+            )
+    found = rows(engine, models.migrations)
+    assert database.still_confirming(found) == {found[0].id}
+    assert rows(engine, models.migrations) == found
+
+
 def test_an_error_in_the_middle_of_a_confirmations_start_leaves_nothing(database, engine):
     add_migrations(engine, [1])
     found = database.migrations_of([uuid_of(1)], "finished")
@@ -344,7 +389,7 @@ def test_an_error_in_the_middle_of_a_resizes_record_leaves_nothing(database, eng
     assert rows(engine, models.instance_system_metadata) == []
 
 
-def test_a_confirmation_is_recorded_once_and_leaves_who_is_busy_his_states(database, engine):
+def test_a_confirmation_is_recorded_once_and_leaves_who_is_busy_all_that_is_his(database, engine):
     add_migrations(engine, [1, 2, 3], status="confirming")
     add_migrations(engine, [4], status="reverting")
     with engine.begin() as connection:
@@ -356,18 +401,18 @@ def test_a_confirmation_is_recorded_once_and_leaves_who_is_busy_his_states(datab
     assert database.complete_confirmations(confirmed(migrations)) == {uuid_of(1)}
     assert database.complete_confirmations(confirmed(migrations)) == set()
     assert [row.status for row in rows(engine, models.migrations)] == [
-        "confirmed", "confirmed", "confirming", "reverting",
+        "confirmed", "confirming", "confirming", "reverting",
     ]  # fmt: skip
     assert [(row.vm_state, row.task_state) for row in rows(engine, models.instances)] == [
         ("active", None), ("resized", "deleting"), ("resized", None), ("resized", None),
     ]  # fmt: skip
     extra = rows(engine, models.instance_extra)
     after, before = (1024, None, None), (1024, 512, 1024)
-    assert [memories(row.flavor) for row in extra] == [after, after, before, before]
-    assert [row.migration_context for row in extra] == [None, None, "{}", "{}"]
+    assert [memories(row.flavor) for row in extra] == [after, before, before, before]
+    assert [row.migration_context for row in extra] == [None, "{}", "{}", "{}"]
     uuids = [uuid_of(n) for n in range(5)]
     left = database.system_metadata(uuids, "old_vm_state")
-    assert left.keys() == {uuid_of(3), uuid_of(4)}
+    assert left.keys() == {uuid_of(2), uuid_of(3), uuid_of(4)}
 
 
 def test_an_error_in_the_middle_of_a_confirmations_record_leaves_nothing(database, engine):
@@ -433,6 +478,8 @@ def counted(database, engine, count):
     assert len(count_of("start_confirming", migrations, confirming(migrations))) == count
     waiting, _ = count_of("waiting_migrations", "host1", NOW)
     assert len(waiting) == count
+    assert count_of("newer_migrations", waiting) == {}
+    assert len(count_of("still_confirming", waiting)) == count
     ids = [row.id for row in migrations]
     assert len(count_of("set_migration_status", ids, "confirming", "confirming")) == count
     assert len(count_of("complete_confirmations", confirmed(migrations))) == count

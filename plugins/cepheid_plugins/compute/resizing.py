@@ -9,7 +9,7 @@ migration's row: whoever is down finds it there when it is back.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,16 +108,21 @@ class ResizeOperations(Operations):
 
         :return: as the other operations; instances of which no resize waits are not in it
         """
-        by_uuid = {row.uuid: row for row in instances}
+        by_uuid = {row.uuid: row for row in instances if row.vm_state == vm_states.RESIZED}
         interrupted = [
             row
-            for row in self._database.migrations_of(list(by_uuid), "confirming")
+            for row in self._newest_of(by_uuid, "confirming")
             if row.source_compute == self._agent.host
         ]
         results = self.carry_on_confirming(interrupted, by_uuid)
-        finished = self._database.migrations_of(list(by_uuid), "finished")
-        results.update(self.confirm(finished, by_uuid, request_id))
+        results.update(self.confirm(self._newest_of(by_uuid, "finished"), by_uuid, request_id))
         return results
+
+    def _newest_of(self, uuids: Iterable[str], status: str) -> list[Migration]:
+        """Return the migrations that have a status, and that are the newest of their instances."""
+        found = self._database.migrations_of(list(uuids), status)
+        older = self._database.newer_migrations(found)
+        return [row for row in found if row.id not in older]
 
     def handed_over(
         self, migrations: Sequence[Migration], stale_before: datetime.datetime
@@ -158,11 +163,23 @@ class ResizeOperations(Operations):
     ) -> dict[str, Any]:
         """Do what a confirmation has to do on this host, the source; then record it.
 
+        What an instance does not wait with is left alone: its files from before may be all that
+        there is of it by now, or what a later resize is reverted with.
+
         :param migrations: being confirmed, with this host as their source
         :param instances: those of the migrations, by uuid, on whatever host
         """
         if not migrations:
             return {}
+        results: dict[str, Any] = {row.instance_uuid or "": "raced" for row in migrations}
+        waiting = self._database.still_confirming(migrations)
+        migrations = [
+            row
+            for row in migrations
+            if row.id in waiting and instances[row.instance_uuid or ""].host == row.dest_compute
+        ]
+        if not migrations:
+            return results
         outcome = Outcome()
         rows = [instances[row.instance_uuid or ""] for row in migrations]
         uuids = [row.uuid for row in rows]
@@ -193,7 +210,8 @@ class ResizeOperations(Operations):
         self._notifications.ended(
             CONFIRM, [row for row in rows if row.uuid not in outcome.failures], request_id
         )
-        return {uuid: outcome.failures.get(uuid) for uuid in uuids}
+        results.update({uuid: outcome.failures.get(uuid) for uuid in uuids})
+        return results
 
     def _make_ready(self, row: Instance) -> Mapping[str, Any]:
         """Remove the copy that a resize has left which was given up.

@@ -345,6 +345,13 @@ class Database:
         """Return the live migrations of instances that have a status."""
         return self._read(resizes.of_instances, uuids, status)
 
+    def newer_migrations(self, rows: Iterable[Migration]) -> dict[int, int]:
+        """Return the newest live migration of an instance for each older one among the rows.
+
+        :return: their ids, by the older one's
+        """
+        return self._read(resizes.newer, list(rows))
+
     def start_confirming(
         self, rows: Sequence[Migration], starts: Sequence[ActionStart]
     ) -> set[int]:
@@ -353,6 +360,13 @@ class Database:
         :return: the ids of the migrations; the others had moved on
         """
         return self._write(_start_confirming, rows, starts, self._now())
+
+    def still_confirming(self, rows: Iterable[Migration]) -> set[int]:
+        """Return those migrations that are being confirmed and that their instances wait with.
+
+        :return: their ids, found out with the instances locked
+        """
+        return self._write(resizes.still_confirming, list(rows))
 
     def set_migration_status(self, ids: Iterable[int], expected: str, status: str) -> set[int]:
         """Give migrations another status, if they have the expected one; return their ids."""

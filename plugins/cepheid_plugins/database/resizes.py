@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import datetime
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from cepheid_plugins.database import flavors, instances, models
-from cepheid_plugins.database.bulk import records, update_each
+from cepheid_plugins.database.bulk import batches, records, update_each
+from cepheid_plugins.database.instances import READ_BATCH
 from cepheid_plugins.database.records import Confirmed, InstanceUpdate, Migration, Resized
 
 #: The system metadata that a revert would need.
@@ -43,6 +44,15 @@ _OF_INSTANCES = _ALL.where(
     _migrations.c.status == sa.bindparam("of_status"),
     _migrations.c.deleted == 0,
 )
+#: Of whatever type and status: a later one has moved the instance, or has tried to.
+_NEWEST = (
+    sa.select(_migrations.c.instance_uuid, sa.func.max(_migrations.c.id))
+    .where(
+        _migrations.c.instance_uuid.in_(sa.bindparam("uuids", expanding=True)),
+        _migrations.c.deleted == 0,
+    )
+    .group_by(_migrations.c.instance_uuid)
+)
 
 
 def waiting(
@@ -63,29 +73,31 @@ def of_instances(connection: sa.Connection, uuids: Sequence[str], status: str) -
     return records(connection, _OF_INSTANCES, Migration, uuids=uuids, of_status=status)
 
 
+def newer(connection: sa.Connection, rows: Iterable[Migration]) -> dict[int, int]:
+    """Return the newest migration of an instance for each older one among the rows, by its id."""
+    return _newer(connection, {row.id: row.instance_uuid for row in rows})
+
+
 def start_confirming(
     connection: sa.Connection, rows: Sequence[Migration], now: datetime.datetime
 ) -> set[int]:
-    """Set finished migrations to confirming whose instances are resized and idle.
+    """Set finished migrations to confirming which their instances wait with.
 
     The instances are locked while that is found out, so that a revert comes before or after.
 
     :return: the ids of the migrations; the others had moved on
     """
-    table = models.instances
-    query = (
-        sa.select(table.c.uuid, table.c.host)
-        .where(
-            table.c.uuid.in_({row.instance_uuid for row in rows}),
-            table.c.vm_state == "resized",
-            table.c.task_state.is_(None),
-            table.c.deleted == 0,
-        )
-        .with_for_update()
-    )
-    waiting = {(row.uuid, row.host) for row in connection.execute(query)}
-    ids = [row.id for row in rows if (row.instance_uuid, row.dest_compute) in waiting]
+    ids = _waited_with(connection, {row.id: (row.instance_uuid, row.dest_compute) for row in rows})
     return set_status(connection, ids, "finished", "confirming", now)
+
+
+def still_confirming(connection: sa.Connection, rows: Iterable[Migration]) -> set[int]:
+    """Return the ids of migrations that are being confirmed, and that their instances wait with.
+
+    The instances are locked while that is found out.
+    """
+    ids = _waited_with(connection, {row.id: (row.instance_uuid, row.dest_compute) for row in rows})
+    return _lock_as_expected(connection, ids, "confirming")
 
 
 def set_status(
@@ -96,12 +108,12 @@ def set_status(
     now: datetime.datetime,
 ) -> set[int]:
     """Give migrations another status, if they have the expected one; return their ids."""
-    conditions = [_migrations.c.id.in_(list(ids)), _migrations.c.status == expected]
-    query = sa.select(_migrations.c.id).where(*conditions).with_for_update()
-    as_expected = set(connection.scalars(query))
+    as_expected = _lock_as_expected(connection, ids, expected)
     if as_expected:
         connection.execute(
-            sa.update(_migrations).where(*conditions).values(status=status, updated_at=now)
+            sa.update(_migrations)
+            .where(_migrations.c.id.in_(as_expected), _migrations.c.status == expected)
+            .values(status=status, updated_at=now)
         )
     return as_expected
 
@@ -155,14 +167,15 @@ def complete(
 ) -> set[str]:
     """Record resizes as confirmed, and their instances as what they are now.
 
-    An instance that somebody works on meanwhile keeps its states.
+    Nothing is written of an instance that does not wait with its migration any more.
 
     :return: the uuids of the instances that were written
     """
-    instances.lock(connection, [row.instance_uuid for row in rows])
-    ids = set_status(connection, [row.migration_id for row in rows], "confirming", "confirmed", now)
+    waiting = _waited_with(
+        connection, {row.migration_id: (row.instance_uuid, row.dest_compute) for row in rows}
+    )
+    ids = set_status(connection, waiting, "confirming", "confirmed", now)
     done = [row for row in rows if row.migration_id in ids]
-    uuids = [row.instance_uuid for row in done]
     won: set[str] = set()
     for host in sorted({row.dest_compute for row in done}):
         won |= instances.update(
@@ -175,7 +188,8 @@ def complete(
             ],
             now,
         )
-    if uuids:
+    if won:
+        uuids = sorted(won)
         _rewrite_flavors(
             connection,
             uuids,
@@ -184,6 +198,58 @@ def complete(
         )
         instances.delete_system_metadata(connection, uuids, [OLD_VM_STATE])
     return won
+
+
+def _waited_with(
+    connection: sa.Connection, moves: Mapping[int, tuple[str | None, str | None]]
+) -> list[int]:
+    """Return the migrations with which their instances wait, resized and idle, to be confirmed.
+
+    An instance waits with its newest migration, on that one's destination. It is locked until the
+    transaction ends.
+
+    :param moves: instance and destination, by the migration's id
+    """
+    table = models.instances
+    query = (
+        sa.select(table.c.uuid, table.c.host)
+        .where(
+            table.c.uuid.in_({uuid for uuid, _ in moves.values()}),
+            table.c.vm_state == "resized",
+            table.c.task_state.is_(None),
+            table.c.deleted == 0,
+        )
+        .with_for_update()
+    )
+    resized = {(row.uuid, row.host) for row in connection.execute(query)}
+    there = {number: uuid for number, (uuid, host) in moves.items() if (uuid, host) in resized}
+    # After the lock, so that what is read is not older than it.
+    older = _newer(connection, there)
+    return [number for number in there if number not in older]
+
+
+def _newer(connection: sa.Connection, owners: Mapping[int, str | None]) -> dict[int, int]:
+    """Return the newest migration of an instance for each older one.
+
+    :param owners: the instances, by the migration's id
+    """
+    newest: dict[str | None, int] = {}
+    for batch in batches(sorted({owner for owner in owners.values() if owner}), READ_BATCH):
+        for owner, number in connection.execute(_NEWEST, {"uuids": batch}):
+            newest[owner] = number
+    return {
+        number: newest[owner]
+        for number, owner in owners.items()
+        if owner in newest and newest[owner] > number
+    }
+
+
+def _lock_as_expected(connection: sa.Connection, ids: Iterable[int], expected: str) -> set[int]:
+    """Lock the migrations that have the expected status; return their ids."""
+    query = sa.select(_migrations.c.id).where(
+        _migrations.c.id.in_(list(ids)), _migrations.c.status == expected
+    )
+    return set(connection.scalars(query.with_for_update()))
 
 
 def _rewrite_flavors(

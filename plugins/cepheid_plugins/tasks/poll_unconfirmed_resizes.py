@@ -9,39 +9,27 @@ Source: Nova's _poll_unconfirmed_resizes.
 from __future__ import annotations
 
 import datetime
-import enum
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from oslo_config import cfg
 
 import cepheid
 from cepheid.periodic_task import periodic_task
 from cepheid.run import Change, RunContext
-from cepheid_plugins.compute import opts, task_states, vm_states
+from cepheid_plugins.compute import opts
 from cepheid_plugins.compute.ages import explain_young
+from cepheid_plugins.compute.resize_verdicts import (
+    Decision,
+    Verdict,
+    decide_confirming,
+    decide_finished,
+)
 from cepheid_plugins.compute.resizing import ResizeOperations
 from cepheid_plugins.database.records import Instance, Migration
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
-
-
-class Verdict(enum.Enum):
-    """What is done about a finished migration."""
-
-    CONFIRM = "confirm"
-    ERROR = "error"
-    LEAVE = "leave"
-    #: A row cannot be judged; somebody has to look at it.
-    SKIP = "skip"
-
-
-class Decision(NamedTuple):
-    """A verdict, and why."""
-
-    verdict: Verdict
-    reason: str
 
 
 class PollUnconfirmedResizes(cepheid.Task):
@@ -103,13 +91,8 @@ class PollUnconfirmedResizes(cepheid.Task):
                     rule="confirming_timeout",
                 )
         instances = self._instances(mine)
-        gone = {
-            row.id: Decision(Verdict.ERROR, "its instance is gone")
-            for row in mine
-            if row.instance_uuid not in instances
-        }
-        self._give_up(context, [row for row in mine if row.id in gone], gone)
-        left = {row.instance_uuid or "": row for row in mine if row.id not in gone}
+        decisions = self._decide(decide_confirming, mine, instances)
+        due = self._due(context, mine, decisions)
         context.change_many(
             "confirm_resize",
             [
@@ -119,10 +102,10 @@ class PollUnconfirmedResizes(cepheid.Task):
                     "confirmed",
                     f"{instances[uuid].display_name}: moved to {row.dest_compute}",
                 )
-                for uuid, row in left.items()
+                for uuid, row in due.items()
             ],
             lambda changes: self.operations.carry_on_confirming(
-                [left[change.target] for change in changes], instances
+                [due[change.target] for change in changes], instances
             ),
         )
 
@@ -135,29 +118,8 @@ class PollUnconfirmedResizes(cepheid.Task):
         if not waiting:
             return
         instances = self._instances(waiting)
-        decisions = {row.id: decide(row, instances.get(row.instance_uuid or "")) for row in waiting}
-        for row in context.asked(waiting, key=_instance_of):
-            verdict, reason = decisions[row.id]
-            if verdict is Verdict.LEAVE:
-                context.explain(
-                    row.instance_uuid,
-                    f"migration {row.id} waits for its confirmation, and is left so: {reason}",
-                    evidence={"migration": row.id, "status": row.status},
-                )
-        for row in waiting:
-            if decisions[row.id].verdict is Verdict.SKIP:
-                reason = decisions[row.id].reason
-                context.skip(f"migration {row.id}", reason, about=row.instance_uuid)
-        self._give_up(
-            context,
-            [row for row in waiting if decisions[row.id].verdict is Verdict.ERROR],
-            decisions,
-        )
-        due = {
-            row.instance_uuid or "": row
-            for row in waiting
-            if decisions[row.id].verdict is Verdict.CONFIRM
-        }
+        decisions = self._decide(decide_finished, waiting, instances)
+        due = self._due(context, waiting, decisions)
         context.change_many(
             "confirm_resize",
             [
@@ -193,6 +155,42 @@ class PollUnconfirmedResizes(cepheid.Task):
         uuids = sorted({row.instance_uuid for row in migrations if row.instance_uuid})
         return {row.uuid: row for row in self.database.instances_by_uuid(uuids) if not row.deleted}
 
+    def _decide(
+        self,
+        decide: Callable[[Migration, Instance | None, int | None], Decision],
+        migrations: Sequence[Migration],
+        instances: Mapping[str, Instance],
+    ) -> dict[int, Decision]:
+        """Return what is done about migrations, by their ids."""
+        newer = self.database.newer_migrations(migrations)
+        return {
+            row.id: decide(row, instances.get(row.instance_uuid or ""), newer.get(row.id))
+            for row in migrations
+        }
+
+    def _due(
+        self,
+        context: RunContext,
+        migrations: Sequence[Migration],
+        decisions: Mapping[int, Decision],
+    ) -> dict[str, Migration]:
+        """Return the migrations to be confirmed, by instance; say what becomes of the others."""
+
+        def decided(verdict: Verdict) -> list[Migration]:
+            return [row for row in migrations if decisions[row.id].verdict is verdict]
+
+        for row in context.asked(decided(Verdict.LEAVE), key=_instance_of):
+            context.explain(
+                row.instance_uuid,
+                f"migration {row.id} waits for its confirmation, and is left so: "
+                f"{decisions[row.id].reason}",
+                evidence={"migration": row.id, "status": row.status},
+            )
+        for row in decided(Verdict.SKIP):
+            context.skip(f"migration {row.id}", decisions[row.id].reason, about=row.instance_uuid)
+        self._give_up(context, decided(Verdict.ERROR), decisions)
+        return {row.instance_uuid or "": row for row in decided(Verdict.CONFIRM)}
+
     def _give_up(
         self,
         context: RunContext,
@@ -221,31 +219,3 @@ class PollUnconfirmedResizes(cepheid.Task):
 
 def _instance_of(migration: Migration) -> str | None:
     return migration.instance_uuid
-
-
-def decide(migration: Migration, instance: Instance | None) -> Decision:
-    """Tell what is done about a finished migration that has waited for long enough.
-
-    :param instance: None if it is gone
-    """
-    if migration.cross_cell_move:
-        return Decision(Verdict.SKIP, "it leads from another cell; confirm it through Nova's API")
-    if instance is None:
-        return Decision(Verdict.ERROR, "its instance is gone")
-    if instance.vm_state == vm_states.ERROR:
-        return Decision(Verdict.ERROR, "its instance is in error")
-    if instance.task_state in (task_states.DELETING, task_states.SOFT_DELETING):
-        return Decision(Verdict.LEAVE, "its instance is being deleted")
-    if instance.task_state == task_states.RESIZE_FINISH:
-        return Decision(Verdict.LEAVE, "its resize is about to end")
-    if instance.task_state in (task_states.RESIZE_REVERTING, task_states.RESIZE_CONFIRMING):
-        return Decision(Verdict.LEAVE, "somebody reverts or confirms it")
-    if instance.vm_state == vm_states.RESIZED and instance.task_state is None:
-        return Decision(Verdict.CONFIRM, "nobody has confirmed or reverted it")
-    if instance.updated_at is None:
-        return Decision(Verdict.SKIP, "its instance's updated_at is NULL")
-    if migration.updated_at is not None and instance.updated_at < migration.updated_at:
-        # A resize ends with its migration's row, then its instance's: this one was read too early.
-        return Decision(Verdict.LEAVE, "its instance's row is older than it")
-    state = f"{instance.vm_state}, {instance.task_state or 'idle'}"
-    return Decision(Verdict.ERROR, f"its instance is {state}")

@@ -4,6 +4,7 @@
 import json
 
 import pytest
+import sqlalchemy as sa
 
 from cepheid.run import Run
 from cepheid_plugins.compute.operations import NotPossible
@@ -203,6 +204,30 @@ def test_files_that_cannot_be_removed_make_it_an_error_as_in_nova(world, operati
     assert (world.row(1).vm_state, world.row(1).task_state) == ("error", None)
     assert (world.path / "elsewhere" / "disk").exists()
     assert len(world.rows(models.instance_faults)) == 1
+
+
+def test_what_is_asked_for_by_name_is_confirmed_by_its_newest_migration_alone(world, operations):
+    for _ in range(2):
+        world.update(1, vm_state="active")
+        resize(world, operations)
+    assert operations.confirm_instances(rows(world), "req-2") == {UUID: None}
+    assert [row.status for row in world.rows(models.migrations)] == ["finished", "confirmed"]
+    assert world.row(1).vm_state == "active"
+    # What is left behind is none of an instance that is not resized.
+    assert operations.confirm_instances(rows(world), "req-3") == {}
+
+
+def test_an_interrupted_confirmation_is_not_carried_on_with_after_a_later_resize(world, operations):
+    resize(world, operations)
+    with world.engine.begin() as connection:
+        connection.execute(sa.update(models.migrations).values(status="confirming"))
+    world.update(1, vm_state="active")
+    resize(world, operations)
+    kept = (world.row(1), flavors(world), entries(world))
+    assert carry_on(world) == {UUID: "raced"}
+    assert (world.row(1), flavors(world), entries(world)) == kept
+    assert [row.status for row in world.rows(models.migrations)] == ["confirming", "finished"]
+    assert [row.action for row in world.rows(models.instance_actions)] == ["resize"] * 2
 
 
 # Confirm, from host to host: host1 is the source, host2 the destination.

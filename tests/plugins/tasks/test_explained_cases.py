@@ -131,6 +131,22 @@ def test_a_resize_whose_instance_is_in_error_is_given_up_and_heard_of_the_instan
     assert said(world, task)[0][0] is Kind.LEAVES
 
 
+def test_a_confirmation_that_was_left_behind_says_what_came_after_it(world):
+    task = world.agent.build(PollUnconfirmedResizes)
+    world.agent.set(task.name, resize_confirm_window=600)
+    world.add(1)
+    move_many(world, [1], seconds_ago=7200, status="confirming")
+    world.update(1, host="host1", vm_state="active")
+    assert said(world, task)[0] == (
+        Kind.SKIPS,
+        f"nothing is confirmed by it: {uuid_of(1)} is active, idle, not resized",
+    )
+    move_many(world, [1], status="migrating", dest_compute="host3")
+    kind, text = said(world, task)[0]
+    assert kind is Kind.SKIPS
+    assert text.startswith(f"nothing is confirmed by it: migration 2 of {uuid_of(1)} is newer")
+
+
 def test_volumes_that_are_read_written_and_not_told(world):
     world.add_many([1, 2], project_id="p", user_id="u")
     task = volumes.make(world)

@@ -4,16 +4,14 @@
 import datetime
 
 import pytest
+import sqlalchemy as sa
 
 from cepheid.run import Run
+from cepheid_plugins.compute.resize_verdicts import Verdict, decide_confirming, decide_finished
 from cepheid_plugins.compute.resizing import ResizeOperations, Size
 from cepheid_plugins.database import models
 from cepheid_plugins.database.records import Instance, Migration
-from cepheid_plugins.tasks.poll_unconfirmed_resizes import (
-    PollUnconfirmedResizes,
-    Verdict,
-    decide,
-)
+from cepheid_plugins.tasks.poll_unconfirmed_resizes import PollUnconfirmedResizes
 from tests.worlds import disk_world, fake_world, move, move_many, other_host, uuid_of
 
 RUNNING, SHUTDOWN = 1, 4
@@ -55,6 +53,36 @@ def entries(world):
     return sorted(path.name for path in (world.path / "instances").iterdir())
 
 
+def leave_behind(world, number, **columns):
+    """Write a migration within host1 that nobody has ended since last month."""
+    values = {
+        "instance_uuid": uuid_of(number),
+        "status": "confirming",
+        "migration_type": "resize",
+        "source_compute": "host1",
+        "dest_compute": "host1",
+        "updated_at": world.clock.utcnow() - datetime.timedelta(days=30),
+        "deleted": 0,
+        **columns,
+    }
+    with world.engine.begin() as connection:
+        connection.execute(sa.insert(models.migrations).values(values))
+
+
+def resize(world, number):
+    """Resize an instance on its host; it waits for its confirmation."""
+    rows = world.database.instances_by_uuid([uuid_of(number)])
+    results = ResizeOperations(world.agent).resize(rows, "req-resize", Size(2, 256))
+    assert results == {uuid_of(number): None}
+
+
+def everything(world):
+    """Return all that a confirmation changes."""
+    tables = (models.instances, models.instance_extra, models.instance_system_metadata)
+    acts = list(world.hypervisor.acts)
+    return [world.rows(table) for table in tables], statuses(world), entries(world), acts
+
+
 # The decision.
 
 
@@ -88,30 +116,80 @@ def instance(vm_state, task_state, **columns):
     ],
 )
 def test_decides_by_the_first_rule_that_matches(vm_state, task_state, verdict):
-    assert decide(migration(), instance(vm_state, task_state)).verdict is verdict
+    assert decide_finished(migration(), instance(vm_state, task_state)).verdict is verdict
 
 
 def test_decides_that_a_migration_without_its_instance_is_an_error():
-    assert decide(migration(), None).verdict is Verdict.ERROR
+    assert decide_finished(migration(), None).verdict is Verdict.ERROR
 
 
 def test_d19_a_revert_in_flight_leaves_the_migration_healthy():
-    assert decide(migration(), instance("resized", "resize_reverting")).verdict is Verdict.LEAVE
+    assert (
+        decide_finished(migration(), instance("resized", "resize_reverting")).verdict
+        is Verdict.LEAVE
+    )
 
 
 def test_d19_a_row_that_was_read_too_early_leaves_the_migration_healthy():
     before = NOON - datetime.timedelta(seconds=1)
     stale = instance("active", "resize_migrated", updated_at=before)
-    assert decide(migration(), stale).verdict is Verdict.LEAVE
-    assert decide(migration(), instance("active", "resize_migrated")).verdict is Verdict.ERROR
+    assert decide_finished(migration(), stale).verdict is Verdict.LEAVE
+    assert (
+        decide_finished(migration(), instance("active", "resize_migrated")).verdict is Verdict.ERROR
+    )
 
 
 def test_d21_an_updated_at_that_is_null_is_one_bad_row():
-    assert decide(migration(), instance("active", None, updated_at=None)).verdict is Verdict.SKIP
+    assert (
+        decide_finished(migration(), instance("active", None, updated_at=None)).verdict
+        is Verdict.SKIP
+    )
 
 
 def test_a_move_between_cells_is_left_to_nova():
-    assert decide(migration(cross_cell_move=True), None).verdict is Verdict.SKIP
+    assert decide_finished(migration(cross_cell_move=True), None).verdict is Verdict.SKIP
+    assert decide_confirming(migration(cross_cell_move=True), None).verdict is Verdict.SKIP
+
+
+@pytest.mark.parametrize(
+    ("vm_state", "task_state", "verdict"),
+    [
+        ("resized", None, Verdict.CONFIRM),
+        ("resized", "deleting", Verdict.LEAVE),
+        ("active", "soft-deleting", Verdict.LEAVE),
+        ("resized", "resize_reverting", Verdict.LEAVE),
+        ("resized", "resize_confirming", Verdict.LEAVE),
+        # Reset by an administrator, and perhaps resized again.
+        ("active", None, Verdict.SKIP),
+        ("stopped", None, Verdict.SKIP),
+        ("error", None, Verdict.SKIP),
+        ("active", "resize_prep", Verdict.SKIP),
+        ("active", "resize_finish", Verdict.SKIP),
+    ],
+)
+def test_decides_that_a_confirmation_is_carried_on_with_where_the_instance_waits_for_it(
+    vm_state, task_state, verdict
+):
+    assert decide_confirming(migration(), instance(vm_state, task_state)).verdict is verdict
+
+
+def test_decides_that_a_confirmation_without_its_instance_is_an_error():
+    assert decide_confirming(migration(), None).verdict is Verdict.ERROR
+
+
+@pytest.mark.parametrize("decide", [decide_finished, decide_confirming])
+def test_decides_that_nothing_is_confirmed_by_a_migration_that_a_newer_one_has_followed(decide):
+    verdict, reason = decide(migration(), instance("resized", None), newer=7)
+    assert verdict is Verdict.SKIP
+    assert "migration 7" in reason
+
+
+@pytest.mark.parametrize("decide", [decide_finished, decide_confirming])
+def test_decides_that_nothing_is_confirmed_of_an_instance_that_is_elsewhere(decide):
+    there = instance("resized", None, host="host3")
+    verdict, reason = decide(migration(dest_compute="host2"), there)
+    assert verdict is Verdict.SKIP
+    assert "host3" in reason
 
 
 # On the destination.
@@ -293,6 +371,125 @@ def test_a_hypervisor_that_does_not_answer_leaves_it_for_a_later_pass(source, de
     source.hypervisor.available = True
     poll(source)
     assert statuses(source) == ["confirmed"]
+
+
+# What was left behind, and its instance has moved on: an administrator has reset its state.
+
+
+@pytest.mark.parametrize(
+    "task_state",
+    ["resize_prep", "resize_migrating", "resize_migrated", "resize_finish", "resize_reverting"],
+)
+def test_a_resize_in_flight_keeps_the_only_copy_of_its_files(source, task_state):
+    leave_behind(source, 1)
+    leave_behind(source, 1, status="migrating", updated_at=source.clock.utcnow())
+    source.update(1, task_state=task_state)
+    instances = source.path / "instances"
+    # Nova renames them before it makes the new ones.
+    (instances / uuid_of(1)).rename(instances / f"{uuid_of(1)}_resize")
+    before = everything(source)
+    run = poll(source)
+    assert (run.outcome, run.counters) == ("partial", {"confirming": 1, "skipped": 1})
+    assert everything(source) == before
+
+
+def test_a_resize_in_its_window_is_not_confirmed_by_an_older_confirmation(source):
+    leave_behind(source, 1)
+    resize(source, 1)
+    before = everything(source)
+    assert poll(source, window_seconds=3600).counters == {"confirming": 1, "skipped": 1}
+    assert everything(source) == before
+    source.clock.sleep(3600)
+    poll(source, window_seconds=3600)
+    assert statuses(source) == ["confirming", "confirmed"]
+    assert source.row(1).vm_state == "active"
+
+
+def test_a_resize_in_its_window_is_not_confirmed_by_an_older_finished_one(source):
+    leave_behind(source, 1, status="finished")
+    resize(source, 1)
+    before = everything(source)
+    assert poll(source, window_seconds=3600).counters == {"migrations": 1, "skipped": 1}
+    assert everything(source) == before
+    source.clock.sleep(3600)
+    run = poll(source, window_seconds=3600)
+    assert run.counters == {"migrations": 2, "skipped": 1, "done": 1}
+    assert statuses(source) == ["finished", "confirmed"]
+
+
+def test_a_move_to_a_third_host_keeps_what_its_revert_needs(source):
+    leave_behind(source, 1, dest_compute="host2")
+    move(source, 1, dest_compute="host3")
+    source.update(1, host="host3")
+    before = everything(source)
+    assert poll(source).counters == {"confirming": 1, "skipped": 1}
+    assert everything(source) == before
+    assert source.hypervisor.states[uuid_of(1)] == SHUTDOWN
+
+
+def test_an_instance_that_is_idle_again_keeps_all_that_is_there_of_it(source):
+    leave_behind(source, 1)
+    resize(source, 1)
+    source.update(1, vm_state="active")
+    before = everything(source)
+    assert poll(source, window_seconds=3600).counters == {"confirming": 1, "skipped": 1}
+    assert everything(source) == before
+
+
+def test_a_confirmation_whose_instance_moves_on_meanwhile_is_left_alone(
+    source, destination, monkeypatch
+):
+    move(source, 1, seconds_ago=3600)
+    move(source, 2, seconds_ago=3600)
+    poll(destination)
+    read = source.database.instances_by_uuid
+
+    def read_then_reset(uuids):
+        rows = read(uuids)
+        source.update(1, vm_state="active", task_state="resize_prep")
+        return rows
+
+    monkeypatch.setattr(source.database, "instances_by_uuid", read_then_reset)
+    assert poll(source).counters == {"confirming": 2, "done": 1, "raced": 1}
+    assert statuses(source) == ["confirming", "confirmed"]
+    assert entries(source) == [f"{uuid_of(1)}_resize", uuid_of(3)]
+    assert uuid_of(1) in source.hypervisor.states
+
+
+def test_a_confirmation_whose_instance_moves_on_last_writes_nothing_of_it(
+    source, destination, monkeypatch
+):
+    move(source, 1, seconds_ago=3600)
+    poll(destination)
+    complete = source.database.complete_confirmations
+
+    def reset_then_complete(rows):
+        source.update(1, vm_state="active", task_state="resize_prep")
+        return complete(rows)
+
+    monkeypatch.setattr(source.database, "complete_confirmations", reset_then_complete)
+    extra = source.rows(models.instance_extra)
+    assert poll(source).counters == {"confirming": 1, "raced": 1}
+    assert source.rows(models.instance_extra) == extra
+    assert (source.row(1).vm_state, source.row(1).task_state) == ("active", "resize_prep")
+    assert statuses(source) == ["confirming"]
+
+
+@pytest.mark.parametrize("status", ["confirming", "finished"])
+def test_what_is_left_behind_costs_the_same_however_much_it_is(tmp_path, status):
+    costs = []
+    for count in (10, 400):
+        (tmp_path / str(count)).mkdir()
+        world = fake_world(tmp_path / str(count), {})
+        world.add_many(range(count))
+        for _ in range(2):
+            move_many(world, range(count), 7200, status=status, dest_compute="host1")
+        world.clock.sleep(1)
+        run = poll(world, window_seconds=3600)
+        assert run.counters["skipped"] >= count
+        costs.append(world.statements())
+        world.close()
+    assert costs[0] == costs[1] <= 5
 
 
 # Every task's.
