@@ -54,6 +54,7 @@ class PollUnconfirmedResizes(cepheid.Task):
     ]
     shared_options = opts.list_opts()
     drivers = ("database", "hypervisor")
+    max_changes = 20
     time_limit = 600
     explains = {"instance": "instances that were resized or moved to or from this host"}
 

@@ -495,6 +495,22 @@ def test_what_is_left_behind_costs_the_same_however_much_it_is(tmp_path, status)
 # Every task's.
 
 
+def test_one_pass_confirms_twenty_at_most_unless_told_otherwise(source):
+    task = source.agent.build(PollUnconfirmedResizes)
+    assert task.conf.max_changes == 20
+    source.agent.set(task.name, resize_confirm_window=WINDOW_SECONDS, max_changes=2)
+    for number in (1, 2, 3):
+        resize(source, number)
+    source.clock.sleep(3600)
+    run = source.agent.run(task)
+    assert (run.outcome, run.counters) == ("limited", {"migrations": 3, "done": 2, "refused": 1})
+    assert statuses(source) == ["confirmed", "confirmed", "finished"]
+    assert f"{uuid_of(3)}_resize" in entries(source)
+    # Nothing is lost: the next pass goes on.
+    assert source.agent.run(task).counters == {"migrations": 1, "done": 1}
+    assert statuses(source) == ["confirmed"] * 3
+
+
 @pytest.mark.parametrize("count", [10, 1000])
 def test_a_steady_pass_costs_one_statement(tmp_path, count):
     world = fake_world(tmp_path, {})
