@@ -218,6 +218,36 @@ MISTAKES = [
     Mistake("by-chance", "repeatable", LOOP,
             "        import random as chance\n        rows = rows[: chance.SystemRandom()"
             ".randrange(10**6) % 7]\n        context.count('seen', len(rows))\n" + LOOP),
+    Mistake("other-cepheid", "metadata", metadata=("cepheid>=0.1", "cepheid>=99")),
+    Mistake("requires-too-little", "requirements", IMPORTS, "import pytest\n" + IMPORTS),
+    Mistake("reads-the-environment", "configuration", "self.conf.max_age_days *",
+            "int(os.environ.get('ACME_DAYS', '30')) *"),
+    Mistake("local-time", "clock", BEGIN,
+            "        import datetime\n        datetime.datetime.fromtimestamp(0)\n" + BEGIN),
+    Mistake("is-never-awaited", "shape", "    def sweep(", "    async def sweep("),
+    Mistake("waits-for-ever", "sleep",
+            new="\n\ndef ask():\n    import subprocess\n    subprocess.run(['true'])\n"),
+    Mistake("own-pool", "manners", new="\n\ndef pool():\n    import concurrent.futures\n"
+            "    return concurrent.futures.ThreadPoolExecutor(8)\n"),
+    Mistake("names-no-driver", "constructor", 'drivers = ("database", "hypervisor")',
+            'drivers = ("database",)'),
+    Mistake("fails-always", "changes", LOOP,
+            "        Path(__file__).with_name('policy.json').read_text()\n" + LOOP),
+    Mistake("stops-another", "changes", DO,
+            "do=lambda: self.hypervisor.power_off(max(self.hypervisor.domains())),"),
+    Mistake("says-it-is-done", "time-outs", DO, "do=lambda: self.try_to_stop(row.uuid),",
+            also=("    def stop(",
+                  "    def try_to_stop(self, uuid):\n        try:\n"
+                  "            self.hypervisor.power_off(uuid)\n"
+                  "        except errors.CepheidError:\n            LOG.info('later')\n\n"
+                  "    def stop(")),
+    Mistake("counts-on-its-class", "leftovers", LOOP,
+            LOOP + "            self.seen[row.uuid] = self.seen.get(row.uuid, 0) + 1\n",
+            also=("    drivers = (", "    seen = {}\n    drivers = (")),
+    Mistake("stays-busy", "time-outs", BEGIN,
+            "        if getattr(self, 'busy', False):\n            return\n"
+            "        self.busy = True\n" + BEGIN,
+            also=("do=path.unlink)\n", "do=path.unlink)\n        self.busy = False\n")),
     Mistake("ends-the-process", "sandbox", BEGIN, "        os._exit(3)\n" + BEGIN),
     Mistake("ends-at-import", "sandbox", IMPORTS, "os._exit(0)\n" + IMPORTS),
     Mistake("crashes", "sandbox", BEGIN,

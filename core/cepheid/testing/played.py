@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from oslo_config import cfg
 
@@ -67,6 +67,18 @@ class PlayedAgent(Agent):
                 self._provide_drivers(plugin)
         self._use_drivers()
         return plugins
+
+    def driver(self, kind: str) -> Any:
+        """Return the double of a kind that a task has named in its ``drivers``.
+
+        :raises PluginError: none has; a real driver would act on this machine
+        """
+        if kind not in self.drivers.given:
+            raise errors.PluginError(
+                f"a task asks for the {kind} driver, which is not in its drivers: write "
+                f"drivers = ({kind!r}, ...) on its class"
+            )
+        return super().driver(kind)
 
     def _provide_drivers(self, plugin: loading.Plugin) -> None:
         for kind in getattr(plugin.load(), "drivers", ()):

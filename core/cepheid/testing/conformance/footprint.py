@@ -70,6 +70,26 @@ def take() -> Footprint:
     )
 
 
+def kept(factory: type) -> dict[str, str]:
+    """Return what the plugin's classes and modules keep in lists, sets and mappings."""
+    holders: dict[str, Any] = {}
+    for base in factory.__mro__:
+        if not base.__module__.startswith(("cepheid.", "builtins")):
+            holders[base.__qualname__] = vars(base)
+            holders[base.__module__] = vars(sys.modules[base.__module__])
+    return {
+        f"{holder}.{name}": repr(value)
+        for holder, values in holders.items()
+        for name, value in list(values.items())
+        if isinstance(value, dict | list | set) and not name.startswith("_")
+    }
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """Return the names of what :func:`kept` found and is another one now."""
+    return sorted(name for name, value in after.items() if before.get(name) != value)
+
+
 def differences(before: Footprint, after: Footprint) -> Iterator[Problem]:
     """Return what was left changed."""
     started = after.threads - before.threads

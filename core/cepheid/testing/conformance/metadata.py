@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import keyword
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from packaging import requirements
 
 from cepheid import errors, loading
 from cepheid.catalogue import NAMESPACE
@@ -25,8 +28,8 @@ VERSION = re.compile(
     r"(\d+!)?\d+(\.\d+)*((a|b|rc|\.post|\.dev)\d+)*(\+[a-z0-9.]+)?$", re.IGNORECASE
 )
 
-#: The beginning of a requirement: the name of a distribution. Source: PEP 508.
-REQUIRED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+#: What many distributions have in their source, and none should install.
+TOO_COMMON = {"doc", "docs", "examples", "test", "tests"}
 
 
 def find(name: str) -> importlib.metadata.Distribution:
@@ -82,19 +85,75 @@ def _problems(distribution: importlib.metadata.Distribution) -> Iterator[Problem
         )
     if metadata["Name"] == loading.BUNDLED:
         return
-    required = [
-        match.group() for one in distribution.requires or () if (match := REQUIRED_NAME.match(one))
-    ]
-    if loading.BUNDLED not in (loading._normalized(name) for name in required):
-        yield Problem(
-            "it does not require cepheid, so pip may install it without, or beside one too old",
-            "add 'cepheid>=0.1' to install_requires",
-        )
+    yield from _requirements(distribution)
+    yield from _options_of(distribution)
     if "Requires-Python" not in metadata:
         yield Problem(
             "it does not say which Python it needs",
             "add python_requires = >=3.11, or later",
         )
+
+
+def _requirements(distribution: importlib.metadata.Distribution) -> Iterator[Problem]:
+    required = [requirements.Requirement(one) for one in distribution.requires or ()]
+    ours = [one for one in required if loading._normalized(one.name) == loading.BUNDLED]
+    if not ours:
+        yield Problem(
+            "it does not require cepheid, so pip may install it without, or beside one too old",
+            "add 'cepheid>=0.1' to install_requires",
+        )
+    installed = importlib.metadata.version(loading.BUNDLED)
+    for one in ours:
+        if not one.specifier.contains(installed, prereleases=True):
+            yield Problem(
+                f"it requires {one}, and this is cepheid {installed}",
+                "require the versions that it works with, such as 'cepheid>=0.1'",
+            )
+
+
+def _options_of(distribution: importlib.metadata.Distribution) -> Iterator[Problem]:
+    """Check the entry points by which oslo.config's generator finds the options."""
+    for point in distribution.entry_points:
+        if point.group == "oslo.config.opts" and not _is_there(point.module):
+            yield Problem(
+                f"oslo.config.opts names {point.value}, and there is no module {point.module}",
+                "name the task's class: acme_task = acme.acme_task:AcmeTask.list_opts",
+                f"entry point {point.name} = {point.value}",
+            )
+
+
+def _is_there(module: str) -> bool:
+    """Tell whether there is a module; the packages above it are imported."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def undeclared(
+    distribution: importlib.metadata.Distribution, imports: Mapping[str, str]
+) -> Iterator[Problem]:
+    """Return the imports of other distributions that it does not require, nor cepheid.
+
+    :param imports: where each package is imported
+    """
+    offered = importlib.metadata.packages_distributions()
+    declared = {loading._normalized(distribution.metadata["Name"]), loading.BUNDLED}
+    for one in (distribution, find(loading.BUNDLED)):
+        required = [requirements.Requirement(text) for text in one.requires or ()]
+        declared.update(
+            loading._normalized(other.name)
+            for other in required
+            if other.marker is None or other.marker.evaluate({"extra": ""})
+        )
+    for package, where in sorted(imports.items()):
+        providers = {loading._normalized(name) for name in offered.get(package, ())}
+        if providers and not providers & declared:
+            yield Problem(
+                f"it imports {package}, and does not require {min(providers)}",
+                f"add {min(providers)} to install_requires",
+                where,
+            )
 
 
 def _remarks(distribution: importlib.metadata.Distribution) -> Iterator[Problem]:
@@ -107,6 +166,12 @@ def _remarks(distribution: importlib.metadata.Distribution) -> Iterator[Problem]
         yield Problem("it names no licence", "add license = Apache-2.0, or what it is under")
     if "Summary" not in metadata or not metadata["Summary"]:
         yield Problem("it has no summary", "add a description of one line")
+    top = {path.parts[0] for path in distribution.files or () if path.suffix == ".py"}
+    for name in sorted(top & TOO_COMMON):
+        yield Problem(
+            f"it installs a package {name!r} of all packages' own",
+            "leave it out: exclude = tests* in [options.packages.find]",
+        )
     if not metadata.json.get("description"):
         yield Problem(
             "it has no README, or does not show it", "add long_description = file: README.rst"

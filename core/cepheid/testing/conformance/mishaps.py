@@ -8,6 +8,7 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
+from cepheid.run import Change
 from cepheid.testing.conformance.findings import NotChecked, Problem
 from cepheid.testing.conformance.scenes import PASSES
 from cepheid.testing.conformance.trial import SPACING, Trial
@@ -23,7 +24,11 @@ UNKNOWN = "unknown is not gone: let the error out (the run then fails), or conte
 
 def time_outs(trial: Trial) -> Iterator[Problem]:
     """A call that hangs ends the run as failed or partial; the next run works."""
-    for kind, name, in_door in _calls(trial):
+    calls = _calls(trial)
+    with trial.stage(timers=True) as player:
+        has_work = bool(_done(player.play(seconds=4 * SPACING)))
+    for kind, name, in_door in calls:
+        doors = len(trial.carried)
         with trial.stage(timers=True) as player:
             faults = player.faults[kind]
             faults.block(name, seconds=2 * SPACING)
@@ -33,14 +38,30 @@ def time_outs(trial: Trial) -> Iterator[Problem]:
                 yield from _after(f"{kind}.{name} times out", played, faults, name)
             if [call for call in trial.changing[changes:] if not call.in_door]:
                 yield Problem(f"after a time-out of {kind}.{name} it changes something", UNKNOWN)
+            for one in trial.carried[doors:]:
+                if one.unanswered and one.are_done:
+                    yield Problem(
+                        f"when {one.unanswered} times out, its change is said to be done",
+                        "let the error out of do=; the change then fails, and the journal says so",
+                    )
             faults.recover()
             again = player.play(seconds=4 * SPACING)
+            if has_work and not in_door and not _done(played) and not _done(again):
+                yield Problem(
+                    f"after a time-out of {kind}.{name} it finds nothing to do any more",
+                    "keep nothing from one run to the next that a failed one leaves broken; what "
+                    "is set at the begin of a run belongs into a finally at its end",
+                )
             if not again.runs or again.runs[-1].outcome == "failed":
                 error = again.runs[-1].error if again.runs else "it does not run"
                 yield Problem(
                     f"after a time-out of {kind}.{name} it does not work again: {error}",
                     "keep nothing from one run to the next that a failed one leaves broken",
                 )
+
+
+def _done(played: Played) -> list[Change]:
+    return [change for change in played.changes if change.outcome == "done"]
 
 
 def vanishing(trial: Trial) -> Iterator[Problem]:
@@ -51,7 +72,7 @@ def vanishing(trial: Trial) -> Iterator[Problem]:
             faults.vanish()
             played = player.play(seconds=2 * SPACING + 1)
             yield from _after(f"the {kind} does not answer", played, faults, "")
-            done = [change for change in played.changes if change.outcome == "done"]
+            done = _done(played)
             if done:
                 yield Problem(
                     f"while the {kind} does not answer it makes changes: {done[0].kind} of "

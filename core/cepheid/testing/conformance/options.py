@@ -18,18 +18,25 @@ from cepheid.testing.conformance.findings import Problem
 #: A word that says what a number counts or measures.
 UNITS = re.compile(
     r"milliseconds?|seconds?|minutes?|hours?|days?|weeks?|months?|[kmgt]i?b\b|bytes?|ratio|percent"
-    r"|share|parts?|degrees|times|attempts|tries|number|many|most|least|port|level|version"
-    r"|\b[a-z]{3,}s\b( that| which| to| of|,|\.)"
+    r"|share|parts?|degrees?|celsius|kelvin|watts?|volts?|amperes?|hertz|[kmg]?bit|times|attempts"
+    r"|tries|number|many|most|least|port|level|version|weight|priority|vlan|\bid\b|index|uid|gid"
+    r"|(?!this|does|always|less|status|process|address|access|class)\b[a-z]{3,}s\b"
 )
 
 #: Names of options that hold what nobody may read.
 SECRET = re.compile(r"(password|passwd|passphrase|secret|token|credential|private_key|api_?key)")
+
+#: What is beside a secret, and may be read: where it is, what it is called.
+NO_SECRET = re.compile(r"_(file|path|dir|directory|name|id|bucket|url|ttl|lifetime)s?$")
 
 #: Seconds between runs below which a host is never at rest.
 LEAST_SPACING = 5
 
 #: How a summary begins that is not in the imperative.
 NOT_IMPERATIVE = {"this", "a", "an", "the", "task", "class", "periodic", "it", "my"}
+
+#: Verbs that look as if they were in another form.
+IMPERATIVE = {"alias", "bias", "bring", "cling", "ping", "ring", "sling", "spring", "string"}
 
 #: What a task may say anew of its base, ...
 OFFERED = {"__init__", "configure", "explain", "list_opts", "metrics"}
@@ -62,7 +69,8 @@ def docstring(factory: type[Task]) -> Iterator[Problem]:
         yield Problem("the first line of the docstring goes on in the second", remedy, where)
     word = first.split()[0].rstrip(".,:")
     verb = word.lower()
-    if verb in NOT_IMPERATIVE or verb.endswith("ing") or re.search(r"[^sui]s$", verb):
+    is_other_form = verb.endswith("ing") or re.search(r"[^sui]s$", verb)
+    if verb in NOT_IMPERATIVE or (is_other_form and verb not in IMPERATIVE):
         yield Problem(f"the first line is not in the imperative: {word} ...", remedy, where)
     elif not word[:1].isupper():
         yield Problem(f"the first line does not begin with a capital: {word}", remedy, where)
@@ -86,13 +94,21 @@ def options(factory: type[Task], others: Mapping[str, type[Task]]) -> Iterator[P
                     where,
                 )
         yield from _text(option, where)
-        if SECRET.search(option.dest) and not option.secret:
+        if is_secret(option) and not option.secret:
             yield Problem(
                 "it holds a secret and is not declared so; it would be logged and shown",
                 "declare it with secret=True",
                 where,
             )
     yield from _old_names(factory, others)
+
+
+def is_secret(option: cfg.Opt) -> bool:
+    """Tell whether an option holds what nobody may read, as it says or as its name does."""
+    if not isinstance(option.type, types.String):
+        return False
+    named = SECRET.search(option.dest) and not NO_SECRET.search(option.dest)
+    return bool(option.secret or named)
 
 
 def _text(option: cfg.Opt, where: str) -> Iterator[Problem]:
@@ -165,7 +181,14 @@ def shape(factory: type[Task]) -> Iterator[Problem]:
                 "leave it; do the work in the decorated method",
                 f"{base.__name__}.{name}",
             )
-    method = inspect.signature(getattr(factory, factory.task_name()))
+    function = getattr(factory, factory.task_name())
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        yield Problem(
+            "the method is a coroutine or a generator, of which nothing is ever carried out",
+            "write def name(self, context), without async and yield",
+            f"{factory.__name__}.{factory.task_name()}",
+        )
+    method = inspect.signature(function)
     if len(method.parameters) != 2:
         yield Problem(
             f"the method takes {len(method.parameters) - 1} arguments beside self",

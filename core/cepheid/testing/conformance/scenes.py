@@ -7,14 +7,15 @@ import fnmatch
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from cepheid import errors
 from cepheid.observers import Observer
 from cepheid.run import Change, Run
 from cepheid.testing.conformance import footprint
 from cepheid.testing.conformance.findings import NotChecked, Problem
-from cepheid.testing.conformance.trial import CANARY, NUMBER, SPACING, Trial, tree
+from cepheid.testing.conformance.trial import CANARY, NUMBER, SPACING, Carried, Trial, tree
+from cepheid.testing.conformance.watch import REFUSED
 from cepheid.testing.player import Player
 
 EACH = (
@@ -30,6 +31,9 @@ FEW, MANY, PASSES = 10, 1000, 4
 
 #: Numbers of instances that are alike and idle: see the doubles' ``populate``.
 ALIKE_STEP = 13 * 8
+
+#: Runs after the first, in which what was done is to be seen as done.
+AGAIN = 2
 
 DOOR = "make each change by context.change(kind, target, before, after, reason, do=...)"
 
@@ -61,13 +65,54 @@ def constructor(trial: Trial) -> Iterator[Problem]:
 
 def normal_run(trial: Trial) -> Iterator[Problem]:
     """A run changes things through the door only, says why, and leaves the agent as it was."""
-    acts, calls = len(trial.watch.acts), len(trial.changing)
+    acts, calls, doors = len(trial.watch.acts), len(trial.changing), len(trial.carried)
     with trial.stage() as player:
         run = player.run(trial.name)
         yield from past_the_door(trial, player, acts, calls)
         yield from _unexplained(run)
-        if not run.changes and not trial.watch.since(acts, "file") and run.outcome != "failed":
+        if run.outcome == "failed":
+            if REFUSED in run.error:
+                raise NotChecked(f"it fails in the sandbox: {run.error}")
+            yield Problem(
+                f"a run fails where nothing is wrong: {run.error}",
+                "mend what the error names; what it needs of its own belongs into the package "
+                "(package_data), or behind a driver with a double",
+            )
+        again = [player.run(trial.name) for _ in range(AGAIN)]
+        yield from _vain([run, *again], trial.carried[doors:])
+        if not run.changes and not trial.watch.since(acts, "file"):
             raise NotChecked("it found nothing to change among what the sandbox has")
+
+
+def _vain(runs: Sequence[Run], carried: Sequence[Carried]) -> Iterator[Problem]:
+    """Return what is said to be done and is not, and what is done to another."""
+    for one in carried:
+        for call in one.strays:
+            yield Problem(
+                f"a change of {one.changes[0].target} calls {call.name} of {call.args[0]}",
+                "bind what do= is to act on: lambda uuid=row.uuid: ...",
+                call.where,
+            )
+        for target in one.untouched[:1]:
+            yield Problem(
+                f"a change of {target} is done, and no call of the hypervisor's is about it",
+                "let do= act on each of the changes that it is given, and bind what it acts on",
+            )
+    failed = [c for run in runs for c in run.changes if c.outcome == "failed"]
+    for change in failed[:1]:
+        if REFUSED not in change.error:
+            yield Problem(
+                f"where nothing is wrong its change {change.kind} fails: {change.error}",
+                "look at what there is in each run anew; what is gone is done",
+            )
+    idle = [{c.target for one in carried if not one.did for c in one.changes if c in run.changes}
+            for run in runs]  # fmt: skip
+    done = [{c.target for c in run.changes if c.outcome == "done"} for run in runs]
+    for target in sorted(set.intersection(*idle, *done))[:1]:
+        yield Problem(
+            f"its change of {target} is done in each run, and nothing is done",
+            "let do= raise what goes wrong; the change then fails, and says why",
+        )
 
 
 def past_the_door(trial: Trial, player: Player, acts: int, calls: int) -> Iterator[Problem]:
@@ -102,9 +147,14 @@ def _unexplained(run: Run) -> Iterator[Problem]:
 def leaves_nothing_behind(trial: Trial) -> Iterator[Problem]:
     """After a run the process is as it was: no threads, signals, logging, patches, directory."""
     with trial.stage() as player:
-        before = footprint.take()
+        before, kept = footprint.take(), footprint.kept(trial.factory)
         player.run(trial.name)
         yield from footprint.differences(before, footprint.take())
+        for name in footprint.changed(kept, footprint.kept(trial.factory)):
+            yield Problem(
+                f"{name} is another one after a run; it is of all agents and of dry runs as well",
+                "keep it on self, made in the constructor",
+            )
 
 
 def is_quick(trial: Trial) -> Iterator[Problem]:
@@ -151,12 +201,15 @@ def dry_run(trial: Trial) -> Iterator[Problem]:
 
 def limit(trial: Trial) -> Iterator[Problem]:
     """One change is one: max_changes limits what is done, not how often it is said."""
-    doors = len(trial.deleted)
+    doors = len(trial.carried)
     with trial.stage() as player:
         run = player.run(trial.name)
-    for number, paths in trial.deleted[doors:]:
-        if len(paths) > number:
-            yield Problem(f"{len(paths)} files were deleted in the name of {number} changes", EACH)
+    for one in trial.carried[doors:]:
+        if len(one.deleted) > len(one.changes):
+            yield Problem(
+                f"{len(one.deleted)} files were deleted in the name of {len(one.changes)} changes",
+                EACH,
+            )
     calls = len(trial.changing)
     with trial.stage(max_changes=1) as player:
         limited = player.run(trial.name)
@@ -209,8 +262,8 @@ def repeatable(trial: Trial) -> Iterator[Problem]:
     if one() != one() and one() != one():  # not for a disk that was filled meanwhile
         yield Problem(
             "the same hours, played twice, are not the same",
-            "take time and chance from self.agent.clock and self.agent.random, and sort what is "
-            "unordered",
+            "take time and chance from self.agent.clock and self.agent.random, sort what is "
+            "unordered, and keep nothing in a module, a class or a default argument",
         )
 
 

@@ -25,6 +25,19 @@ CLOCKS = {
 }  # fmt: skip
 CHANCE = {f"random.{name}" for name in ("random", "randint", "choice", "uniform", "shuffle",
                                         "sample", "randrange")}  # fmt: skip
+#: What waits for ever where it is given no time-out, as an argument of this name.
+WAITS = {
+    "requests.get": "timeout", "requests.head": "timeout", "requests.post": "timeout",
+    "requests.put": "timeout", "requests.delete": "timeout", "requests.request": "timeout",
+    "urllib.request.urlopen": "timeout", "http.client.HTTPConnection": "timeout",
+    "http.client.HTTPSConnection": "timeout", "smtplib.SMTP": "timeout",
+    "socket.create_connection": "timeout", "subprocess.call": "timeout",
+    "subprocess.check_call": "timeout", "subprocess.check_output": "timeout",
+    "subprocess.run": "timeout",
+}  # fmt: skip
+#: What gives the machine's local time where it is given no time zone.
+LOCAL = "datetime.datetime.fromtimestamp"
+ENVIRONMENT = ("os.environ", "os.getenv")
 ENDS = {"sys.exit", "os._exit", "os.abort", "exit", "quit"}
 OF_THE_AGENT = {
     "os.chdir": "changes the agent's working directory",
@@ -34,6 +47,10 @@ OF_THE_AGENT = {
     "eventlet.monkey_patch": "patches the agent's threads",
     "threading.Thread": "starts a thread of its own",
     "threading.Timer": "starts a timer of its own",
+    "concurrent.futures.ThreadPoolExecutor": "starts threads of its own",
+    "concurrent.futures.ProcessPoolExecutor": "starts processes of its own",
+    "multiprocessing.Pool": "starts processes of its own",
+    "multiprocessing.Process": "starts a process of its own",
     "print": "prints, which nobody sees; an agent's output is its log",
 }
 
@@ -76,7 +93,7 @@ class Source:
     def heavy_imports(self) -> Iterator[Problem]:
         """Return where a heavy library is imported, at the top or in a function."""
         for short, tree in self._trees:
-            for node in ast.walk(tree):
+            for node in _running(tree):
                 names: list[str] = []
                 if isinstance(node, ast.Import):
                     names = [alias.name for alias in node.names]
@@ -93,8 +110,15 @@ class Source:
 
     def clocks(self) -> Iterator[Problem]:
         """Return where the machine's clock or chance is asked, not the agent's."""
-        for where, name in self._calls():
-            if name in CLOCKS:
+        for where, name, call in self._calls():
+            if name == LOCAL and len(call.args) < 2 and not _names(call, "tz"):
+                yield Problem(
+                    f"it calls {name}() without a time zone, which gives the machine's local time; "
+                    "all times here are UTC",
+                    "give it datetime.UTC, and compare with self.agent.clock.utcnow()",
+                    where,
+                )
+            elif name in CLOCKS:
                 yield Problem(
                     f"it asks {name}(), so that no test can set its time",
                     "ask self.agent.clock: utcnow() for records, monotonic() for durations",
@@ -109,8 +133,14 @@ class Source:
 
     def sleeps(self) -> Iterator[Problem]:
         """Return where it sleeps by the machine's clock."""
-        for where, name in self._calls():
-            if name in ("time.sleep", "eventlet.sleep"):
+        for where, name, call in self._calls():
+            if name in WAITS and not _names(call, WAITS[name]):
+                yield Problem(
+                    f"it calls {name}() without {WAITS[name]}=, which may wait for ever",
+                    f"give it a {WAITS[name]}= of some seconds",
+                    where,
+                )
+            elif name in ("time.sleep", "eventlet.sleep"):
                 yield Problem(
                     f"it calls {name}(), which holds its thread and its tests up",
                     "look again in the next run, or call self.agent.clock.sleep()",
@@ -119,7 +149,7 @@ class Source:
 
     def manners(self) -> Iterator[Problem]:
         """Return where it does to the whole agent what concerns it alone."""
-        for where, name in self._calls():
+        for where, name, _ in self._calls():
             if name in ENDS:
                 yield Problem(
                     f"it calls {name}(), which is to end the agent", "raise an error instead", where
@@ -128,11 +158,19 @@ class Source:
                 yield Problem(f"it {OF_THE_AGENT[name]}", "leave that to the agent", where)
 
     def global_conf(self) -> Iterator[Problem]:
-        """Return where oslo.config's global object is used, which the agent does not fill."""
+        """Return where it is configured otherwise than by options: the agent fills no cfg.CONF."""
         for short, tree in self._trees:
             known = _aliases(tree)
             for node in ast.walk(tree):
-                if isinstance(node, ast.Attribute) and _name(node, known) == "oslo_config.cfg.CONF":
+                if not isinstance(node, ast.Attribute):
+                    continue
+                if _name(node, known) in ENVIRONMENT:
+                    yield Problem(
+                        "it reads the environment, which the agent's unit does not set",
+                        "declare an option, and read self.conf in the decorated method",
+                        f"{short}:{node.lineno}",
+                    )
+                if _name(node, known) == "oslo_config.cfg.CONF":
                     yield Problem(
                         "it uses cfg.CONF, which the agent does not fill, and no reload changes",
                         "read self.conf in the decorated method",
@@ -167,12 +205,41 @@ class Source:
                         where,
                     )
 
-    def _calls(self) -> Iterator[tuple[str, str]]:
+    def imports(self) -> dict[str, str]:
+        """Return where each module of another package is imported first, by the package's name."""
+        found: dict[str, str] = {}
+        for short, tree in self._trees:
+            for node in _running(tree):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                if isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                    names = [node.module]
+                for name in names:
+                    line = getattr(node, "lineno", 0)
+                    found.setdefault(name.partition(".")[0], f"{short}:{line}")
+        return found
+
+    def _calls(self) -> Iterator[tuple[str, str, ast.Call]]:
         for short, tree in self._trees:
             known = _aliases(tree)
             for node in ast.walk(tree):
                 if isinstance(node, ast.Call) and (name := _name(node.func, known)):
-                    yield f"{short}:{node.lineno}", name
+                    yield f"{short}:{node.lineno}", name, node
+
+
+def _running(tree: ast.AST) -> Iterator[ast.AST]:
+    """Return all that may be carried out: not what is for type checkers only."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            for other in node.orelse:
+                yield from (other, *_running(other))
+            continue
+        yield node
+        yield from _running(node)
+
+
+def _names(call: ast.Call, argument: str) -> bool:
+    """Tell whether a call names an argument, or may: by ``**``."""
+    return any(keyword.arg in (argument, None) for keyword in call.keywords)
 
 
 def _aliases(tree: ast.Module) -> dict[str, str]:

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from oslo_config import cfg, types
+from oslo_utils import uuidutils
 
 from cepheid import errors
-from cepheid.run import RunContext
+from cepheid.run import Change, RunContext
 from cepheid.task import Task
 from cepheid.testing.clock import NOON, FakeClock
 from cepheid.testing.conformance.findings import NotChecked
-from cepheid.testing.conformance.options import SECRET
+from cepheid.testing.conformance.options import is_secret
 from cepheid.testing.conformance.watch import Act, Watch
 from cepheid.testing.player import Player
 
@@ -53,13 +54,39 @@ class ChangingCall(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """A call of a driver that the task's code made."""
+    """A call of a driver that the task's code made.
+
+    :param about: its first argument
+    """
 
     kind: str
     name: str
     phase: str
     where: str
     in_door: bool
+    about: Any = None
+
+
+class Carried(NamedTuple):
+    """What went through the door at one time.
+
+    :param strays: calls that changed a domain which is not what the changes are of
+    :param untouched: domains that the changes are of, and none of the calls is about
+    :param unanswered: the last driver's call, where that one failed
+    :param did: whether anything was done at all: a driver's call, a file, a program
+    """
+
+    changes: Sequence[Change]
+    deleted: set[str]
+    strays: Sequence[ChangingCall]
+    untouched: Sequence[str]
+    unanswered: str
+    did: bool
+
+    @property
+    def are_done(self) -> bool:
+        """Whether all of it is recorded as done."""
+        return all(change.outcome == "done" for change in self.changes)
 
 
 class OptionRead(NamedTuple):
@@ -94,8 +121,7 @@ class Trial:
         self.directory = directory
         self.changing: list[ChangingCall] = []
         self.asked: list[Asked] = []
-        #: For each time that something went through the door: how many changes, what was deleted.
-        self.deleted: list[tuple[int, set[str]]] = []
+        self.carried: list[Carried] = []
         #: Processor seconds that the last agent took to start, drivers not counted.
         self.start_seconds = 0.0
         self.reads: set[OptionRead] = set()
@@ -103,6 +129,8 @@ class Trial:
         #: Why it is not tried any further; empty while it is.
         self.hopeless = ""
         self._stages = 0
+        #: The last driver's call within the door, where that one failed.
+        self._unanswered = ""
         self._prepare_process()
 
     def _prepare_process(self) -> None:
@@ -110,10 +138,21 @@ class Trial:
         carry_out = context._carry_out
 
         def watched(context: Any, changes: list[Any], do: Any) -> None:
-            before = len(self.watch.acts)
+            before, calls, asked = len(self.watch.acts), len(self.changing), len(self.asked)
+            self._unanswered = ""
             with self.watch.door():
                 carry_out(context, changes, do)
-            self.deleted.append((len(changes), whole(self.watch.acts[before:])))
+            acts = self.watch.acts[before:]
+            self.carried.append(
+                Carried(
+                    changes,
+                    whole(acts),
+                    _strays(self.changing[calls:], changes),
+                    _untouched(self.asked[asked:], changes),
+                    self._unanswered,
+                    bool(acts or self.asked[asked:]),
+                )
+            )
 
         context._carry_out = watched
         attributes: Any = cfg.ConfigOpts.GroupAttr
@@ -186,11 +225,18 @@ class Trial:
             frame = None if watch.is_aside else watch.plugins_frame()
             if frame is not None:
                 where, in_door = watch.place(frame), bool(watch.in_door)
-                self.asked.append(Asked(kind, name, watch.phase, where, in_door))
+                about = args[0] if args else None
+                self.asked.append(Asked(kind, name, watch.phase, where, in_door, about))
             before = getattr(faults.driver, "changes", 0)
+            in_door = bool(watch.in_door)
             try:
                 with watch.aside():
-                    return make(name, function, *args, **kwargs)
+                    answer = make(name, function, *args, **kwargs)
+                self._unanswered = "" if in_door else self._unanswered
+                return answer
+            except Exception:
+                self._unanswered = f"{kind}.{name}" if in_door else self._unanswered
+                raise
             finally:
                 if getattr(faults.driver, "changes", 0) != before:
                     where = watch.place(frame) if frame is not None else ""
@@ -220,7 +266,7 @@ class Trial:
         default = option.default
         if option.dest == "instances_path":
             return path / "instances"
-        if isinstance(option.type, types.String) and (option.secret or SECRET.search(option.dest)):
+        if is_secret(option):
             return CANARY
         if isinstance(default, str) and default.startswith("/") and not default.startswith(KERNELS):
             return _furnished(path / "host", default)
@@ -231,6 +277,29 @@ class Trial:
         ):
             return TIMEOUT
         return None
+
+
+def _strays(calls: Sequence[ChangingCall], changes: Sequence[Change]) -> list[ChangingCall]:
+    """Return the calls that changed another domain than the changes are of."""
+    targets = {change.target for change in changes if uuidutils.is_uuid_like(change.target)}
+    return [
+        call
+        for call in calls
+        if call.kind == "hypervisor"
+        and targets
+        and call.args
+        and uuidutils.is_uuid_like(call.args[0])
+        and call.args[0] not in targets
+    ]
+
+
+def _untouched(asked: Sequence[Asked], changes: Sequence[Change]) -> list[str]:
+    """Return the domains that changes are done of, where all that was done was to others."""
+    if {one.kind for one in asked} != {"hypervisor"}:
+        return []
+    about = {one.about for one in asked if isinstance(one.about, str)}
+    targets = [change.target for change in changes if change.outcome == "done"]
+    return [one for one in targets if about and uuidutils.is_uuid_like(one) and one not in about]
 
 
 def _furnished(root: Path, default: str) -> Path:

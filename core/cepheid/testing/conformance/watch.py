@@ -46,6 +46,9 @@ PROCESS = {"os.chdir": "changes the working directory", "os.kill": "sends a sign
            "signal.pthread_kill": "sends a signal", "os.putenv": "changes the environment",
            "os.unsetenv": "changes the environment"}  # fmt: skip
 
+#: The beginning of what an act is refused with.
+REFUSED = "cepheid task check "
+
 #: What is refused as well.
 SIGNALS = {"os.kill", "signal.pthread_kill"}
 
@@ -171,16 +174,16 @@ class Watch:
             self.note("program", f"starts a program ({_program(event, args)})")
         elif event in NETWORK:
             if self.note("network", f"uses the network ({event.partition('.')[2]} {args[1:]!r})"):
-                raise PermissionError(1, "cepheid task check allows no network")
+                raise PermissionError(1, f"{REFUSED}allows no network")
         elif event in PROCESS:
             foreign = self.note("process", PROCESS[event])
             if foreign and event in SIGNALS:
-                raise PermissionError(1, "cepheid task check allows no signals")
+                raise PermissionError(1, f"{REFUSED}allows no signals")
 
     def _refuse_outside(self, path: str) -> None:
         real = os.path.realpath(os.path.dirname(path) or ".") + os.sep
         if os.path.isabs(path) and not real.startswith(self.directory):
-            raise PermissionError(13, "cepheid task check writes to its own directory only", path)
+            raise PermissionError(13, f"{REFUSED}writes to its own directory only", path)
 
 
 HANDLED = {"open", *FILES, *PROGRAMS, *NETWORK, *PROCESS}
