@@ -26,6 +26,7 @@ from cepheid_plugins.compute.resize_verdicts import (
     decide_finished,
 )
 from cepheid_plugins.compute.resizing import ResizeOperations
+from cepheid_plugins.compute.sightings import is_in_doubt
 from cepheid_plugins.database.records import Instance, Migration
 
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ class PollUnconfirmedResizes(cepheid.Task):
         instances = self._instances(mine)
         decisions = self._decide(decide_confirming, mine, instances)
         due = self._due(context, mine, decisions)
+        if due and is_in_doubt(context, self.agent, due):
+            return
         context.change_many(
             "confirm_resize",
             [
@@ -121,6 +124,8 @@ class PollUnconfirmedResizes(cepheid.Task):
         instances = self._instances(waiting)
         decisions = self._decide(decide_finished, waiting, instances)
         due = self._due(context, waiting, decisions)
+        if due and is_in_doubt(context, self.agent, due):
+            return
         context.change_many(
             "confirm_resize",
             [

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from cepheid.run import Run
 from cepheid_plugins.compute.resize_verdicts import Verdict, decide_confirming, decide_finished
 from cepheid_plugins.compute.resizing import ResizeOperations, Size
+from cepheid_plugins.compute.sightings import Sightings, SightingsFile
 from cepheid_plugins.database import models
 from cepheid_plugins.database.records import Instance, Migration
 from cepheid_plugins.tasks.poll_unconfirmed_resizes import PollUnconfirmedResizes
@@ -365,7 +366,8 @@ def test_a_hypervisor_that_does_not_answer_leaves_it_for_a_later_pass(source, de
     move(source, 1, seconds_ago=3600)
     poll(destination)
     source.hypervisor.available = False
-    assert poll(source).counters == {"confirming": 1, "failed": 1}
+    run = poll(source)
+    assert (run.outcome, run.changes) == ("failed", [])
     assert statuses(source) == ["confirming"]
     assert source.row(1).vm_state == "resized"
     source.hypervisor.available = True
@@ -549,3 +551,15 @@ def test_nova_conf_sets_the_window(tmp_path):
     world = fake_world(tmp_path, {}, settings="resize_confirm_window = 7\n")
     assert world.agent.build(PollUnconfirmedResizes).conf.resize_confirm_window == 7
     world.close()
+
+
+def test_another_hypervisor_under_the_same_name_confirms_nothing(source):
+    move(source, 1, 1_000_000, status="confirming")
+    sightings = Sightings()
+    sightings.look("host1", "another machine", [uuid_of(1)], [], [], source.clock.utcnow())
+    SightingsFile(str(source.path)).write(sightings)
+    run = poll(source)
+    assert (run.outcome, run.changes) == ("partial", [])
+    sightings.look("host1", source.hypervisor.identity, [], [], [], source.clock.utcnow())
+    SightingsFile(str(source.path)).write(sightings)
+    assert [change.outcome for change in poll(source).changes] == ["done"]
