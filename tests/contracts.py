@@ -307,6 +307,10 @@ class InventoryContract:
         (row,) = inventory.instances_by_uuid([uuids[1], str(uuid.uuid4())])
         assert row.uuid == uuids[1]
         assert [found.uuid for found in inventory.find_instances(row.display_name)] == [row.uuid]
+        assert [found.uuid for found in inventory.find_instances(row.uuid)] == [row.uuid]
+        begin_so = {found.uuid for found in inventory.find_instances(row.uuid[:8])}
+        assert begin_so == {one for one in uuids if one.startswith(row.uuid[:8])}
+        assert inventory.find_instances(row.uuid[:7]) == inventory.find_instances("") == []
         active = inventory.instances_in_vm_state("host1", "active")
         assert [found.uuid for found in active] == uuids[::-1]
         assert inventory.instances_in_task_states("host1", ["rebooting"]) == []

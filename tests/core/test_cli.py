@@ -339,6 +339,16 @@ def test_an_instance_is_soft_deleted_restored_and_deleted(adopted):
     assert "guest-0" not in {r["Name"] for r in adopted.rows("instance", "list")}
 
 
+def test_what_destroys_takes_whole_names_only(adopted):
+    adopted.rows("instance", "delete", "--yes", "guest-1", "guest-2", "guest-3")
+    (before,) = adopted.rows("instance", "list")
+    beginning = before["UUID"][:-1]
+    assert "is empty" in refused(adopted, "instance", "delete", "--yes", "")
+    assert before["UUID"] in refused(adopted, "instance", "delete", "--yes", beginning)
+    assert adopted.rows("instance", "list") == [before]
+    adopted.rows("instance", "stop", beginning)
+
+
 def test_an_instance_of_another_host_is_refused(adopted):
     adopted.conf.write_text(adopted.conf.read_text().replace("host = host1", "host = host2"))
     line = refused(adopted, "instance", "delete", "--yes", "guest-0")

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 from cepheid import errors
 from cepheid.cli import base
 from cepheid_plugins.compute import power_state
-from cepheid_plugins.database.records import Instance
+from cepheid_plugins.database.records import UUID_BEGINNING, Instance
 from cepheid_plugins.hypervisor.driver import DomainNotFound, HypervisorError
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
+
+#: What may stand for a uuid.
+BEGINNING = f"the beginning of it ({UUID_BEGINNING} characters or more)"
 
 
 class InstanceList(base.Lister):
@@ -44,7 +47,7 @@ class InstanceShow(base.ShowOne):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument(
-            "instance", metavar="INSTANCE", help="its uuid, the beginning of it, or its name"
+            "instance", metavar="INSTANCE", help=f"its name, its uuid, or {BEGINNING}"
         )
         return parser
 
@@ -65,21 +68,40 @@ class InstanceShow(base.ShowOne):
         return list(fields), list(fields.values())
 
 
-def find_instance(agent: Agent, name: str) -> Instance:
+def find_instance(agent: Agent, name: str, *, whole: bool = False) -> Instance:
     """Return the one live instance that an operator means.
 
-    :raises CepheidError: there is none, or several
+    A whole uuid comes before a name, and a name before the beginning of a uuid.
+
+    :param whole: whether the beginning of a uuid is not enough
+    :raises CepheidError: there is none, or several, or the name is empty
     """
+    if not name.strip():
+        raise errors.CepheidError(
+            "The name of an instance is empty; maybe a variable of the shell is not set."
+        )
     found: list[Instance] = agent.driver("database").find_instances(name)
-    exact = [row for row in found if row.uuid == name]
-    if len(exact or found) == 1:
-        return (exact or found)[0]
-    if not found:
+    # The database may take names for equal that differ in case.
+    called_so = [row for row in found if row.display_name == name]
+    begin_so = [row for row in found if row.uuid.startswith(name)]
+    meant = [row for row in begin_so if row.uuid == name] or called_so
+    if not meant and begin_so and whole:
+        raise errors.CepheidError(
+            f"No instance is called {name!r}. It is the beginning of {begin_so[0].uuid} "
+            f"({begin_so[0].display_name}); give the whole uuid or the name to a command that "
+            "asks first."
+        )
+    meant = meant or begin_so
+    if not meant:
         raise errors.CepheidError(
             f"There is no instance {name!r}; 'cepheid instance list' shows those of this host."
         )
-    uuids = ", ".join(row.uuid for row in found[:5])
-    raise errors.CepheidError(f"{name!r} may be any of {len(found)} instances: {uuids}; name one.")
+    if len(meant) > 1:
+        uuids = ", ".join(row.uuid for row in meant[:5])
+        raise errors.CepheidError(
+            f"{name!r} may be any of {len(meant)} instances: {uuids}; name one."
+        )
+    return meant[0]
 
 
 def _domain(agent: Agent, row: Instance) -> str:

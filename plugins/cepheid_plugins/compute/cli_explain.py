@@ -14,6 +14,7 @@ from cepheid.agent import Agent
 from cepheid.cli import base, explanations
 from cepheid.journal import FILE_NAME, Journal
 from cepheid_plugins.compute import subjects
+from cepheid_plugins.compute.cli import BEGINNING
 
 
 class Explain(base.Command):
@@ -27,8 +28,8 @@ class Explain(base.Command):
         parser.add_argument(
             "object",
             metavar="INSTANCE|FILE",
-            help="an instance's uuid, the beginning of it, its name, the name of a domain; or a "
-            "path, with a slash in it",
+            help=f"an instance's uuid, {BEGINNING}, its name, the name of a domain; or a path, "
+            "with a slash in it",
         )
         parser.add_argument("--task", metavar="NAME", help="ask this task only")
         parser.add_argument(

@@ -14,7 +14,7 @@ from cepheid.cli import base
 from cepheid.run import Change, RunContext
 from cepheid_plugins.compute import opts
 from cepheid_plugins.compute.adopt import operator_run, refuse_on_nova
-from cepheid_plugins.compute.cli import find_instance
+from cepheid_plugins.compute.cli import BEGINNING, find_instance
 from cepheid_plugins.compute.deletion import DeletionOperations
 from cepheid_plugins.compute.power import PowerOperations
 from cepheid_plugins.compute.rescue import RescueOperations
@@ -43,7 +43,9 @@ class _Operate(base.Lister):
             "instances",
             metavar="INSTANCE",
             nargs="+",
-            help="its uuid, the beginning of it, or its name",
+            help="its name or its whole uuid"
+            if self.question
+            else f"its name, its uuid, or {BEGINNING}",
         )
         if self.question:
             parser.add_argument("--yes", action="store_true", help="do not ask")
@@ -54,7 +56,8 @@ class _Operate(base.Lister):
             refuse_on_nova(agent)
             agent.conf.register_opts(opts.OPTIONS, group="compute")
             agent.conf.register_opts([opts.SHELVED_OFFLOAD_TIME], group=SHELVED_GROUP)
-            rows = [find_instance(agent, name) for name in parsed_args.instances]
+            whole = bool(self.question)
+            rows = [find_instance(agent, name, whole=whole) for name in parsed_args.instances]
             for row in rows:
                 self.check_host(agent, row)
             self._ask(parsed_args, rows)

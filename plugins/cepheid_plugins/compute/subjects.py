@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cepheid import errors
 from cepheid.explanation import Subject
 from cepheid_plugins.compute import power_state
-from cepheid_plugins.database.records import Instance
+from cepheid_plugins.database.records import UUID_BEGINNING, Instance
 from cepheid_plugins.hypervisor.driver import Domain, HypervisorError
 from cepheid_plugins.storage.image_cache import ASIDE
 from cepheid_plugins.storage.instances_path import NAME
@@ -56,7 +56,9 @@ def _instance(agent: Agent, name: str) -> Subject | None:
     database = agent.driver("database")
     domains, why_not = _domains(agent)
     rows = {row.uuid: row for row in database.find_instances(name)}
-    named = {d.uuid for d in domains.values() if name == d.name or d.uuid.startswith(name)}
+    named = {d.uuid for d in domains.values() if name == d.name}
+    if len(name) >= UUID_BEGINNING:
+        named |= {uuid for uuid in domains if uuid.startswith(name)}
     candidates = {*rows, *named}
     if name in candidates:
         candidates = {name}

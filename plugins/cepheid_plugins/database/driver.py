@@ -177,7 +177,10 @@ class Database:
 
     def find_instances(self, name: str, deleted: bool = False) -> list[Instance]:
         """Return the instances of this name, or whose uuid begins so: the live ones, or those
-        that are deleted for good."""
+        that are deleted for good.
+
+        As :func:`~cepheid_plugins.database.instances.by_name` says.
+        """
         return self._read(instances.by_name, name, deleted)
 
     def system_metadata(self, uuids: Sequence[str], key: str) -> dict[str, str]:

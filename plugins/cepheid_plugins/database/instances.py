@@ -14,6 +14,7 @@ from cepheid_plugins.database import flavors, models
 from cepheid_plugins.database.bulk import R, batches, records, update_each
 from cepheid_plugins.database.records import (
     ANY,
+    UUID_BEGINNING,
     Fate,
     Instance,
     InstanceFacts,
@@ -104,15 +105,13 @@ def _of(
 
 def by_name(connection: sa.Connection, name: str, deleted: bool) -> list[Instance]:
     """Return the instances of this display name, or whose uuid begins so: the live ones, or those
-    that are deleted."""
-    query = sa.select(*_COLUMNS).where(
-        _instances.c.deleted != 0 if deleted else _instances.c.deleted == 0,
-        sa.or_(
-            _instances.c.display_name == name,
-            _instances.c.uuid.startswith(name, autoescape=True),
-        ),
-    )
-    return records(connection, query, Instance)
+    that are deleted. Less than :data:`UUID_BEGINNING` is no beginning of a uuid."""
+    is_meant = _instances.c.display_name == name
+    if len(name) >= UUID_BEGINNING:
+        begins_so = _instances.c.uuid.startswith(name, autoescape=True)
+        is_meant = sa.or_(is_meant, begins_so)
+    is_wanted = _instances.c.deleted != 0 if deleted else _instances.c.deleted == 0
+    return records(connection, sa.select(*_COLUMNS).where(is_wanted, is_meant), Instance)
 
 
 def system_metadata(connection: sa.Connection, uuids: Sequence[str], key: str) -> dict[str, str]:

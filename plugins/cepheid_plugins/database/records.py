@@ -24,6 +24,9 @@ ANY: Final = _Any.ANY
 #: The system metadata that counts attempts to remove an instance's files. Source: Nova.
 CLEAN_ATTEMPTS = "clean_attempts"
 
+#: How many characters of a uuid stand for it at least: fewer are soon somebody's name.
+UUID_BEGINNING = 8
+
 
 class Instance(NamedTuple):
     """A row of ``instances``, as far as tasks read it."""

@@ -14,7 +14,13 @@ from typing import Any
 from cepheid import errors
 from cepheid.clock import Clock
 from cepheid_plugins.compute import power_state, task_states, vm_states
-from cepheid_plugins.database.records import ANY, Instance, InstanceUpdate, NewInstance
+from cepheid_plugins.database.records import (
+    ANY,
+    UUID_BEGINNING,
+    Instance,
+    InstanceUpdate,
+    NewInstance,
+)
 from cepheid_plugins.testing import names
 
 #: The host whose instances are made by their numbers.
@@ -135,10 +141,11 @@ class MemoryInventory:
         return self._select(lambda row: row.uuid in wanted and row.deleted == row.id)
 
     def find_instances(self, name: str, deleted: bool = False) -> list[Instance]:
+        may_be_uuid = len(name) >= UUID_BEGINNING
         return self._select(
             lambda row: (
                 row.deleted == (row.id if deleted else 0)
-                and (row.display_name == name or row.uuid.startswith(name))
+                and (row.display_name == name or (may_be_uuid and row.uuid.startswith(name)))
             )
         )
 

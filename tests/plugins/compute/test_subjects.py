@@ -43,7 +43,14 @@ def test_an_instance_is_found_by_its_uuid_and_by_its_name(world, name):
 
 def test_it_is_found_by_the_beginning_of_its_uuid_if_that_is_its_alone(world):
     world.update(1, uuid="aa" + uuid_of(1)[2:])
-    assert find(world, "aa").targets == {"aa" + uuid_of(1)[2:]}
+    assert find(world, "aa000000").targets == {"aa" + uuid_of(1)[2:]}
+
+
+@pytest.mark.parametrize("name", ["aa00000", "ce00000"])
+def test_less_than_eight_characters_are_no_beginning_of_a_uuid(world, name):
+    world.update(1, uuid="aa" + uuid_of(1)[2:])
+    with pytest.raises(errors.CepheidError, match="There is no instance"):
+        find(world, name)
 
 
 def test_it_is_found_by_the_name_of_its_domain(world):
@@ -59,9 +66,9 @@ def test_one_on_another_host_is_found_too(world):
 
 def test_several_candidates_are_named_and_none_is_taken(world):
     with pytest.raises(errors.CepheidError) as caught:
-        find(world, "ce")
+        find(world, "ce000000")
     text = str(caught.value)
-    assert text.startswith("'ce' may be any of 3: ")
+    assert text.startswith("'ce000000' may be any of 3: ")
     assert f"{uuid_of(2)} (guest-2, active, on host1; domain guest-2)" in text
     assert f"{uuid_of(7)} (in no row; domain guest-7)" in text
     assert text.endswith("Give the uuid.")
