@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far the run of this thread is, for whoever works on it item by item."""
+"""How far the run of this thread is, and its changes, for whoever works on it item by item."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from typing import TypeVar
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, TypeVar
 
 from oslo_context import context as oslo_context
 
@@ -44,6 +44,13 @@ def each(items: Collection[T]) -> Iterator[T]:
     for number, item in enumerate(items, 1):
         yield item
         steps.done(number)
+
+
+def settle(results: Mapping[str, Any]) -> None:
+    """Enter in this thread's run what became of targets, see :meth:`RunContext.settle`."""
+    context = _of_this_thread()
+    if context is not None:
+        context.settle(results)
 
 
 def _of_this_thread() -> RunContext | None:

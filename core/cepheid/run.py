@@ -41,7 +41,7 @@ class Change:
     reason: str = ""
     #: What is changed (``power_state``, ``stop``, ...); set by the door.
     kind: str = ""
-    #: planned, started, done, raced, refused, failed; set by the door.
+    #: planned, started, done, raced, refused, failed, unknown; set by the door.
     outcome: str = ""
     error: str = ""
     id: int | None = None
@@ -157,7 +157,7 @@ class RunContext(Unheard, oslo_context.RequestContext):
         :param do: called once with the admitted changes. Returns None (all were made), the
             targets that were changed (the others had moved on), or a mapping from each target
             to None (changed), ``"raced"`` or the exception it failed with. What it raises goes
-            for all of them
+            for all of them that are not settled, see :meth:`settle`
         """
         wanted = list(changes)
         for change in wanted:
@@ -176,17 +176,23 @@ class RunContext(Unheard, oslo_context.RequestContext):
         if self.dry_run or not admitted:
             self.count("planned", len(admitted))
             return []
-        self._carry_out(admitted, do)
-        with self._lock:
-            if self._journal is not None:
-                self._journal.complete_changes(admitted)
-        for change in admitted:
-            self.count(change.outcome)
-            if change.outcome == "failed":
-                self._notices.say(
-                    (kind, change.target), f"{kind} of {change.target} failed: {change.error}"
-                )
+        try:
+            self._carry_out(admitted, do)
+        finally:
+            self._complete(admitted)
         return [change for change in admitted if change.outcome == "done"]
+
+    def settle(self, results: Mapping[str, Any]) -> None:
+        """Enter what became of targets that are being changed.
+
+        For a ``do`` that is cut short by an exception after it has changed some of them.
+
+        :param results: as the ``do`` of :meth:`change_many` returns them
+        """
+        with self._lock:
+            for change in self.run.changes:
+                if change.outcome == "started" and change.target in results:
+                    _enter(change, results[change.target])
 
     def count(self, name: str, n: int = 1) -> None:
         """Add `n` to the run's counter `name`."""
@@ -231,26 +237,43 @@ class RunContext(Unheard, oslo_context.RequestContext):
         )
 
     def _carry_out(self, changes: list[Change], do: Callable[[list[Change]], Any]) -> None:
-        results: Mapping[str, Any]
         try:
             answer = do(changes)
-            if answer is None or isinstance(answer, Mapping):
-                results = {} if answer is None else answer
-                missing = None if answer is None else "raced"
-            else:
-                results, missing = dict.fromkeys(answer), "raced"
+            if answer is None:
+                answer = [change.target for change in changes]
+            results = answer if isinstance(answer, Mapping) else dict.fromkeys(answer)
         except Exception as err:
             LOG.debug("%s failed", changes[0].kind, exc_info=True)
-            results = {change.target: err for change in changes}
-            missing = None
+            self.settle({change.target: err for change in changes})
+            return
         for change in changes:
-            result = results.get(change.target, missing)
-            if result is None:
-                change.outcome = "done"
-            elif isinstance(result, Exception) and not isinstance(result, Raced):
-                change.outcome, change.error = "failed", describe(result)
-            else:
-                change.outcome = "raced"
+            _enter(change, results.get(change.target, "raced"))
+
+    def _complete(self, changes: Sequence[Change]) -> None:
+        """Record what came of changes; of those that were cut short, that it is not known."""
+        for change in changes:
+            if change.outcome == "started":
+                change.outcome = "unknown"
+        with self._lock:
+            if self._journal is not None:
+                self._journal.complete_changes(changes)
+        for change in changes:
+            self.count(change.outcome)
+            if change.outcome == "failed":
+                self._notices.say(
+                    (change.kind, change.target),
+                    f"{change.kind} of {change.target} failed: {change.error}",
+                )
+
+
+def _enter(change: Change, result: Any) -> None:
+    """Enter what became of a change: None, ``"raced"`` or an exception."""
+    if result is None:
+        change.outcome = "done"
+    elif isinstance(result, Exception) and not isinstance(result, Raced):
+        change.outcome, change.error = "failed", describe(result)
+    else:
+        change.outcome = "raced"
 
 
 def describe(err: BaseException) -> str:

@@ -122,6 +122,43 @@ def test_a_target_that_moved_on_is_raced_and_no_failure(agent, act):
     assert recorded(agent, "outcome", "error") == [("raced", "")]
 
 
+def test_what_is_settled_stays_so_where_the_change_of_many_is_cut_short(agent, act):
+    def cut_short(context):
+        context.settle({"i1": None, "i2": OSError("no space")})
+        raise RuntimeError("no more")
+
+    run = act(
+        lambda context: context.change_many(
+            "stop", [Change(target) for target in ("i1", "i2", "i3")], lambda _: cut_short(context)
+        )
+    )
+    assert run.counters == {"done": 1, "failed": 2}
+    assert recorded(agent, "target", "outcome", "error") == [
+        ("i1", "done", ""),
+        ("i2", "failed", "OSError: no space"),
+        ("i3", "failed", "RuntimeError: no more"),
+    ]
+
+
+def test_what_ctrl_c_leaves_unsettled_is_not_known(agent, act):
+    def cut_short(context):
+        context.settle({"i1": None})
+        raise KeyboardInterrupt
+
+    def body(context):
+        context.change("stop", target="i0", do=lambda: None)
+        context.settle({"i0": "raced"})
+        context.change_many("stop", [Change("i1"), Change("i2")], lambda _: cut_short(context))
+
+    with pytest.raises(KeyboardInterrupt):
+        act(body)
+    assert recorded(agent, "target", "outcome") == [
+        ("i0", "done"),
+        ("i1", "done"),
+        ("i2", "unknown"),
+    ]
+
+
 def test_what_a_change_returns_does_not_matter(act):
     run = act(lambda context: context.change("stop", target="i1", do=lambda: False))
     assert run.counters == {"done": 1}

@@ -40,10 +40,24 @@ class Outcome:
     #: What it failed with. The instance becomes idle, and keeps its vm_state unless
     #: :attr:`values` says otherwise.
     failures: dict[str, Exception] = field(default_factory=dict)
-    #: Those of the instances that are deleted for good with what :attr:`values` says.
-    destroyed: set[str] = field(default_factory=set)
     #: Those of which all has been written already.
     recorded: set[str] = field(default_factory=set)
+    #: Those that were acted on, be it in part.
+    begun: set[str] = field(default_factory=set)
+    #: Whether all was gone through that was to be done.
+    is_complete: bool = False
+
+    @property
+    def done(self) -> set[str]:
+        """Those with which all went well; what has nothing to be written yet is not among them."""
+        written = {uuid for uuid, values in self.values.items() if values}
+        return (written | self.recorded) - self.failures.keys()
+
+    def kept(self, operation: Operation) -> set[str]:
+        """Return those that stay claimed: they have begun to go, and how far is not known."""
+        if operation.released:
+            return set()
+        return self.begun - self.values.keys() - self.failures.keys()
 
 
 class Claims:
@@ -124,6 +138,7 @@ class Claims:
         One whose row somebody took meanwhile is entered among the failures, as raced.
         """
         host = self._agent.host
+        kept = outcome.kept(operation)
         updates = {
             row.uuid: InstanceUpdate(
                 row.uuid,
@@ -132,9 +147,10 @@ class Claims:
                 {"task_state": None, **outcome.values.get(row.uuid, {})},
             )
             for row in claimed
-            if row.uuid not in outcome.recorded
+            if row.uuid not in outcome.recorded and row.uuid not in kept
         }
-        destroyed = [updates.pop(uuid) for uuid in sorted(outcome.destroyed)]
+        gone = sorted(outcome.values) if operation.destroys else []
+        destroyed = [updates.pop(uuid) for uuid in gone]
         written = self._database.update_instances(host, list(updates.values()))
         if destroyed:
             written |= self._database.destroy_instances(host, destroyed)
@@ -166,6 +182,33 @@ class Claims:
     ) -> None:
         """Record how the actions of one request ended."""
         self.end_requests(operation, {row.uuid: request_id for row in claimed}, failures)
+
+    def end_interrupted(
+        self,
+        operation: Operation,
+        claimed: Sequence[Instance],
+        request_id: str,
+        outcome: Outcome,
+    ) -> Results:
+        """Record how the actions of a request ended that was cut short.
+
+        That of an instance that stays claimed has not ended.
+
+        :return: what became of the other instances
+        """
+        kept = outcome.kept(operation)
+        results: Results = {}
+        for row in claimed:
+            if row.uuid in outcome.failures:
+                results[row.uuid] = outcome.failures[row.uuid]
+            elif row.uuid in outcome.done:
+                results[row.uuid] = None
+            elif row.uuid not in kept:
+                how = "interrupted" if row.uuid in outcome.begun else "interrupted before it began"
+                results[row.uuid] = errors.CepheidError(f"The {operation.action} was {how}.")
+        failures = {uuid: err for uuid, err in results.items() if err is not None}
+        self.end_requests(operation, dict.fromkeys(results, request_id), failures)
+        return results
 
     def end_requests(
         self,

@@ -62,7 +62,6 @@ class DeletionOperations(Operations):
         def act(claimed: Sequence[Instance], outcome: Outcome) -> None:
             self._notifications.tell("shutdown.start", claimed, request_id)
             self._each(claimed, outcome, self._delete_one)
-            outcome.destroyed.update(outcome.values)
             gone = [row for row in claimed if row.uuid in outcome.values]
             self._count_attempts([row.uuid for row in gone])
             self._notifications.tell("shutdown.end", gone, request_id)

@@ -33,6 +33,8 @@ class Operation:
     notification: str = ""
     #: Whether an interrupted one leaves the instance idle.
     released: bool = True
+    #: Whether the row is deleted with what is written in the end.
+    destroys: bool = False
 
 
 STOP = Operation(
@@ -144,6 +146,7 @@ DELETE = Operation(
     launched=False,
     notification="delete",
     released=False,
+    destroys=True,
 )
 OPERATIONS = (
     STOP,

@@ -35,7 +35,8 @@ class Operations:
     :class:`~cepheid.run.Raced` is that of a row which moved on after its guest was acted on.
 
     Each may be killed at any step and asked for again: it finds its own claim, takes it over, and
-    does what is left to do.
+    does what is left to do. One that is interrupted (Ctrl-C) records what is done, and gives back
+    what it has not begun to destroy.
     """
 
     def __init__(self, agent: Agent) -> None:
@@ -140,9 +141,12 @@ class Operations:
         self._notifications.started(operation, claimed, request_id)
         try:
             act(claimed, outcome)
+            outcome.is_complete = True
         finally:
             # Whatever happened: a task_state left behind would keep everybody off for good.
             self._claims.record(operation, claimed, outcome)
+            if not outcome.is_complete:
+                self._record_interrupted(operation, claimed, request_id, outcome)
         self._claims.end(operation, claimed, request_id, outcome.failures)
         self._notifications.ended(
             operation,
@@ -151,6 +155,19 @@ class Operations:
         )
         results.update({uuid: outcome.failures.get(uuid) for uuid in won})
         return results
+
+    def _record_interrupted(
+        self,
+        operation: Operation,
+        claimed: Sequence[Instance],
+        request_id: str,
+        outcome: Outcome,
+    ) -> None:
+        """Record of what was cut short how far it has come."""
+        results = self._claims.end_interrupted(operation, claimed, request_id, outcome)
+        progress.settle(results)
+        done = [row for row in claimed if row.uuid in results and results[row.uuid] is None]
+        self._notifications.ended(operation, done, request_id)
 
     def _destroy_domain(self, uuid: str) -> None:
         """Power a guest off and forget its domain; one that is gone already is fine."""
@@ -162,6 +179,7 @@ class Operations:
         for row in progress.each(claimed):
             if row.uuid in outcome.failures:
                 continue
+            outcome.begun.add(row.uuid)
             try:
                 outcome.values[row.uuid] = dict(act(row))
             except errors.CepheidError as err:

@@ -49,12 +49,15 @@ class ResizeOperations(Operations):
         They wait for their confirmation then, which removes the copy. A guest that ran is started.
         """
         timeouts: dict[str, int] = {}
+        # Their rows are written with their migrations, without which nobody could confirm them.
+        resized: dict[str, Mapping[str, Any]] = {}
 
         def prepare(rows: Sequence[Instance]) -> None:
             timeouts.update(self._shutdown.timeouts([row.uuid for row in rows]))
 
         def resize_one(row: Instance) -> Mapping[str, Any]:
-            return self._resize_one(row, size)
+            resized[row.uuid] = self._resize_one(row, size)
+            return {}
 
         def act(claimed: Sequence[Instance], outcome: Outcome) -> None:
             self._each(claimed, outcome, self._make_ready)
@@ -62,9 +65,7 @@ class ResizeOperations(Operations):
             _, failures = self._shutdown.shut_down({uuid: timeouts[uuid] for uuid in ready})
             outcome.failures.update(failures)
             self._each(claimed, outcome, resize_one)
-            for uuid in outcome.failures:
-                outcome.values.pop(uuid, None)
-            self._finish(claimed, outcome)
+            self._finish(claimed, resized, outcome)
 
         return self._operate(RESIZE, instances, request_id, act, prepare=prepare)
 
@@ -245,22 +246,27 @@ class ResizeOperations(Operations):
             state = self._hypervisor.power_state(row.uuid)
         return {"vm_state": vm_states.RESIZED, "power_state": state, **values}
 
-    def _finish(self, claimed: Sequence[Instance], outcome: Outcome) -> None:
+    def _finish(
+        self,
+        claimed: Sequence[Instance],
+        resized: Mapping[str, Mapping[str, Any]],
+        outcome: Outcome,
+    ) -> None:
         """Write what was resized: instance, flavors and migration in one transaction."""
-        node = self._hypervisor.name if outcome.values else ""
+        node = self._hypervisor.name if resized else ""
         rows = [
             Resized(
                 InstanceUpdate(
                     row.uuid,
                     row.vm_state,
                     RESIZE.task_state,
-                    {"task_state": None, **outcome.values[row.uuid]},
+                    {"task_state": None, **resized[row.uuid]},
                 ),
                 node,
                 row.vm_state or "",
             )
             for row in claimed
-            if row.uuid in outcome.values
+            if row.uuid in resized
         ]
         written = self._database.finish_resizes(self._agent.host, rows)
         for row in rows:

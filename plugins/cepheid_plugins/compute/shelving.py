@@ -49,8 +49,6 @@ class ShelvingOperations(Operations):
             )
             outcome.failures.update(failures)
             self._each(claimed, outcome, self._put_by)
-            for uuid in outcome.values:
-                outcome.values[uuid]["power_state"] = states[uuid]
             self._database.set_system_metadata(
                 {
                     uuid: {
@@ -61,6 +59,12 @@ class ShelvingOperations(Operations):
                     for uuid in outcome.values
                 }
             )
+            # Last: without the metadata a shelved instance could not be offloaded.
+            for uuid in outcome.values:
+                outcome.values[uuid] = {
+                    "vm_state": vm_states.SHELVED,
+                    "power_state": states[uuid],
+                }
 
         return self._operate(SHELVE, instances, request_id, act, prepare=prepare)
 
@@ -135,7 +139,7 @@ class ShelvingOperations(Operations):
         # What is there already is of an earlier try; the guest may have gone on since.
         shelf.remove(row.uuid)
         shelf.rename(partial, row.uuid)
-        return {"vm_state": vm_states.SHELVED}
+        return {}
 
     def _require_copy(self, row: Instance, image: str, is_on_volumes: bool) -> None:
         """See that what is removed is not the only copy."""
