@@ -21,7 +21,10 @@ LOG = logging.getLogger(__name__)
 
 
 class Raced(Exception):
-    """The target moved on since it was decided about; raise it out of ``do`` to say so."""
+    """The target moved on since it was decided about; raise it out of ``do`` to say so.
+
+    Its text tells what was done nevertheless; without one, nothing was.
+    """
 
 
 @dataclass(eq=False)
@@ -274,6 +277,7 @@ def _enter(change: Change, result: Any) -> None:
         change.outcome, change.error = "failed", describe(result)
     else:
         change.outcome = "raced"
+        change.error = str(result) if isinstance(result, Raced) else ""
 
 
 def describe(err: BaseException) -> str:

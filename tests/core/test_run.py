@@ -122,6 +122,16 @@ def test_a_target_that_moved_on_is_raced_and_no_failure(agent, act):
     assert recorded(agent, "outcome", "error") == [("raced", "")]
 
 
+def test_one_that_has_raced_after_something_was_done_says_what(agent, act):
+    def lose():
+        raise Raced("it was stopped, and somebody has deleted it")
+
+    act(lambda context: context.change("stop", target="i1", do=lose))
+    assert recorded(agent, "outcome", "error") == [
+        ("raced", "it was stopped, and somebody has deleted it")
+    ]
+
+
 def test_what_is_settled_stays_so_where_the_change_of_many_is_cut_short(agent, act):
     def cut_short(context):
         context.settle({"i1": None, "i2": OSError("no space")})

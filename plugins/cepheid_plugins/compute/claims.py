@@ -151,12 +151,31 @@ class Claims:
         }
         gone = sorted(outcome.values) if operation.destroys else []
         destroyed = [updates.pop(uuid) for uuid in gone]
-        written = self._database.update_instances(host, list(updates.values()))
-        if destroyed:
-            written |= self._database.destroy_instances(host, destroyed)
+        try:
+            written = self._database.update_instances(host, list(updates.values()))
+            if destroyed:
+                written |= self._destroy(host, destroyed)
+        except errors.CepheidError as err:
+            if not outcome.done:
+                raise
+            raise errors.CepheidError(
+                f"The {operation.action} was carried out, but that could not be recorded: {err}"
+            ) from err
         for uuid in outcome.values.keys() - written:
-            outcome.failures[uuid] = Raced(f"{uuid}: its row changed during the {operation.action}")
+            outcome.failures[uuid] = Raced(
+                f"{uuid}: the {operation.action} was carried out, but its row had changed "
+                "meanwhile and is left as it is"
+            )
         self.add_faults(outcome.failures)
+
+    def _destroy(self, host: str, updates: Sequence[InstanceUpdate]) -> set[str]:
+        """Delete the rows of instances that are gone; return their uuids."""
+        written: set[str] = self._database.destroy_instances(host, updates)
+        others = {update.uuid for update in updates} - written
+        if others:
+            # A COMMIT whose answer was lost has been tried again and has found the row deleted.
+            written |= {row.uuid for row in self._database.deleted_instances(sorted(others))}
+        return written
 
     def add_faults(self, failures: Mapping[str, Exception]) -> None:
         """Record what instances failed with."""

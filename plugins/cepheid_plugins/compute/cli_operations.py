@@ -67,11 +67,9 @@ class _Operate(base.Lister):
                 False,
                 lambda context: self.act(context, agent, rows, parsed_args),
             )
-        raced = [change.target for change in run.changes if change.outcome == "raced"]
+        raced = [change for change in run.changes if change.outcome == "raced"]
         if raced:
-            raise errors.CepheidError(
-                f"Somebody else works on {', '.join(raced)}; nothing was done there."
-            )
+            raise errors.CepheidError(_tell_raced(raced))
         if run.error or any(change.outcome != "done" for change in run.changes):
             raise errors.AlreadyReported(run.error or "a change failed")
         return ("UUID", "Name", "Operation", "Result"), [
@@ -296,6 +294,15 @@ class InstanceDelete(_Operate):
 
     def act(self, context: RunContext, agent: Agent, rows: Any, parsed_args: Any) -> None:
         self.change(context, self.verb, rows, DeletionOperations(agent).delete)
+
+
+def _tell_raced(changes: Sequence[Change]) -> str:
+    """Return what an operator is told of instances that somebody else works on."""
+    said = [f"{change.error}." for change in changes if change.error]
+    untouched = ", ".join(change.target for change in changes if not change.error)
+    if untouched:
+        said.append(f"Somebody else works on {untouched}; nothing was done there.")
+    return " ".join(said)
 
 
 def _positive(text: str) -> int:

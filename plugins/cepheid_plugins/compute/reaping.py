@@ -25,7 +25,14 @@ class ReapingOperations(Operations):
     def reap(self, uuids: Sequence[str]) -> Results:
         """Remove the domains and files of deleted instances."""
         results = self._each_deleted(uuids, self._reap_one)
-        self._database.set_cleaned([uuid for uuid, result in results.items() if result is None])
+        removed = [uuid for uuid, result in results.items() if result is None]
+        try:
+            self._database.set_cleaned(removed)
+        except errors.CepheidError as err:
+            not_recorded = errors.CepheidError(
+                f"its domain and files are removed, but that could not be recorded: {err}"
+            )
+            results.update(dict.fromkeys(removed, not_recorded))
         return results
 
     def _reap_one(self, uuid: str) -> None:

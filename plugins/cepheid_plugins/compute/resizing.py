@@ -201,7 +201,10 @@ class ResizeOperations(Operations):
             ]
         )
         for uuid in outcome.values.keys() - written:
-            outcome.failures[uuid] = Raced(f"{uuid}: its row changed during the confirmation")
+            outcome.failures[uuid] = Raced(
+                f"{uuid}: the resize's files are removed, but its row had changed meanwhile and is "
+                "left as it is"
+            )
         # A hypervisor that does not answer is asked again in a later pass.
         self._fail(
             {u: e for u, e in outcome.failures.items() if _is_final(e)}, migrations, instances
@@ -274,7 +277,10 @@ class ResizeOperations(Operations):
             if uuid in written:
                 outcome.recorded.add(uuid)
             else:
-                outcome.failures[uuid] = Raced(f"{uuid}: its row changed during the resize")
+                outcome.failures[uuid] = Raced(
+                    f"{uuid}: the resize was carried out, but its row had changed meanwhile and "
+                    "is left as it is"
+                )
         outcome.values.clear()
 
     def _clean_source(self, row: Instance) -> Mapping[str, Any]:

@@ -4,9 +4,12 @@
 import pytest
 import sqlalchemy as sa
 
+from cepheid.errors import CepheidError
+from cepheid.run import Raced
 from cepheid_plugins.compute.deletion import DeletionOperations
 from cepheid_plugins.compute.operations import NotPossible
 from cepheid_plugins.database import instances, models
+from cepheid_plugins.database.errors import DatabaseUnavailable
 from cepheid_plugins.tasks.run_pending_deletes import RunPendingDeletes
 from tests.leftover_worlds import build
 from tests.worlds import disk_world, uuid_of
@@ -203,6 +206,48 @@ def test_an_instance_that_was_restored_meanwhile_is_not_deleted(world, operation
     assert world.row(1).deleted == 0
     assert world.hypervisor.states[UUID] == RUNNING
     assert (world.path / "instances" / UUID / "disk").exists()
+
+
+def test_a_row_that_moves_on_during_its_deletion_is_left_and_what_was_done_is_told(
+    world, operations, monkeypatch
+):
+    undefine = world.hypervisor.undefine
+
+    def undefine_and_reset(uuid):
+        undefine(uuid)
+        world.update(1, task_state=None)
+
+    monkeypatch.setattr(world.hypervisor, "undefine", undefine_and_reset)
+    result = operations.delete(rows(world, 1), "req-1")[UUID]
+    assert isinstance(result, Raced)
+    assert "the delete was carried out, but its row had changed" in str(result)
+    assert (world.row(1).vm_state, world.row(1).deleted) == ("active", 0)
+
+
+def test_a_commit_whose_answer_was_lost_has_deleted_the_row(world, operations, monkeypatch):
+    destroy = world.database.destroy_instances
+
+    def destroy_and_try_again(*arguments):
+        destroy(*arguments)
+        return destroy(*arguments)
+
+    monkeypatch.setattr(world.database, "destroy_instances", destroy_and_try_again)
+    assert operations.delete(rows(world, 1), "req-1") == {UUID: None}
+    assert world.row(1).deleted == world.row(1).id
+    assert world.rows(models.instance_faults) == []
+
+
+def test_a_deletion_that_cannot_be_recorded_says_that_it_was_carried_out(
+    world, operations, monkeypatch
+):
+    def refuse(*arguments):
+        raise DatabaseUnavailable("away")
+
+    monkeypatch.setattr(world.database, "destroy_instances", refuse)
+    with pytest.raises(CepheidError, match=r"carried out, but that could not be recorded: away"):
+        operations.delete(rows(world, 1), "req-1")
+    assert UUID not in world.hypervisor.states
+    assert world.row(1).task_state == "deleting"
 
 
 def test_set_to_error_writes_the_state_and_a_fault_that_says_why(world, operations):
