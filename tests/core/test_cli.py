@@ -107,6 +107,19 @@ def test_adopting_again_adopts_nothing_and_recommends_following(adopted):
     adopted.run("host", "adopt")
 
 
+def test_a_domain_whose_instance_is_deleted_is_listed_as_that(adopted):
+    with contextlib.closing(sqlite3.connect(adopted.path / "cepheid.sqlite")) as inventory:
+        inventory.execute(
+            "UPDATE instances SET deleted = id, vm_state = 'deleted' WHERE display_name = 'guest-0'"
+        )
+        inventory.commit()
+    done = adopted.run("host", "adopt", "-f", "json")
+    assert "0 domains adopted, 3 known already, 1 deleted" in done.stderr
+    assert "define it under another uuid" in done.stderr
+    (row,) = json.loads(done.stdout)
+    assert (row["Name"], row["Power state"], row["Result"]) == ("guest-0", "running", "deleted")
+
+
 def test_a_name_cannot_command_the_terminal_and_scripts_get_it_as_it_is(adopted):
     name = "web\x1b[2J\x1b]0;owned\x07"
     with contextlib.closing(sqlite3.connect(adopted.path / "cepheid.sqlite")) as inventory:

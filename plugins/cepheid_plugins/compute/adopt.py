@@ -12,7 +12,7 @@ from cepheid import errors
 from cepheid.cli import base
 from cepheid.run import Change, Run, RunContext
 from cepheid_plugins.compute import opts, power_state, vm_states
-from cepheid_plugins.database.records import NewInstance
+from cepheid_plugins.database.records import Instance, NewInstance
 from cepheid_plugins.hypervisor.driver import DomainDetails
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ VM_STATE_OF = {
 class HostAdopt(base.Lister):
     """Take the hypervisor's domains into the inventory; no domain is altered.
 
-    A domain that the inventory knows already, on this host or another, is left as it is.
+    A domain that the inventory knows already, on this host or another, is left as it is. One whose
+    instance is deleted is not adopted, and named.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -42,7 +43,9 @@ class HostAdopt(base.Lister):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[Any]]:
         with self.agent() as agent:
             agent.conf.register_opts(opts.OPTIONS, group="compute")
-            run, rows = adopt(agent, parsed_args.dry_run, getattr(parsed_args, "domains", None))
+            run, rows, deleted = adopt(
+                agent, parsed_args.dry_run, getattr(parsed_args, "domains", None)
+            )
         if run.error:
             raise errors.AlreadyReported(run.error)
         adopted = [change for change in run.changes if change.outcome in ("done", "planned")]
@@ -51,6 +54,7 @@ class HostAdopt(base.Lister):
             f"{len(adopted)} domain{'' if len(adopted) == 1 else 's'} "
             f"{'would be ' if run.dry_run else ''}adopted, "
             f"{known} known already"
+            f"{f', {len(deleted)} deleted: not adopted, see the warning' if deleted else ''}"
         )
         if adopted:
             self.say(
@@ -59,18 +63,24 @@ class HostAdopt(base.Lister):
             )
         columns = ("UUID", "Name", "Power state", "VM state", "vCPUs", "Memory MiB", "Disk GiB",
                    "Result")  # fmt: skip
+        results = {
+            change.target: f"{change.outcome}: {change.error}" if change.error else change.outcome
+            for change in run.changes
+        }
+        results |= dict.fromkeys(deleted, "deleted")
+        shown: dict[str, NewInstance | Instance] = {**rows, **deleted}
         return columns, [
             (
-                change.target,
-                rows[change.target].display_name,
-                power_state.NAMES[rows[change.target].power_state],
-                rows[change.target].vm_state,
-                rows[change.target].vcpus,
-                rows[change.target].memory_mb,
-                rows[change.target].root_gb,
-                f"{change.outcome}: {change.error}" if change.error else change.outcome,
+                uuid,
+                row.display_name,
+                power_state.name(row.power_state),
+                row.vm_state,
+                row.vcpus,
+                row.memory_mb,
+                row.root_gb,
+                results[uuid],
             )
-            for change in run.changes
+            for uuid, row in shown.items()
         ]
 
 
@@ -112,21 +122,27 @@ def operator_run(
 
 def adopt(
     agent: Agent, dry_run: bool, names: Sequence[str] | None = None
-) -> tuple[Run, dict[str, NewInstance]]:
+) -> tuple[Run, dict[str, NewInstance], dict[str, Instance]]:
     """Take the hypervisor's domains into the inventory.
 
     :param names: names or uuids of domains; None for all
-    :return: the run with its changes, and the instances by uuid
+    :return: the run with its changes, the instances by uuid, and of domains that are not adopted,
+        since their instances are deleted, the rows with the domains' power states
     """
     rows: dict[str, NewInstance] = {}
+    deleted: dict[str, Instance] = {}
     run = operator_run(
-        agent, "host_adopt", dry_run, lambda context: _adopt(agent, context, names, rows)
+        agent, "host_adopt", dry_run, lambda context: _adopt(agent, context, names, rows, deleted)
     )
-    return run, rows
+    return run, rows, deleted
 
 
 def _adopt(
-    agent: Agent, context: RunContext, names: Sequence[str] | None, new: dict[str, NewInstance]
+    agent: Agent,
+    context: RunContext,
+    names: Sequence[str] | None,
+    new: dict[str, NewInstance],
+    deleted: dict[str, Instance],
 ) -> None:
     hypervisor, database = agent.driver("hypervisor"), agent.driver("database")
     database.check()
@@ -146,9 +162,12 @@ def _adopt(
     known = {row.uuid: row for row in database.instances_by_uuid(d.uuid for d in domains)}
     for domain in domains:
         row = known.get(domain.uuid)
-        if row is not None:
+        if row is not None and row.deleted:
+            deleted[domain.uuid] = row._replace(power_state=domain.power_state)
+            context.skip(domain.uuid, _deleted(domain, row))
+        elif row is not None:
             context.count("known")
-            if row.host != agent.host and not row.deleted:
+            if row.host != agent.host:
                 context.notice(
                     domain.uuid,
                     f"domain {domain.name} ({domain.uuid}) is here, the inventory has it on "
@@ -165,6 +184,17 @@ def _adopt(
             for uuid, row in new.items()
         ],
         lambda changes: database.create_instances([new[c.target] for c in changes]),
+    )
+
+
+def _deleted(domain: DomainDetails, row: Instance) -> str:
+    """Return what an operator is told of a domain whose instance is deleted."""
+    return (
+        f"the instance of domain {domain.name} was deleted at {row.deleted_at}. "
+        "cleanup_running_deleted_instances takes the domain for what is left of it, and removes "
+        "it with its files where running_deleted_instance_action is reap; run_pending_deletes "
+        f"removes what is in {row.uuid} of instances_path. If it is a guest that somebody has "
+        "restored, define it under another uuid, with its disks elsewhere, and adopt it then"
     )
 
 
