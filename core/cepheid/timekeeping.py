@@ -105,7 +105,13 @@ class Timekeeper:
         number = self._entries[timer] = next(self._numbers)
         heapq.heappush(self._schedule, (timer.due, number, timer))
 
-    def _take_back(self, timer: Timer) -> None:
+    def _leave(self, rest: _Rest) -> None:
+        """End a thread's waiting, or take back what it has turned."""
+        timer, rest.timer = rest.timer, None
+        if timer is None:
+            if rest in self._waiting:
+                self._waiting.remove(rest)
+            return
         ended = self._turning.pop(timer)
         if timer in self._entries:
             if timer in self._hastened:
@@ -168,22 +174,35 @@ class Timekeeper:
     # The threads.
 
     def _keep(self) -> None:
-        """Turn what is due until there is nothing to wait for, or enough others wait.
+        """Turn timers until there is nothing to wait for, or enough others wait.
 
-        It turns what it has waited for, and goes on while more is due. Where the clock is a fake
-        that wakes one thread at a time, timers that are due at one time turn one by one.
+        Whatever is raised on this thread it goes on: a task may have left behind what is raised
+        later, such as an eventlet.Timeout.
         """
-        clock, thread = self._clock, threading.current_thread()
-        rest, timer, has_waited = _Rest(), None, False
+        rest = _Rest()
+        while True:
+            try:
+                self._turn_what_is_due(rest)
+            except BaseException:
+                with self._lock:
+                    self._leave(rest)
+                LOG.exception("A thread of the timers was interrupted; it goes on")
+            else:
+                return
+
+    def _turn_what_is_due(self, rest: _Rest) -> None:
+        """Turn what it has waited for, go on while more is due, then wait again.
+
+        Where the clock is a fake that wakes one thread at a time, timers that are due at one time
+        turn one by one.
+        """
+        clock, thread, has_waited = self._clock, threading.current_thread(), False
         rested_at = clock.monotonic()
         while True:
             with self._lock:
-                if timer is not None:
-                    self._take_back(timer)
-                elif rest in self._waiting:
-                    self._waiting.remove(rest)
+                self._leave(rest)
                 now = clock.monotonic()
-                timer = self._take_due(now if has_waited else -NEVER)
+                timer = rest.timer = self._take_due(now if has_waited else -NEVER)
                 if timer is not None:
                     self._see_to_the_next()
                 elif not self._schedule or len(self._waiting) >= MOST_WAITING:
@@ -208,12 +227,14 @@ class Timekeeper:
 
 
 class _Rest:
-    """A thread's waiting.
+    """A thread's waiting, and what it turns when it does not wait.
 
     :ivar until: when it ends by itself
     :ivar over: ends it before that
+    :ivar timer: what the thread turns
     """
 
     def __init__(self) -> None:
         self.until = NEVER
         self.over = Alarm()
+        self.timer: Timer | None = None

@@ -24,7 +24,7 @@ class Timer:
 
     When it does so next is the callback's own answer, in seconds from its end, at most
     `interval_max`; or each `interval` from when it was due first, where turns that a long call
-    has missed are left out. It survives any exception of the callback.
+    has missed are left out. It survives whatever the callback raises.
     """
 
     def __init__(
@@ -72,15 +72,14 @@ class Timer:
     def turn(self) -> None:
         """Call the callback once, and find out when it is due next."""
         self.running = True
-        answer: Any = None
+        due: float | None = None
         try:
-            answer = self.callback()
-            due = self._due_after(answer)
-        except (Exception, SystemExit):  # an exit would end this thread, silently
+            due = self._due_after(self.callback())
+        except BaseException:  # an exit too would end nothing but this thread, silently
             LOG.exception("Timer %s: its callback failed; it goes on", self.name)
-            due = self._due_after(None)
-        self.due = due
-        self.running = False
+        finally:
+            self.due = self._due_after(None) if due is None else due
+            self.running = False
 
     def _due_after(self, answer: float | None) -> float:
         now = self.clock.monotonic()

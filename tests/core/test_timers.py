@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import asyncio
 import sys
 import threading
 import time
@@ -8,7 +9,7 @@ from oslo_config import cfg
 
 from cepheid import periodic_task
 from cepheid.timekeeping import MOST_WAITING
-from cepheid.timers import Timer, TimerGroup
+from cepheid.timers import LOG, Timer, TimerGroup
 from tests.fake_agent import eventually
 
 DAY = 24 * 3600
@@ -74,6 +75,22 @@ def leave():
     sys.exit(1)
 
 
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def cancel():
+    raise asyncio.CancelledError
+
+
+def interrupt_log(*_):
+    raise Late
+
+
+class Late(BaseException):
+    """As eventlet.Timeout: no Exception, and raised wherever its thread is by then."""
+
+
 # When it turns
 
 
@@ -124,13 +141,48 @@ def test_after_no_answer_waits_periodic_interval_max_or_a_minute(timers, clock):
     assert unbounded.called_at == [0, 60, 120]
 
 
-@pytest.mark.parametrize("answer", [fail, leave, "soon"])
+@pytest.mark.parametrize("answer", [fail, leave, interrupt, cancel, "soon"])
 def test_survives_whatever_its_callback_does(timers, clock, caplog, answer):
     callback = Callback(clock, lambda: answer() if callable(answer) else answer)
     start(timers, clock, callback, periodic_interval_max=30)
     advance(timers, clock, 90)
     assert callback.called_at == [0, 30, 60, 90]
     assert "its callback failed; it goes on" in caplog.text
+
+
+def test_a_callback_that_failed_does_not_run_and_may_be_late(clock):
+    timer = Timer(cancel, interval_max=30, clock=clock)
+    timer.turn()
+    assert not timer.running
+    clock.sleep(31)
+    assert timer.lateness() == 1
+
+
+def test_goes_on_though_something_is_raised_while_it_waits(timers, clock, caplog, monkeypatch):
+    callback = Callback(clock)
+    start(timers, clock, callback)
+    wait, raised = clock.wait, []
+
+    def wait_once_in_vain(event, seconds):
+        if not raised:
+            raised.append(1)
+            raise Late
+        return wait(event, seconds)
+
+    monkeypatch.setattr(clock, "wait", wait_once_in_vain)
+    advance(timers, clock, 40)
+    assert callback.called_at == [0, 10, 20, 30, 40]
+    assert "A thread of the timers was interrupted; it goes on" in caplog.text
+    assert timers.threads <= MOST_WAITING
+
+
+def test_turns_again_though_its_failure_could_not_be_logged(timers, clock, monkeypatch):
+    callback = Callback(clock, fail)
+    monkeypatch.setattr(LOG, "exception", interrupt_log)
+    timer = start(timers, clock, callback, periodic_interval_max=30)
+    advance(timers, clock, 60)
+    assert callback.called_at == [0, 30, 60]
+    assert not timer.running
 
 
 def test_a_fixed_timer_turns_each_interval_whatever_it_answers_and_takes_arguments(timers, clock):
