@@ -35,7 +35,9 @@ class _Call:
         self.args = args
         self.name = name
         self.result: Any = None
-        self.error: Exception | SystemExit | None = None
+        self.error: BaseException | None = None
+        #: Why no thread is there to make it.
+        self.refusal = ""
         self.started = False
         #: When it was started, in the operating system's monotonic seconds.
         self.started_at = 0.0
@@ -46,7 +48,7 @@ class _Call:
     def run(self) -> None:
         try:
             self.result = self.function(*self.args)
-        except (Exception, SystemExit) as err:  # noqa: BLE001 - raised on the caller's thread
+        except BaseException as err:  # noqa: BLE001 - raised on the caller's thread
             self.error = err
 
     def close(self) -> None:
@@ -119,6 +121,11 @@ class NativePool:
                 call.waiter.recv(1)
         finally:
             self._release(call)
+        if call.refusal:
+            raise errors.CallTimeout(
+                f"{name} was not called: no native thread can be started ({call.refusal}). "
+                "Look at the limits of the agent's processes and threads."
+            )
         if not call.started:
             raise errors.CallTimeout(
                 f"{name} was not called: for {deadline:g} seconds all native threads were busy. "
@@ -160,8 +167,21 @@ class NativePool:
         if len(self._queue) <= self._idle:
             self._changed.notify()
         elif self._workers < self.size:
-            self._workers += 1
-            self._threading.Thread(target=self._work, name="cepheid-native", daemon=True).start()
+            thread = self._threading.Thread(target=self._work, name="cepheid-native", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as err:  # the system has no more; those that there are go on
+                if not self._workers:
+                    self._refuse_queued(str(err))
+            else:
+                self._workers += 1
+
+    def _refuse_queued(self, reason: str) -> None:
+        """Answer the calls that wait for a thread: there is none, and none can be had."""
+        while self._queue:
+            call = self._queue.popleft()
+            call.refusal = reason
+            self._write(call.waker.fileno(), b"x")
 
     def _work(self) -> None:
         while True:
@@ -188,14 +208,16 @@ class NativePool:
 
     def _release(self, call: _Call) -> None:
         """Abandon the call unless it has finished; no worker writes to its socket after this."""
-        with self._changed:
-            if call.started and not call.finished:
-                call.abandoned = True
-                self._abandoned += 1
-                self._abandoned_total += 1
-                self._workers -= 1
-                if self._queue:
-                    self._provide_worker()
-            elif call in self._queue:
-                self._queue.remove(call)
-        call.close()
+        try:
+            with self._changed:
+                if call.started and not call.finished:
+                    call.abandoned = True
+                    self._abandoned += 1
+                    self._abandoned_total += 1
+                    self._workers -= 1
+                    if self._queue:
+                        self._provide_worker()
+                elif call in self._queue:
+                    self._queue.remove(call)
+        finally:
+            call.close()

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
 import gc
 import os
 import subprocess
@@ -206,6 +207,107 @@ def test_an_exit_out_of_a_call_reaches_the_caller_and_costs_no_thread(make_pool)
         with pytest.raises(SystemExit):
             pool.run(sys.exit, 3, deadline=LONG)
     assert pool.run(abs, -1, deadline=LONG) == 1
+
+
+class Panic(BaseException):
+    """As what pyo3 raises: no Exception."""
+
+
+def test_whatever_a_call_raises_reaches_the_caller_at_once_and_nothing_hangs(make_pool):
+    pool = make_pool(size=1, max_abandoned=1)
+
+    def panic():
+        raise Panic
+
+    for _ in range(3):
+        with pytest.raises(Panic):
+            pool.run(panic, deadline=LONG)
+    assert (pool.abandoned_total, pool.under_way) == (0, [])
+    assert pool.run(abs, -1, deadline=LONG) == 1
+
+
+@pytest.fixture
+def no_more_threads(monkeypatch):
+    """While it is entered, the system has no more threads for pools."""
+
+    @contextlib.contextmanager
+    def enter():
+        start = native_threading.Thread.start
+
+        def refuse(thread):
+            if thread.name == "cepheid-native":
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(native_threading.Thread, "start", refuse)
+            yield
+
+    return enter
+
+
+def test_without_any_thread_a_call_is_refused_at_once_and_later_ones_are_made(
+    make_pool, no_more_threads
+):
+    pool = make_pool(size=2)
+    with no_more_threads():
+        for _ in range(5):
+            with pytest.raises(errors.CallTimeout, match=r"abs was not called: no native thread"):
+                pool.run(abs, -1, deadline=LONG)
+    assert pool.queued == 0
+    assert pool.run(abs, -1, deadline=LONG) == 1
+
+
+def test_where_no_more_threads_can_be_had_a_call_waits_for_one_that_there_is(
+    make_pool, hang, no_more_threads
+):
+    pool = make_pool(size=2)
+    first = threading.Thread(target=lambda: pool.run(hang, deadline=LONG))
+    first.start()
+    eventually(lambda: hang.calls == 1)
+    results = []
+    second = threading.Thread(target=lambda: results.append(pool.run(abs, -1, deadline=LONG)))
+    with no_more_threads():
+        second.start()
+        eventually(lambda: pool.queued == 1)
+    hang.let_go()
+    first.join()
+    second.join()
+    assert results == [1]
+
+
+def test_a_call_that_hangs_where_no_more_threads_can_be_had_is_a_time_out_and_nothing_is_lost(
+    make_pool, hang, no_more_threads
+):
+    pool = make_pool(size=1)
+    pool.run(abs, 1, deadline=LONG)
+    before = len(os.listdir("/proc/self/fd"))
+    with no_more_threads():
+        assert abandon(pool, hang).startswith("a native call did not return")
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert pool.run(abs, -1, deadline=LONG) == 1
+
+
+def test_a_call_that_waits_for_a_thread_is_refused_when_the_last_one_is_lost(
+    make_pool, hang, no_more_threads
+):
+    pool = make_pool(size=1)
+    answers = []
+
+    def ask():
+        with pytest.raises(errors.CallTimeout) as caught:
+            pool.run(abs, -1, deadline=LONG)
+        answers.append(str(caught.value))
+
+    hung = threading.Thread(target=abandon, args=(pool, hang), kwargs={"deadline": 0.2})
+    hung.start()
+    eventually(lambda: hang.calls == 1)
+    with no_more_threads():
+        waiting = threading.Thread(target=ask)
+        waiting.start()
+        waiting.join()
+        hung.join()
+    assert "no native thread can be started (can't start new thread)" in answers[0]
 
 
 def test_a_closed_pool_calls_nothing_and_its_threads_end(pool):
