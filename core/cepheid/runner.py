@@ -9,12 +9,11 @@ import logging
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from cepheid import concurrency, errors, task_locks
+from cepheid.active_run import ENDING_SECONDS, ActiveRun
 from cepheid.clock import Clock
 from cepheid.journal import Journal
 from cepheid.run import Notices, Run, RunContext, describe
@@ -24,20 +23,6 @@ if TYPE_CHECKING:
     from cepheid.task import Task
 
 LOG = logging.getLogger(__name__)
-
-
-@dataclass(eq=False)
-class ActiveRun:
-    """A run that goes on, as the supervisor sees it.
-
-    :param started: in the clock's monotonic seconds
-    :param frame: tells where it is
-    """
-
-    run: Run
-    started: float
-    time_limit: float
-    frame: Callable[[], FrameType | None]
 
 
 class Runner:
@@ -62,6 +47,8 @@ class Runner:
         self._dry_run = dry_run
         self._active: dict[str, ActiveRun] = {}
         self._notices: dict[str, Notices] = {}
+        #: Runs that have ended, which the journal could not take in.
+        self._unrecorded: set[Run] = set()
 
     @property
     def active(self) -> list[Run]:
@@ -118,7 +105,7 @@ class Runner:
     ) -> Run:
         """Run `function` of `task` once, as `name`; return the record.
 
-        An error of the task is logged and recorded, not raised.
+        An error of the task is logged and recorded, not raised; an exit is recorded and raised.
 
         :param dry_run: plan only; None means as configured
         :param scheduled_at: what the journal is to remember as the task's last run; it does so
@@ -168,43 +155,48 @@ class Runner:
             context = RunContext(run, self.journal, notices, max_changes)
             self.journal.start_run(run, scheduled_at)
             started = self.clock.monotonic()
-            self._active[run.task] = ActiveRun(run, started, time_limit, concurrency.frame_getter())
-            self._tell("run_started", run)
+            active = ActiveRun(run, started, time_limit, concurrency.frame_getter())
+            self._active[run.task] = active
             notices.begin()
             try:
+                self._tell("run_started", run)
                 function(context)
-            except Exception as err:  # noqa: BLE001 - the runner: recorded, and logged below
-                run.error = describe(err)
-                self._log_failure(notices, run, err)
             except (SystemExit, KeyboardInterrupt) as err:
                 run.error = describe(err)
                 raise
+            except BaseException as err:  # noqa: BLE001 - recorded, and logged below
+                run.error = describe(err)
+                self._log_failure(notices, run, err)
             finally:
-                del self._active[run.task]
-                run.duration_seconds = self.clock.monotonic() - started
-                run.outcome = _run_outcome(run, time_limit)
-                notices.end(complete=not run.error)
-                self._end(run)
+                try:
+                    active.ended = self.clock.monotonic()
+                    run.duration_seconds = active.ended - started
+                    run.outcome = _run_outcome(run, time_limit)
+                    notices.end(complete=not run.error)
+                    self._end(run)
+                finally:
+                    del self._active[run.task]
             return run
 
     def report_overdue(self) -> list[Run]:
         """Report the runs that have passed their time limit since the last time."""
         overdue = []
         for active in self.under_way:
+            if active.ended is not None:
+                self._report_stuck(active, active.ended)
+                continue
             elapsed = self.clock.monotonic() - active.started
             run = active.run
             if run.outcome != "running" or not 0 < active.time_limit < elapsed:
                 continue
             run.outcome = "overdue"
-            frame = active.frame()
-            stack = "".join(traceback.format_stack(frame)) if frame else "(not known)\n"
             LOG.error(
                 "%s has run for %.0f seconds, its time_limit is %d; it is not started again "
                 "until it ends. It is here:\n%s",
                 run.task,
                 elapsed,
                 active.time_limit,
-                stack,
+                active.stack(),
             )
             try:
                 self.journal.set_outcome(run)
@@ -214,14 +206,33 @@ class Runner:
             overdue.append(run)
         return overdue
 
+    def _report_stuck(self, active: ActiveRun, ended: float) -> None:
+        """Report, once, that telling of the end of a run does not end."""
+        elapsed = self.clock.monotonic() - ended
+        if active.is_stuck or elapsed < ENDING_SECONDS:
+            return
+        active.is_stuck = True
+        LOG.error(
+            "%s ended (%s) %.0f seconds ago, but the journal or an observer has not taken it in; "
+            "it is not started again until then. It is here:\n%s",
+            active.run.task,
+            active.run.outcome,
+            elapsed,
+            active.stack(),
+        )
+
     def _end(self, run: Run) -> None:
         try:
             self.journal.end_run(run)
+            for earlier in list(self._unrecorded):
+                self.journal.end_run(earlier)
+                self._unrecorded.discard(earlier)
         except errors.JournalError as err:
+            self._unrecorded.add(run)
             LOG.error("%s ended (%s), but: %s", run.task, run.outcome, err)
         self._tell("run_ended", run)
 
-    def _log_failure(self, notices: Notices, run: Run, err: Exception) -> None:
+    def _log_failure(self, notices: Notices, run: Run, err: BaseException) -> None:
         message = f"{run.task} failed: {run.error}"
         if isinstance(err, errors.CepheidError):
             notices.say("failure", message, logging.ERROR)
@@ -233,7 +244,9 @@ class Runner:
         for observer in self.observers:
             try:
                 getattr(observer, event)(run)
-            except Exception:
+            except KeyboardInterrupt:
+                raise
+            except BaseException:
                 LOG.exception("The observer %s failed; the run is not affected", observer)
 
     @contextmanager

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from cepheid import concurrency
+from cepheid.active_run import ActiveRun
 from cepheid.agent import Agent
 from cepheid.journal import Pause
 from cepheid.journal.pauses import pause_of
 from cepheid.journal.store import text
 from cepheid.loading import Plugin
-from cepheid.runner import ActiveRun
 from cepheid.task import Task
 from cepheid.timers import Timer
 
@@ -114,7 +114,7 @@ def _of_run(agent: Agent, active: ActiveRun) -> dict[str, Any]:
         "started_at": text(run.started_at),
         "seconds": agent.clock.monotonic() - active.started,
         "time_limit_seconds": active.time_limit or None,
-        "outcome": run.outcome,
+        "outcome": active.outcome,
         "counters": run.counters,
         "progress": run.progress,
     }

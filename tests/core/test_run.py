@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import asyncio
 import logging
 import os
 import subprocess
@@ -9,7 +10,8 @@ import pytest
 from oslo_context import context as oslo_context
 
 import cepheid
-from cepheid import concurrency, errors
+from cepheid import concurrency, errors, snapshot
+from cepheid.active_run import ENDING_SECONDS
 from cepheid.observers import LogObserver, Observer
 from cepheid.periodic_task import periodic_task
 from cepheid.run import Change, Raced, Run
@@ -426,6 +428,23 @@ def test_an_exit_goes_out_and_the_run_has_failed(agent, act):
     assert act(lambda context: None).outcome == "ok"
 
 
+class Late(BaseException):
+    """As eventlet.Timeout: no Exception."""
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, GeneratorExit, Late])
+def test_whatever_else_a_task_raises_ends_the_run_as_failed(agent, act, caplog, error):
+    def give_up(context):
+        raise error("after 5 s")
+
+    for _ in range(2):
+        run = act(give_up)
+        assert (run.outcome, run.error) == ("failed", f"{error.__name__}: after 5 s")
+    assert [row["outcome"] for row in agent.journal.runs()] == ["failed", "failed"]
+    assert "Traceback" in caplog.text
+    assert agent.runner.active == []
+
+
 def test_counters_count(act):
     def body(context):
         context.count("instances", 17)
@@ -446,6 +465,19 @@ def test_a_run_is_recorded_though_the_journal_lost_it_at_the_end(agent, act, cap
 
     assert act(body).outcome == "ok"
     assert "act ended (ok), but: The journal" in caplog.text
+
+
+def test_an_end_that_the_journal_could_not_take_is_recorded_with_the_next(agent, act, monkeypatch):
+    def be_full(run):
+        raise errors.JournalError("The journal cannot be written: disk full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(agent.journal, "end_run", be_full)
+        act(lambda context: context.count("instances", 3))
+    assert [row["outcome"] for row in agent.journal.runs()] == ["running"]
+    act(lambda context: None)
+    assert [row["outcome"] for row in agent.journal.runs()] == ["ok", "ok"]
+    assert agent.journal.verify().flaws == []
 
 
 # Notices
@@ -605,11 +637,28 @@ class Witness(Observer):
 
 
 class Broken(Observer):
+    """Raises whenever it is told of something."""
+
+    def __init__(self, agent, error=RuntimeError):
+        super().__init__(agent)
+        self.error = error
+
     def run_started(self, run):
-        raise RuntimeError("no")
+        raise self.error("no")
+
+    run_overdue = run_ended = run_started
+
+
+class Hanging(Observer):
+    """Does not return from the end of a run until it is let."""
+
+    def __init__(self, agent):
+        super().__init__(agent)
+        self.inside, self.go_on = threading.Event(), threading.Event()
 
     def run_ended(self, run):
-        raise RuntimeError("no")
+        self.inside.set()
+        self.go_on.wait(30)
 
 
 def test_observers_are_told_when_a_run_starts_and_ends(agent, act):
@@ -619,12 +668,60 @@ def test_observers_are_told_when_a_run_starts_and_ends(agent, act):
     assert witness.seen == [("started", "act", "running"), ("ended", "act", "partial", 1)]
 
 
-def test_an_observer_that_fails_harms_neither_the_run_nor_the_others(agent, act, caplog):
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit, asyncio.CancelledError])
+def test_an_observer_that_fails_harms_neither_the_run_nor_the_others(agent, act, caplog, error):
     witness = Witness(agent)
-    agent.runner.observers = [Broken(agent), witness]
-    assert act(lambda context: None).outcome == "ok"
-    assert [event[0] for event in witness.seen] == ["started", "ended"]
+    agent.runner.observers = [Broken(agent, error), witness]
+    for _ in range(2):
+        assert act(lambda context: None).outcome == "ok"
+    assert [event[0] for event in witness.seen] == ["started", "ended"] * 2
     assert "Broken" in caplog.text
+
+
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit, asyncio.CancelledError])
+def test_an_observer_that_fails_over_an_overdue_run_does_not_stop_the_supervisor(agent, act, error):
+    agent.runner.observers = [Broken(agent, error)]
+    agent.set("act", time_limit=10)
+
+    def be_slow(context):
+        agent.clock.sleep(11)
+        assert len(agent.runner.report_overdue()) == 1
+
+    assert act(be_slow).outcome == "overdue"
+
+
+def test_an_interruption_on_the_main_thread_goes_out_of_an_observer(agent, act):
+    agent.runner.observers = [Broken(agent, KeyboardInterrupt)]
+    with pytest.raises(KeyboardInterrupt):
+        act(lambda context: None)
+    assert agent.runner.active == []
+
+
+def test_a_run_whose_observer_hangs_goes_on_and_is_reported_once_with_its_stack(agent, act, caplog):
+    observer = Hanging(agent)
+    agent.runner.observers = [observer]
+    thread = threading.Thread(target=act, args=[lambda context: None])
+    thread.start()
+    eventually(observer.inside.is_set)
+    assert outcomes_under_way(agent) == ["running"]
+    agent.clock.sleep(ENDING_SECONDS)
+    for _ in range(3):
+        agent.runner.report_overdue()
+    assert outcomes_under_way(agent) == ["overdue"]
+    (said,) = messages(caplog, logging.ERROR)
+    assert "act ended (ok) 60 seconds ago, but the journal or an observer" in said
+    assert "self.go_on.wait(30)" in said
+    with pytest.raises(errors.Busy):
+        act(lambda context: None)
+    assert agent.journal.runs()[0]["outcome"] == "ok"
+    observer.go_on.set()
+    thread.join()
+    assert outcomes_under_way(agent) == []
+    assert act(lambda context: None).outcome == "ok"
+
+
+def outcomes_under_way(agent):
+    return [run["outcome"] for run in snapshot.take(agent, {}, {})["runs"]]
 
 
 def test_the_log_tells_of_a_run_that_changed_something_and_else_is_quiet(agent, act, caplog):

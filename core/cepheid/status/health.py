@@ -106,12 +106,14 @@ def _timers(facts: Facts) -> Check:
 
 
 def _runs(facts: Facts) -> Check:
-    overdue = [
-        f"{run['task']} has run for {in_words(run['seconds'])}, its time_limit is "
-        f"{run['time_limit_seconds']:g} s"
-        for run in facts.runs
-        if 0 < (run["time_limit_seconds"] or 0) < run["seconds"]
-    ]
+    overdue = []
+    for run in facts.runs:
+        limit = run["time_limit_seconds"] or 0
+        if 0 < limit < run["seconds"]:
+            text = f"{run['task']} has run for {in_words(run['seconds'])}, its time_limit is "
+            overdue.append(f"{text}{limit:g} s")
+        elif run["outcome"] == "overdue":
+            overdue.append(f"{run['task']} has ended; the journal or an observer hangs over it")
     return _verdict("runs", overdue, f"{len(facts.runs)} under way, none beyond its time_limit")
 
 

@@ -8,7 +8,8 @@ from cepheid.status.watch import wants_probe
 
 NOW = 10_000.0
 
-RUN = {"task": "slow", "seconds": 90.0, "time_limit_seconds": 60}
+RUN = {"task": "slow", "seconds": 90.0, "time_limit_seconds": 60, "outcome": "running"}
+STUCK = {**RUN, "time_limit_seconds": None, "outcome": "overdue"}
 TASK = {"name": "mine", "distribution": "acme", "state": "enabled", "reason": ""}
 
 
@@ -40,6 +41,7 @@ def test_an_agent_that_works_is_ready():
         ({"beat": NOW - 42}, "timers", "none has turned for 42 s"),
         ({"late_seconds": {"a": 31.0, "b": 29.0}}, "timers", "a is 31 s late"),
         ({"runs": [RUN]}, "runs", "slow has run for 90 s, its time_limit is 60 s"),
+        ({"runs": [STUCK]}, "runs", "slow has ended; the journal or an observer hangs over it"),
         ({"drivers": {"x": Standing(NOW - 9, NOW - 1, "refused to connect")}}, "x", "refused"),
         ({"drivers": {"x": Standing(NOW - 50, under_way=("ask", NOW - 21))}}, "x", "ask has not"),
         ({"drivers": {"x": Standing(under_way=("ask", NOW - 21))}}, "x", "ask has not returned"),
