@@ -115,9 +115,7 @@ class Agent:
             known = self._loaded.get(plugin.name)
             task: Task | None
             if known is not None and known.identity == plugin.identity:
-                task = self.tasks[plugin.name]
-                task.configure(conf)
-                plugin.state, plugin.reason = "enabled", ""
+                task = _configure(self.tasks[plugin.name], plugin, conf)
             else:
                 task = self._build(plugin)
             if task is not None:
@@ -157,7 +155,9 @@ class Agent:
             task: Task = plugin.factory(self)
         except errors.CepheidError as err:
             plugin.fail(err)
-        except (Exception, SystemExit) as err:  # it may do anything
+        except KeyboardInterrupt:
+            raise
+        except BaseException as err:  # it may do anything
             LOG.debug("Task %s cannot be built", plugin.name, exc_info=True)
             plugin.fail(f"its constructor failed: {type(err).__name__}: {err}")
         else:
@@ -168,6 +168,23 @@ class Agent:
             plugin.state, plugin.reason = "enabled", ""
             return task
         return None
+
+
+def _configure(task: Task, plugin: loading.Plugin, conf: cfg.ConfigOpts) -> Task | None:
+    """Let a task that stays take its options from `conf`; if that fails, set it aside."""
+    try:
+        task.configure(conf)
+    except errors.CepheidError as err:
+        plugin.fail(err)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as err:  # it may do anything
+        LOG.debug("Task %s cannot be configured", plugin.name, exc_info=True)
+        plugin.fail(f"it does not take its options: {type(err).__name__}: {err}")
+    else:
+        plugin.state, plugin.reason = "enabled", ""
+        return task
+    return None
 
 
 def _warn_if_upgraded(known: loading.Plugin, found: loading.Plugin) -> None:
@@ -191,7 +208,9 @@ def _load_observers(agent: Agent, names: Sequence[str]) -> list[observers.Observ
             )
         try:
             found.append(plugins[0].load()(agent))
-        except Exception as err:  # noqa: BLE001 - a vendor's observer may do anything
+        except KeyboardInterrupt:
+            raise
+        except BaseException as err:  # noqa: BLE001 - a vendor's observer may do anything
             LOG.error("The observer %s of %s: %s", name, plugins[0].provider, err)
     return found
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import fnmatch
+import logging
 from collections import Counter
 from collections.abc import Collection, Sequence
 
@@ -12,7 +13,12 @@ from oslo_config import cfg
 from cepheid import config, drivers, errors, loading
 from cepheid.task import Task
 
+LOG = logging.getLogger(__name__)
+
 NAMESPACE = "cepheid.tasks"
+
+#: Options of every task that are reckoned with, whoever declares them.
+NUMBERS = ("spacing", "time_limit", "max_changes")
 
 
 class Finder:
@@ -115,6 +121,7 @@ def prepare(
             if kind not in given:
                 finder.find(kind)
         options = conf[plugin.name]
+        _require_numbers(options)
         if even_disabled:
             return
         if not options.enabled:
@@ -125,6 +132,9 @@ def prepare(
         plugin.fail(err)
     except (ValueError, cfg.Error):
         pass  # a bad value: config.check() names it, and nothing is started
+    except Exception as err:
+        LOG.debug("Task %s cannot be prepared", plugin.name, exc_info=True)
+        plugin.fail(f"it declares something bad: {type(err).__name__}: {err}")
 
 
 def require_usable(plugins: Sequence[loading.Plugin]) -> None:
@@ -158,6 +168,15 @@ def _register_options(conf: cfg.ConfigOpts, plugin: loading.Plugin) -> None:
             conf.register_opts(options, group=group)
     except Exception as err:
         raise errors.PluginError(f"its options are bad: {type(err).__name__}: {err}") from err
+
+
+def _require_numbers(options: cfg.ConfigOpts.GroupAttr) -> None:
+    """Refuse a task whose own option in the place of a common one is not a number."""
+    for name in NUMBERS:
+        if not isinstance(options[name], int | float):
+            raise errors.PluginError(
+                f"its option {name} is {options[name]!r}; it must be a number and have a default"
+            )
 
 
 def _select(

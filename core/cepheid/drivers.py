@@ -173,9 +173,9 @@ class DriverSet:
         plugin = self._plugins[kind] = find(self._agent.conf, kind)
         try:
             return plugin.factory(self._agent)
-        except errors.CepheidError:
+        except (errors.CepheidError, KeyboardInterrupt):
             raise
-        except (Exception, SystemExit) as err:  # a vendor's driver may do anything
+        except BaseException as err:  # a vendor's driver may do anything
             LOG.debug("The %s driver %s cannot be built", kind, plugin.name, exc_info=True)
             raise errors.PluginError(
                 f"The {kind} driver {plugin.name} of {plugin.provider} cannot be built: "
@@ -238,6 +238,8 @@ class DriverSet:
                 try:
                     if close is not None:
                         close()
-                except Exception:
+                except KeyboardInterrupt:
+                    raise
+                except BaseException:
                     LOG.exception("The %s driver did not close", kind)
             self._drivers.clear()

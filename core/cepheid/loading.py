@@ -95,14 +95,16 @@ class _OnePlugin(extension.ExtensionManager[Any]):
 
 
 def _load(plugin: Plugin) -> Any:
-    # stevedore lets AssertionError out, and a module may call sys.exit() while it is imported.
+    # stevedore lets AssertionError out, and all that is no Exception.
     try:
         with _quiet_libraries():
             manager = _OnePlugin(plugin.entry_point)
     except SystemExit as err:
         raise errors.PluginError(f"it exits when it is imported (sys.exit({err.code!r}))") from err
-    except AssertionError as err:
-        raise errors.PluginError(f"AssertionError: {err}") from err
+    except KeyboardInterrupt:
+        raise
+    except BaseException as err:  # a module may do anything while it is imported
+        raise errors.PluginError(_explain(err)) from err
     failure = manager.failure
     if failure is not None:
         raise errors.PluginError(_explain(failure)) from failure

@@ -30,7 +30,7 @@ class Meter:
 
 class Fuse(Meter):
     def close(self):
-        raise OSError("stuck")
+        raise self.failure("stuck")
 """
 
 
@@ -117,7 +117,9 @@ def test_a_broken_driver_is_named_with_its_package_and_the_reason(
     assert reason in str(caught.value)
 
 
-@pytest.mark.parametrize("failure", ["ValueError('no volts')", "SystemExit('no volts')"])
+@pytest.mark.parametrize(
+    "failure", ["ValueError('no volts')", "SystemExit('no volts')", "GeneratorExit('no volts')"]
+)
 def test_a_driver_that_cannot_be_built_is_named_with_its_package_and_the_reason(
     distributions, make_agent, failure
 ):
@@ -144,11 +146,12 @@ def test_drivers_in_use_begin_their_own_work_when_an_agent_does(make_agent):
     assert meter.serves
 
 
-def test_closing_one_that_fails_closes_the_others(distributions, make_agent, caplog):
+@pytest.mark.parametrize("failure", [OSError, SystemExit])
+def test_closing_one_that_fails_closes_the_others(distributions, make_agent, caplog, failure):
     distributions.add("zeta", {"cepheid.fuse": {"fast": "acme_meter:Fuse"}})
     agent = make_agent("[meter]\nvolts = 1\n")
     meter = agent.driver("meter")
-    agent.driver("fuse")
+    agent.driver("fuse").failure = failure
     agent.drivers.close()
     assert meter.closed
     assert "The fuse driver did not close" in caplog.text

@@ -75,6 +75,10 @@ BROKEN = {
     ),
     "an assertion at import": ("assert 1 == 2, 'no'", "AssertionError: no"),
     "an error at import": ("1 / 0", "ZeroDivisionError: division by zero"),
+    "what is no Exception at import": (
+        "class PanicException(BaseException): pass\nraise PanicException('Python API call failed')",
+        "^PanicException: Python API call failed$",
+    ),
     "no such class": ("", "has no attribute 'Plugin'"),
     "not a class": ("def Plugin(agent): pass", "is not a subclass of cepheid.Task"),
     "not a task": ("class Plugin: pass", "is not a subclass of cepheid.Task"),
@@ -113,6 +117,10 @@ BROKEN = {
         with_class("    def __init__(self, agent):\n        raise SystemExit(3)" + DECORATED),
         "its constructor failed: SystemExit: 3",
     ),
+    "a constructor that raises what is no Exception": (
+        with_class("    def __init__(self, agent):\n        raise GeneratorExit" + DECORATED),
+        "its constructor failed: GeneratorExit",
+    ),
     "a constructor that forgets its base": (
         with_class("    def __init__(self, agent):\n        pass" + DECORATED),
         r"does not call super\(\).__init__",
@@ -132,6 +140,26 @@ BROKEN = {
         with_class("    drivers = ('meter',)" + DECORATED),
         r"\[meter\] driver = \(not set\): no such driver is installed; installed are: none",
     ),
+    "no list of drivers": (
+        with_class("    drivers = 5" + DECORATED),
+        "it declares something bad: TypeError: 'int' object is not iterable",
+    ),
+    "shared options that are none": (
+        with_class("    shared_options = 7" + DECORATED),
+        "its options are bad: TypeError",
+    ),
+    "a spacing of its own without a default": (
+        with_class("    options = [cfg.IntOpt('spacing')]" + DECORATED),
+        "its option spacing is None; it must be a number and have a default",
+    ),
+    "a spacing of its own that is text": (
+        with_class("    options = [cfg.StrOpt('spacing', default='60')]" + DECORATED),
+        "its option spacing is '60'; it must be a number and have a default",
+    ),
+    "a time limit of its own that is text": (
+        with_class("    options = [cfg.StrOpt('time_limit', default='60')]" + DECORATED),
+        "its option time_limit is '60'; it must be a number and have a default",
+    ),
 }  # fmt: skip
 
 
@@ -150,6 +178,22 @@ def test_a_broken_plugin_is_set_aside_with_its_package_and_the_reason(
     assert "\n" not in broken.reason
     assert re.search(expected, broken.reason), broken.reason
     assert list(agent.tasks) == ["a_good_one", "z_good_one"]
+
+
+INTERRUPTED = {
+    "an import": "raise KeyboardInterrupt",
+    "a constructor": with_class(
+        "    def __init__(self, agent):\n        raise KeyboardInterrupt" + DECORATED
+    ),
+}
+
+
+@pytest.mark.parametrize("place", INTERRUPTED)
+def test_an_interruption_ends_the_program_whatever_is_loaded(distributions, make_agent, place):
+    distributions.add_task("acme-broken", "broken", INTERRUPTED[place])
+    agent = make_agent("enabled_tasks = *\n")
+    with pytest.raises(KeyboardInterrupt):
+        agent.load_tasks()
 
 
 @pytest.mark.parametrize(
@@ -505,6 +549,44 @@ def test_tasks_that_stay_are_the_same_objects_with_the_new_configuration(many, m
     assert agent.tasks["reap"] is not before["reap"]
 
 
+@pytest.mark.parametrize("error", ["ValueError", "SystemExit", "GeneratorExit"])
+def test_a_task_that_does_not_take_new_options_is_set_aside_and_built_anew_at_the_next_reload(
+    many, make_agent, error
+):
+    many.add_task("acme-picky", "picky", with_class(f"""
+    def configure(self, conf):
+        super().configure(conf)
+        if self.conf.spacing == 7:
+            raise {error}("seven")
+""" + DECORATED.replace("broken", "picky")))  # fmt: skip
+    agent = make_agent("enabled_tasks = *\n")
+    agent.load_tasks()
+    before = agent.tasks["picky"]
+    reload(agent, "enabled_tasks = *\n[picky]\nspacing = 7\n[sync]\nspacing = 7\n")
+    assert states(agent)["picky", "acme-picky"] == "failed"
+    assert reason(agent, "picky") == f"it does not take its options: {error}: seven"
+    assert "picky" not in agent.tasks
+    assert agent.tasks["sync"].conf.spacing == 7
+    reload(agent, "enabled_tasks = *\n")
+    assert states(agent)["picky", "acme-picky"] == "enabled"
+    assert agent.tasks["picky"] is not before
+
+
+def test_a_task_that_knows_why_it_does_not_take_new_options_is_set_aside_in_its_words(
+    many, make_agent, monkeypatch
+):
+    agent = make_agent("enabled_tasks = *\n")
+    agent.load_tasks()
+
+    def refuse(conf):
+        raise errors.CepheidError("The meter is not calibrated")
+
+    monkeypatch.setattr(agent.tasks["audit"], "configure", refuse)
+    reload(agent, "enabled_tasks = *\n")
+    assert reason(agent, "audit") == "The meter is not calibrated"
+    assert "sync" in agent.tasks
+
+
 def test_a_task_that_was_installed_meanwhile_is_found(many, make_agent):
     agent = make_agent("enabled_tasks = *\n")
     agent.load_tasks()
@@ -553,3 +635,24 @@ def test_tasks_that_stay_are_kept_at_every_reload(distributions, make_agent):
         agent.load_tasks(config.load([str(agent.conf_file)]))
         assert agent.tasks["one"] is task
         assert states(agent)["one", "acme-one"] == "enabled"
+
+
+# Observers
+
+
+@pytest.mark.parametrize("failure", ["ValueError", "SystemExit", "GeneratorExit"])
+@pytest.mark.parametrize("place", ["the import", "the constructor"])
+def test_an_observer_that_cannot_be_built_is_told_of_and_stops_nobody(
+    distributions, make_agent, caplog, place, failure
+):
+    bad = f"raise {failure}('no')" if place == "the import" else (
+        f"def Watch(agent):\n    raise {failure}('no')")  # fmt: skip
+    for name, source in {"bad": bad, "good": "def Watch(agent):\n    return 'good'"}.items():
+        distributions.add(
+            f"acme-{name}",
+            {"cepheid.observers": {name: f"acme_watch_{name}:Watch"}},
+            {f"acme_watch_{name}": source},
+        )
+    agent = make_agent("observers = bad, good\n")
+    assert agent.runner.observers == ["good"]
+    assert "The observer bad of acme-bad 1.0: " in caplog.text
