@@ -12,6 +12,7 @@ from oslo_config import cfg
 
 from cepheid import errors, pausing, periodic_task, rehearsal, task_options
 from cepheid.metric import Metric
+from cepheid.run import Notices
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
@@ -21,6 +22,10 @@ LOG = logging.getLogger(__name__)
 
 #: Seconds until a task that found itself running elsewhere asks again.
 BUSY_RETRY_SECONDS = 5.0
+
+#: The same for one that was not run, since the journal or its lock cannot be written. A journal
+#: that another process has locked keeps each attempt waiting, and with it all green threads.
+REFUSED_RETRY_SECONDS = 60.0
 
 
 class Task(periodic_task.PeriodicTasks):
@@ -60,6 +65,7 @@ class Task(periodic_task.PeriodicTasks):
         self._retry_seconds: float | None = None
         self._begun_now: set[str] = set()
         self._held = pausing.HeldRuns(agent)
+        self._notices = Notices(LOG)
         super().__init__(agent.conf)
         self.configure(agent.conf)
         for name, function in type(self)._periodic_declared.items():
@@ -112,7 +118,9 @@ class Task(periodic_task.PeriodicTasks):
     def periodic_tasks(self, context: Any = None, raise_on_error: bool = False) -> float:
         """Run what is due; return the seconds until something is due again, 60 at most."""
         self._retry_seconds = None
+        self._notices.begin()
         self.run_periodic_tasks(context, raise_on_error)
+        self._notices.end(complete=True)
         if self._retry_seconds is not None:
             return self._retry_seconds
         return self.seconds_to_next_run(at_most=periodic_task.DEFAULT_INTERVAL)
@@ -234,7 +242,9 @@ class Task(periodic_task.PeriodicTasks):
             LOG.debug("%s", err)
             self._put_off(name, due, BUSY_RETRY_SECONDS)
         except errors.CepheidError as err:
-            LOG.error("%s was not run: %s", full_name, err)
+            self._notices.say(full_name, f"{full_name} was not run: {err}", logging.ERROR)
+            spacing = self._current_spacing(name) or REFUSED_RETRY_SECONDS
+            self._put_off(name, due, min(spacing, REFUSED_RETRY_SECONDS))
 
     def _put_off(self, name: str, due: float, seconds: float) -> None:
         """Let what is due stay due, and ask again in so many seconds."""

@@ -580,3 +580,46 @@ def test_nothing_is_run_while_the_journal_cannot_be_written(agent, beat, caplog)
     live(beat, 601)
     assert beat.ran_at == []
     assert "beat was not run: The journal" in caplog.text
+
+
+def break_journal(agent):
+    agent.journal._store.connection.execute("ALTER TABLE runs RENAME TO lost")
+
+
+def mend_journal(agent):
+    agent.journal._store.connection.execute("ALTER TABLE lost RENAME TO runs")
+
+
+def break_lock(agent):
+    (agent.state_path / "cepheid-locks" / "beat").mkdir(parents=True)
+
+
+def mend_lock(agent):
+    (agent.state_path / "cepheid-locks" / "beat").rmdir()
+
+
+@pytest.mark.parametrize(
+    ("break_it", "mend_it"), [(break_journal, mend_journal), (break_lock, mend_lock)]
+)
+def test_a_run_that_could_not_be_recorded_or_locked_is_made_a_minute_later(
+    agent, beat, caplog, break_it, mend_it
+):
+    caplog.set_level(logging.INFO)
+    agent.set("beat", spacing=24 * HOUR)
+    break_it(agent)
+    live(beat, 24 * HOUR + 180)
+    assert beat.ran_at == []
+    mend_it(agent)
+    live(beat, 24 * HOUR)
+    assert beat.ran_at == [1000 + 24 * HOUR + 180, 1000 + 2 * 24 * HOUR]  # and its boundaries stay
+    assert agent.journal.runs()[-1]["lateness_seconds"] == 180
+    said = [message for message in caplog.messages if "beat was not run" in message]
+    assert len(said) == 2  # once, and that it is over
+    assert said[1].startswith("Over: beat was not run")
+
+
+def test_a_task_of_a_short_spacing_is_tried_again_after_that(agent, beat):
+    agent.set("beat", spacing=10)
+    break_lock(agent)
+    agent.clock.sleep(10)
+    assert beat.periodic_tasks() == 10
