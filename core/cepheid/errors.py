@@ -30,6 +30,10 @@ class JournalError(CepheidError):
     """The journal cannot be read or written; without it nothing is changed."""
 
 
+class DoubtfulTime(JournalError):
+    """The time of day contradicts the journal; nothing is removed by it."""
+
+
 class CallTimeout(CepheidError):
     """A native call did not return before its deadline; whether it took effect is not known."""
 

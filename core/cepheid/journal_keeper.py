@@ -30,22 +30,38 @@ class JournalKeeper:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
         self._told_at: float | None = None
-        self._failed = False
+        self._reason = ""
 
     def keep(self) -> float:
         """Remove a batch; return the seconds until the next."""
-        days = self._agent.conf.journal_retention_days
         try:
-            more = days > 0 and self._agent.journal.prune(days)
+            more = self._prune()
             if not more:
                 self._tell_seal()
         except errors.JournalError as err:
-            if not self._failed:
-                LOG.error("Old records stay in the journal for now: %s", err)
-            self._failed = True
+            self._say(str(err))
             return self.INTERVAL_SECONDS
-        self._failed = False
         return self.PAUSE_SECONDS if more else self.INTERVAL_SECONDS
+
+    def _prune(self) -> bool:
+        """Remove a batch; tell whether there may be more."""
+        days = self._agent.conf.journal_retention_days
+        more = False
+        try:
+            more = days > 0 and self._agent.journal.prune(days)
+        except errors.DoubtfulTime as err:
+            self._say(str(err))
+        else:
+            self._say("")
+        return more
+
+    def _say(self, reason: str) -> None:
+        """Say why nothing is removed, once while that lasts; empty: it is."""
+        if reason and not self._reason:
+            LOG.warning("Old records stay in the journal for now: %s", reason)
+        elif self._reason and not reason:
+            LOG.info("Over: Old records stay in the journal for now")
+        self._reason = reason
 
     def _tell_seal(self) -> None:
         now = self._agent.clock.monotonic()

@@ -22,13 +22,20 @@ def make_runs(agent, count):
         agent.journal.end_run(run)
 
 
+def grow_old(agent, days):
+    """Let so many days go by, with a run on the last but one."""
+    agent.clock.sleep((days - 1) * DAY)
+    make_runs(agent, 1)
+    agent.clock.sleep(DAY)
+
+
 def ids(agent):
     return len(agent.journal.runs(limit=10_000))
 
 
 def test_a_backlog_goes_in_batches_with_pauses_between(agent, keeper):
     make_runs(agent, 600)
-    agent.clock.sleep(91 * DAY)
+    grow_old(agent, 91)
     assert keeper.keep() == JournalKeeper.PAUSE_SECONDS
     assert 1 < ids(agent) < 600
     while keeper.keep() == JournalKeeper.PAUSE_SECONDS:
@@ -46,9 +53,9 @@ def test_what_is_kept_for_ever_stays(agent, keeper):
 
 def test_a_changed_option_counts_from_the_next_look_on(agent, keeper):
     make_runs(agent, 10)
-    agent.clock.sleep(10 * DAY)
+    grow_old(agent, 10)
     keeper.keep()
-    assert ids(agent) == 10
+    assert ids(agent) == 11
     agent.set(None, journal_retention_days=9)
     keeper.keep()
     assert ids(agent) == 1
@@ -68,3 +75,21 @@ def test_a_journal_that_cannot_be_written_is_named_once(agent, keeper, caplog):
     for _ in range(3):
         assert keeper.keep() == JournalKeeper.INTERVAL_SECONDS
     assert caplog.text.count("Old records stay in the journal for now") <= 1
+
+
+def test_a_time_of_day_that_is_doubted_is_named_once_and_so_is_its_end(agent, keeper, caplog):
+    caplog.set_level(logging.INFO, "cepheid.journal_keeper")
+    make_runs(agent, 10)
+    now = agent.clock.utcnow()
+    agent.clock.set_utc(now.replace(year=2099))
+    for _ in range(3):
+        assert keeper.keep() == JournalKeeper.INTERVAL_SECONDS
+    agent.clock.set_utc(now)
+    keeper.keep()
+    assert ids(agent) == 10
+    told = [record.getMessage() for record in caplog.records]
+    assert told[0].startswith("Old records stay in the journal for now: It is 2099-11-23 by this")
+    assert told[1:] == [
+        f"The journal is sealed up to {agent.journal.head()}",  # it is told all the same
+        "Over: Old records stay in the journal for now",
+    ]

@@ -183,7 +183,10 @@ class Journal(Reader):
             return len(runs)
 
     def prune(self, days: float) -> bool:
-        """Remove a batch of what is older than `days`; tell whether there may be more of it."""
+        """Remove a batch of what is older than `days`; tell whether there may be more of it.
+
+        :raises DoubtfulTime: the time of day may be wrong, so everything stays
+        """
         return retention.prune(self._store, days, seals.unix_seconds(self._clock.utcnow()))
 
     @contextmanager
