@@ -215,10 +215,13 @@ class Task(periodic_task.PeriodicTasks):
             return
         elapsed = (self.agent.clock.utcnow() - last_run).total_seconds()
         # Jitter or the delay of a first start may have put it ahead. If it is further ahead, the
-        # time of day was set back.
+        # time of day was set back, and the schedule begins anew; the journal must know of that.
         ahead = (self._current_spacing(name) or 0.0) / periodic_task.JITTER_PARTS
         ahead += self.agent.conf.periodic_fuzzy_delay
-        self._periodic_last_run[name] = now - (elapsed if elapsed >= -ahead else 0.0)
+        if elapsed < -ahead:
+            self._begun_now.add(name)
+            elapsed = 0.0
+        self._periodic_last_run[name] = now - elapsed
 
     def _call_periodic_task(
         self, name: str, task: Callable[..., Any], context: Any, due: float

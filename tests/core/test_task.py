@@ -384,6 +384,20 @@ def test_a_time_of_day_that_was_set_back_costs_one_spacing_at_most(agent, beat):
     again.close()
 
 
+def test_a_time_of_day_that_was_set_back_does_not_keep_an_agent_restarted_often_from_a_run(agent):
+    agent.journal.set_last_run("beat", NOON + datetime.timedelta(days=365))
+    ran = 0
+    for _ in range(30):
+        beat = agent.build(Beat)
+        agent.set("beat", spacing=24 * HOUR)
+        beat.delay_schedule(0)
+        live(beat, HOUR)
+        ran += len(beat.ran_at)
+        agent = restarted(agent)
+    agent.close()
+    assert ran == 1
+
+
 def test_a_schedule_that_begins_may_be_delayed_and_one_that_goes_on_is_not(agent, beat):
     beat.delay_schedule(40)
     assert beat.seconds_to_next_run() == 640
