@@ -82,7 +82,8 @@ class AdminServer:
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
             self._socket.close()
-        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the agent is to end, whatever becomes of the file
+            self.path.unlink()
         self._thread.join(CLOSE_SECONDS)
         self._socket.close()
 

@@ -83,3 +83,16 @@ def test_ends_at_once_and_answers_nobody_from_then_on(tmp_path, before):
     assert not server.path.exists()
     with pytest.raises(errors.NotRunning):
         admin.call(tmp_path, "greet")
+
+
+def test_ends_though_the_file_cannot_be_removed(tmp_path, monkeypatch):
+    server = admin.AdminServer(tmp_path / admin.SOCKET_NAME, {"greet": lambda: "Hello"})
+
+    def refuse(path, missing_ok=False):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(type(server.path), "unlink", refuse)
+    server.close()
+    assert serving() == []
+    with pytest.raises(errors.NotRunning):
+        admin.call(tmp_path, "greet")
