@@ -36,7 +36,7 @@ began and is due, not how long that is ago.
 ``drivers``, ``native_calls``, ``native_calls_queued``
     As in the snapshot; a call with ``began_at`` instead of its seconds.
 ``journal_error``
-    Why runs and changes are missing; empty where they are not.
+    Why runs and changes are missing, or not written; empty where they are there.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from __future__ import annotations
 import datetime
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ class Records:
     :param runs: those of the last hour, newest first, :data:`MAX_RUNS` at most
     :param last_runs: the newest run that has ended, by task
     :param changes: the newest, newest first
-    :param error: why there is nothing
+    :param error: why there is nothing, or nothing new
     """
 
     runs: Sequence[Row] = ()
@@ -110,6 +110,10 @@ def take(state: Row, path: Path, not_ready: Sequence[str] = ()) -> Row:
             records = read(journal, overview_entries.time(state["at"]))
     except errors.JournalError as err:
         records = Records(error=str(err))
+    # An agent of an earlier version does not tell, and one that answers over HTTP has told of it.
+    failure = state.get("journal_failure", "")
+    if failure and not any(failure in text for text in not_ready):
+        records = replace(records, error=failure)
     return build(state, records, not_ready)
 
 

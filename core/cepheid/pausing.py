@@ -57,8 +57,9 @@ class PauseWatch:
     def look(self) -> bool:
         """Log what has begun and ended since the last look; tell whether one was resumed early.
 
-        :raises JournalError: it is not known
+        :raises JournalError: it is not known, for instance since operators write to another file
         """
+        self._journal.check_place()
         now, before, self.seen = self._clock.utcnow(), self.seen, self.current()
         resumed = False
         for task, pause in self.seen.items():

@@ -26,7 +26,8 @@ def take(agent: Agent, timers: Mapping[Task, Timer], pauses: Mapping[str, Pause]
     """Return the agent's state as what JSON can hold.
 
     ``tasks`` has every plugin that was found, ``runs`` what goes on (operators' commands
-    included), ``native_calls`` the calls under way, ``pauses`` those in force.
+    included), ``native_calls`` the calls under way, ``pauses`` those in force,
+    ``journal_failure`` why the journal is not written; empty where it is.
 
     :param timers: by task
     :param pauses: those in force, by task
@@ -50,6 +51,7 @@ def take(agent: Agent, timers: Mapping[Task, Timer], pauses: Mapping[str, Pause]
         ],
         "native_calls_queued": agent.native.queued,
         "pauses": [pause.as_dict() for pause in pauses.values()],
+        "journal_failure": agent.journal.failure,
     }
 
 

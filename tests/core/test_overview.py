@@ -361,6 +361,15 @@ def test_a_journal_that_fails_is_told_and_the_rest_is_there(journal):
     assert document["tasks"][0]["status"] == "waiting"
 
 
+@pytest.mark.parametrize("not_ready", [[], ["journal: It was moved."]])
+def test_a_journal_that_the_agent_does_not_write_is_told_once(journal, not_ready):
+    seen = {**state(task()), "journal_failure": "It was moved."}
+    document = overview.take(seen, journal.path, not_ready)
+    assert document["health"]["state"] == "failing"
+    (point,) = document["health"]["points"]
+    assert point["text"].endswith("It was moved.")
+
+
 def test_no_text_brings_a_password_out(journal):
     secret = "mysql://nova:s3cret@db/nova"
     run = record(journal, outcome="failed", error=secret)

@@ -401,6 +401,22 @@ def test_a_pause_and_its_end_are_heeded_by_a_live_agent(start, distributions, mo
     assert installation.stop_agent() == 0
 
 
+def test_a_pause_that_the_agent_cannot_see_is_refused_with_what_to_do(start, distributions):
+    distributions.add_task("acme-quick", "quick", QUICK.format(name="quick"))
+    installation = start("threading")
+    wait_until(lambda: len(history(installation, "quick")) >= 1, installation.read_log)
+    for file in installation.path.glob("cepheid-journal*"):
+        file.rename(file.with_name(f"away-{file.name}"))
+    wait_until(lambda: "It is not known what is paused" in installation.read_log())
+    refused = installation.run("pause", "quick", check=False)
+    assert refused.returncode == 1
+    assert "The agent does not heed the pause. The journal" in refused.stderr
+    assert "Restart it" in installation.run("status", check=False).stdout
+    installation.stop_agent()
+    start("threading")
+    wait_until(lambda: "quick: paused by" in installation.read_log(), installation.read_log)
+
+
 def test_a_pause_is_kept_by_an_agent_that_is_started_anew(start, distributions):
     distributions.add_task("acme-quick", "quick", QUICK.format(name="quick"))
     installation = start("threading")

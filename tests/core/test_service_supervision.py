@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a service says of timers that do not turn."""
+"""What a service says of timers that do not turn, and of a journal that is not in its place."""
 
 import pytest
 
@@ -27,3 +27,16 @@ def test_a_timer_that_does_not_turn_is_named_once_and_when_it_turns_again(servic
     service.supervise()
     said = "These timers do not turn, the watchdog is not fed: stuck"
     assert [record.getMessage() for record in caplog.records] == [said, f"Over: {said}"]
+
+
+def test_a_journal_that_was_moved_away_is_named_once_and_in_what_the_agent_is(
+    service, agent, caplog
+):
+    service.timers.timers.clear()
+    agent.journal.path.rename(agent.state_path / "away")
+    for _ in range(3):
+        service.supervise()
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("It is not known what is paused: The journal ")
+    assert said.endswith("does not reach the agent. Restart it.")
+    assert "was moved, removed or replaced" in service.status()["journal_failure"]

@@ -54,13 +54,13 @@ class PauseCommand(base.Command):
             reason = " ".join(parsed_args.reason.split())
             pause = agent.journal.pauses.pause(task, now, until, reason, user())
             print(f"{task}: {pause}" if task else f"{str(pause)[0].upper()}{str(pause)[1:]}")
-        for name in self._running(task):
-            self.say(f"{name} is running now; it goes on to its end.")
-
-    def _running(self, task: str) -> list[str]:
         live = self.ask_agent("status") or {"runs": []}
         names = {plugin_of(run["task"]) for run in live["runs"]}
-        return sorted(name for name in names if task in (ALL, name))
+        for name in sorted(name for name in names if task in (ALL, name)):
+            self.say(f"{name} is running now; it goes on to its end.")
+        failure = live.get("journal_failure")
+        if failure:
+            raise errors.CepheidError(f"The agent does not heed the pause. {failure}")
 
 
 class ResumeCommand(base.Command):

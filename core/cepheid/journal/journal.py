@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cepheid import errors
 from cepheid.clock import Clock
 from cepheid.journal import retention, seals
 from cepheid.journal.reader import Reader
@@ -41,6 +42,8 @@ class Journal(Reader):
         self.path = Path(path)
         self._clock = clock or Clock()
         super().__init__(Store(self.path, self._clock))
+        self._identity = _identity(self.path)
+        self._displacement = ""
 
     def close(self) -> None:
         """Close the file."""
@@ -48,8 +51,21 @@ class Journal(Reader):
 
     @property
     def failure(self) -> str:
-        """Why the newest write failed; empty where it did not."""
-        return self._store.failure
+        """Why the newest write failed, or is of no use; empty where it did not."""
+        return self._displacement or self._store.failure
+
+    def check_place(self) -> None:
+        """See that the file is still the one that others open.
+
+        :raises JournalError: it was moved, removed or replaced while it is open here
+        """
+        self._displacement = ""
+        if _identity(self.path) != self._identity:
+            self._displacement = (
+                f"The journal {self.path} was moved, removed or replaced while this agent uses it: "
+                "what others write, such as a pause, does not reach the agent. Restart it."
+            )
+            raise errors.JournalError(self._displacement)
 
     def probe(self) -> None:
         """Write what is there already, to see that it can be done.
@@ -194,6 +210,17 @@ class Journal(Reader):
         now = seals.unix_seconds(self._clock.utcnow())
         with self._store.transaction() as connection:
             yield connection, seals.Chain(connection, now)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from every other that there is; None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    except OSError as err:
+        raise errors.JournalError(f"The journal {path} cannot be looked at: {err}") from err
+    return found.st_dev, found.st_ino
 
 
 def _ids(connection: sqlite3.Connection, query: str) -> list[int]:

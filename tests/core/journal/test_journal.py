@@ -205,6 +205,25 @@ def test_a_journal_of_a_later_version_is_left_alone(tmp_path):
         Journal(path)
 
 
+@pytest.mark.parametrize("how", ["moved", "removed", "replaced"])
+def test_a_file_that_is_not_where_others_look_for_it_is_named(journal, how):
+    journal.check_place()
+    away = journal.path.with_name("away")
+    journal.path.rename(away)
+    if how == "removed":
+        away.unlink()
+    if how == "replaced":
+        Journal(journal.path).close()
+    with pytest.raises(errors.JournalError, match=r"was moved, removed or replaced.* Restart it"):
+        journal.check_place()
+    journal.probe()  # it can still be written, which is of no use
+    assert "was moved" in journal.failure
+    if how != "removed":
+        away.rename(journal.path)
+        journal.check_place()
+        assert journal.failure == ""
+
+
 def test_opening_a_journal_to_read_it_writes_nothing(tmp_path):
     Journal(tmp_path / "journal.sqlite").close()
     before = (tmp_path / "journal.sqlite").read_bytes()
