@@ -188,6 +188,8 @@ class PeriodicTasks(metaclass=_PeriodicTasksMeta):
         self._periodic_tasks = list(type(self)._periodic_tasks)
         self._periodic_spacing = dict(type(self)._periodic_spacing)
         self._periodic_last_run: dict[str, float | None] = {}
+        #: The spacing that each task had in the newest round.
+        self._periodic_heeded: dict[str, float] = {}
         for name, task in self._periodic_tasks:
             self._start_counting(name, task)
 
@@ -213,8 +215,9 @@ class PeriodicTasks(metaclass=_PeriodicTasksMeta):
             spacing = self._current_spacing(name)
             if spacing is None:
                 continue
-            last_run = self._periodic_last_run[name]
             current = self._now()
+            self._heed_spacing(name, spacing, current)
+            last_run = self._periodic_last_run[name]
             idle_for = min(idle_for, spacing)
             due = current if last_run is None else last_run + spacing
             if due > current:
@@ -232,6 +235,14 @@ class PeriodicTasks(metaclass=_PeriodicTasksMeta):
                 LOG.exception("Error during %s", name)
             self._let_others_run()
         return idle_for
+
+    def _heed_spacing(self, name: str, spacing: float, current: float) -> None:
+        """Let the jitter of a longer spacing, which the last run has on it, not delay the next."""
+        before = self._periodic_heeded.get(name, spacing)
+        last_run = self._periodic_last_run[name]
+        if spacing < before and last_run is not None:
+            self._periodic_last_run[name] = min(last_run, current)
+        self._periodic_heeded[name] = spacing
 
     # What a subclass may answer in another way.
 

@@ -191,6 +191,22 @@ def test_the_spacing_is_asked_for_at_each_round(agent, beat):
     assert beat.ran_at == [1600, 1700, 1800]
 
 
+def test_a_much_shorter_spacing_counts_from_when_it_is_seen_not_from_the_old_jitter(agent, beat):
+    agent.random = random.Random(5)  # 0.62 of the 5 %
+    agent.set("beat", spacing=24 * HOUR)
+    live(beat, 24 * HOUR + 1)
+    agent.set("beat", spacing=60)
+    live(beat, 70)
+    assert beat.ran_at == [1000 + 24 * HOUR, 1061 + 24 * HOUR]
+
+
+def test_a_shorter_spacing_keeps_the_boundaries_where_nothing_is_ahead(agent, beat):
+    live(beat, 630)
+    agent.set("beat", spacing=100)
+    live(beat, 100)
+    assert beat.ran_at == [1600, 1700]
+
+
 def test_enabled_is_asked_for_at_each_round(agent, beat):
     agent.set("beat", enabled=False)
     live(beat, 601)
