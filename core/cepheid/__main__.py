@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 
-from cepheid import concurrency
+from cepheid import concurrency, signals
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,6 +44,7 @@ def _agent_concurrency(arguments: list[str]) -> str | None:
     words = [word for word in rest if not word.startswith("-")]
     if words[:1] != ["agent"]:
         return None
+    signals.remember_reloads()
     from oslo_config import cfg
 
     conf = cfg.ConfigOpts()

@@ -10,7 +10,6 @@ written, which is most wanted when the main thread hangs.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
@@ -28,6 +27,23 @@ REPORT_SIGNALS = (signal.SIGUSR2,)
 
 #: The exit status of a process that had to be ended at the end of its grace period.
 FORCED_EXIT_STATUS = 1
+
+
+#: Signals that are read at one time.
+PIPE_BYTES = 4096
+
+#: Reload signals that arrived before there was a watcher.
+_early: list[int] = []
+
+
+def remember_reloads() -> None:
+    """Let a reload signal not end the process before there is a watcher, which is told of it.
+
+    systemd takes an end by SIGHUP for a clean exit, and does not restart what ended so. Source:
+    systemd.service(5), SuccessExitStatus.
+    """
+    for number in RELOAD_SIGNALS:
+        signal.signal(number, _remember)
 
 
 class SignalWatcher:
@@ -48,20 +64,28 @@ class SignalWatcher:
         self._signals, wakeup = os.pipe()
         os.set_blocking(wakeup, False)
         self._received, self._forward = socket.socketpair()
-        self._forward.setblocking(False)
+        #: What was forwarded and is not received yet: once each, however often it arrives.
+        self._pending: set[int] = set()
+        #: The stop signal that has arrived; no other is waited for after it.
+        self._stop: int | None = None
         for number in (*STOP_SIGNALS, *RELOAD_SIGNALS, *REPORT_SIGNALS):
             signal.signal(number, _ignore)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        os.write(wakeup, bytes(set(_early)))
         threading = concurrency.original("threading")
         threading.Thread(target=self._watch, name="cepheid-signals", daemon=True).start()
 
     def wait(self, seconds: float) -> int | None:
         """Wait for a signal, `seconds` at most; return its number."""
-        self._received.settimeout(seconds)
-        try:
-            return self._received.recv(1)[0]
-        except TimeoutError:
-            return None
+        if self._stop is None:
+            self._received.settimeout(seconds)
+            try:
+                number = self._received.recv(1)[0]
+            except TimeoutError:
+                return None
+            # One that arrives from now on is another, which what follows may be too early for.
+            self._pending.discard(number)
+        return self._stop or number
 
     def _watch(self) -> None:
         ends_at: float | None = None
@@ -70,13 +94,20 @@ class SignalWatcher:
             ready, _, _ = self._select.select([self._signals], [], [], left)
             if not ready:
                 self._os._exit(FORCED_EXIT_STATUS)
-            (number,) = self._os.read(self._signals, 1)
-            if number in STOP_SIGNALS and ends_at is None:
-                ends_at = self._time.monotonic() + self._grace_seconds()
-            if number in REPORT_SIGNALS:
-                self.on_report()
-            with contextlib.suppress(BlockingIOError):
-                self._os.write(self._forward.fileno(), bytes([number]))
+            for number in self._os.read(self._signals, PIPE_BYTES):
+                if number in STOP_SIGNALS and ends_at is None:
+                    ends_at = self._time.monotonic() + self._grace_seconds()
+                if number in STOP_SIGNALS:
+                    self._stop = number
+                if number in REPORT_SIGNALS:
+                    self.on_report()
+                if number not in self._pending:
+                    self._pending.add(number)
+                    self._os.write(self._forward.fileno(), bytes([number]))
+
+
+def _remember(number: int, frame: FrameType | None) -> None:
+    _early.append(number)
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:
