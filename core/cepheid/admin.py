@@ -33,8 +33,12 @@ CLOSE_SECONDS = 2.0
 #: Seconds after which the server goes on when no request can be taken, for want of descriptors say.
 RETRY_SECONDS = 1.0
 
-#: Seconds for a client to send its request.
-REQUEST_TIMEOUT_SECONDS = 10.0
+#: Seconds for a client to send its request, and as many to take the answer. What it asks for may
+#: take longer.
+CLIENT_SECONDS = 10.0
+
+#: The longest request that is read.
+MAX_REQUEST_BYTES = 65536
 
 
 class AdminServer:
@@ -119,17 +123,19 @@ class AdminServer:
 
     def _answer(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
-            connection.settimeout(REQUEST_TIMEOUT_SECONDS)
-            with connection.makefile("rwb") as stream:
-                line = stream.readline()
-                connection.settimeout(None)
-                stream.write(json.dumps(self._carry_out(line), default=str).encode() + b"\n")
+            line = _receive_line(connection)
+            if len(line) > MAX_REQUEST_BYTES:
+                text = f"The request is longer than {MAX_REQUEST_BYTES} bytes."
+                answer: dict[str, Any] = {"error": text}
+            else:
+                answer = self._carry_out(line)
+            _send(connection, json.dumps(answer, default=str).encode() + b"\n")
 
     def _carry_out(self, line: bytes) -> dict[str, Any]:
         try:
             request = json.loads(line)
             command = self._commands[request.pop("command")]
-        except (ValueError, KeyError, AttributeError, TypeError):
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             return {"error": "The request is not one that this agent knows."}
         try:
             return {"result": command(**request)}
@@ -138,6 +144,42 @@ class AdminServer:
         except Exception as err:
             LOG.exception("An admin request failed")
             return {"error": f"{type(err).__name__}: {err}; see the agent's log."}
+
+
+def _receive_line(connection: socket.socket) -> bytes:
+    """Receive a line, or as much of it as shows that it is too long.
+
+    :raises OSError: the client has gone, or its time is over
+    """
+    ends_at = time.monotonic() + CLIENT_SECONDS
+    received = b""
+    while b"\n" not in received and len(received) <= MAX_REQUEST_BYTES:
+        _limit(connection, ends_at)
+        piece = connection.recv(MAX_REQUEST_BYTES)
+        if not piece:
+            break
+        received += piece
+    return received.partition(b"\n")[0]
+
+
+def _send(connection: socket.socket, answer: bytes) -> None:
+    """Send an answer.
+
+    :raises OSError: the client has gone, or its time is over
+    """
+    ends_at = time.monotonic() + CLIENT_SECONDS
+    left = memoryview(answer)
+    while left:
+        _limit(connection, ends_at)
+        left = left[connection.send(left) :]
+
+
+def _limit(connection: socket.socket, ends_at: float) -> None:
+    """Let what is done next on a connection take until a time only."""
+    left = ends_at - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    connection.settimeout(left)
 
 
 def call(

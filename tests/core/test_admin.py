@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The admin socket: requests are taken until it is closed, whatever happens to one of them."""
 
+import contextlib
 import errno
 import logging
+import socket
 import threading
+import time
 
 import pytest
 
@@ -20,13 +23,89 @@ def server(tmp_path):
     server.close()
 
 
+@pytest.fixture
+def client(server):
+    """A connection to the server, whose requests are written by hand."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(20)
+        connection.connect(str(server.path))
+        yield connection
+
+
+def answer(client):
+    """Return all that comes until the server closes the connection."""
+    received = b""
+    with contextlib.suppress(ConnectionResetError):  # it had not read all
+        while piece := client.recv(65536):
+            received += piece
+    return received
+
+
 def serving():
     return [thread.name for thread in threading.enumerate() if thread.name == "admin"]
+
+
+def answering():
+    return [thread.name for thread in threading.enumerate() if thread.name == "admin-request"]
 
 
 def test_answers_one_request_after_another(server, tmp_path):
     assert admin.call(tmp_path, "greet", name="Henrietta") == "Hello, Henrietta"
     assert admin.call(tmp_path, "greet", name="Edwin") == "Hello, Edwin"
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [b"\n", b"[]\n", b"1e9999\n", b"\xff\n", b'{"command": []}\n', b"[" * 65000 + b"\n"],
+)
+def test_what_is_no_request_is_answered_in_a_sentence(client, request_line):
+    client.sendall(request_line)
+    assert b"The request is not one that this agent knows." in answer(client)
+
+
+def test_a_request_without_an_end_is_refused_before_it_takes_memory(client):
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        for _ in range(100):
+            client.sendall(b"x" * 65536)
+    assert b"The request is longer than 65536 bytes." in answer(client)
+
+
+@pytest.mark.parametrize("pieces", [[], [b'{"com', b"mand"]])
+def test_who_does_not_come_to_an_end_is_left(tmp_path, monkeypatch, pieces):
+    monkeypatch.setattr(admin, "CLIENT_SECONDS", 0.2)
+    server = admin.AdminServer(tmp_path / admin.SOCKET_NAME, {"greet": lambda: "Hello"})
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(20)
+        client.connect(str(server.path))
+        for piece in pieces:
+            client.sendall(piece)
+        assert answer(client) == b""
+    server.close()
+
+
+def test_who_does_not_read_the_answer_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(admin, "CLIENT_SECONDS", 0.2)
+    server = admin.AdminServer(tmp_path / admin.SOCKET_NAME, {"tell": lambda: "x" * 10_000_000})
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(20)
+        client.connect(str(server.path))
+        client.sendall(b'{"command": "tell"}\n')
+        assert client.recv(1) == b"{"
+        eventually(lambda: not answering())
+        assert len(answer(client)) < 10_000_000
+    server.close()
+
+
+def test_what_is_asked_for_may_take_longer_than_a_client_may(tmp_path, monkeypatch):
+    monkeypatch.setattr(admin, "CLIENT_SECONDS", 0.2)
+
+    def take_long():
+        time.sleep(0.5)
+        return "x" * 1_000_000
+
+    server = admin.AdminServer(tmp_path / admin.SOCKET_NAME, {"take_long": take_long})
+    assert len(admin.call(tmp_path, "take_long")) == 1_000_000
+    server.close()
 
 
 def test_goes_on_after_a_request_that_could_not_be_taken(tmp_path, monkeypatch, caplog):
