@@ -20,6 +20,10 @@ from cepheid.journal import Journal
 LOG = logging.getLogger(__name__)
 
 
+#: Warnings that are kept though rounds that did not come to their end have not said them again.
+MAX_STANDING = 1000
+
+
 class Raced(Exception):
     """The target moved on since it was decided about; raise it out of ``do`` to say so.
 
@@ -102,11 +106,18 @@ class Notices:
             self._log.log(level, "%s", message)
 
     def end(self, complete: bool) -> None:
-        """End a round; in a complete one, what was not said again is over."""
+        """End a round; in a complete one, what was not said again is over.
+
+        After others, the oldest of more than :data:`MAX_STANDING` are forgotten.
+        """
+        unsaid = [key for key in self._standing if key not in self._seen]
         if complete:
-            for key in set(self._standing) - self._seen:
+            for key in unsaid:
                 first_line, _, _ = self._standing.pop(key).partition("\n")
                 self._log.info("Over: %s", first_line)
+        else:
+            for key in unsaid[: max(0, len(self._standing) - MAX_STANDING)]:
+                del self._standing[key]
 
 
 class RunContext(Unheard, oslo_context.RequestContext):
