@@ -12,9 +12,10 @@ from typing import Any
 from oslo_config import cfg
 from rich.console import Console
 
-from cepheid import admin, durations, errors, wording
+from cepheid import admin, durations, wording
 from cepheid.agent import Agent
 from cepheid.cli.pause import user
+from cepheid.run import describe
 from cepheid.terminal.choice import Choice, Wish
 from cepheid.terminal.keys import Keyboard
 from cepheid.terminal.screen import Screen
@@ -89,8 +90,8 @@ class Live:
             self._look_again.clear()
             try:
                 self._seen = self._source.look()
-            except errors.CepheidError as err:
-                self._told = str(err)
+            except Exception as err:  # noqa: BLE001 - shown; another look may go well
+                self._told = describe(err)
             self._keyboard.wake()
             self._look_again.wait(self._interval_seconds)
 
@@ -106,8 +107,8 @@ class Live:
         def fulfil() -> None:
             try:
                 self._told = does[wish.kind](wish)
-            except errors.CepheidError as err:
-                self._told = f"{wish.task}: {err}"
+            except Exception as err:  # noqa: BLE001 - shown
+                self._told = f"{wish.task}: {describe(err)}"
             self._look_again.set()
             self._keyboard.wake()
 

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """``cepheid top`` on a real pseudo-terminal, beside a real agent, with keys pressed."""
 
+import contextlib
 import re
 import signal
+import sqlite3
 import sys
 
 import pytest
 
+from cepheid.journal import FILE_NAME, Journal
 from tests.functional.processes import wait_until
 from tests.terminals import TerminalProgram
 
@@ -98,6 +101,25 @@ def test_a_lost_agent_is_shown_and_comes_back_by_itself(installation, top):
 def test_without_an_agent_it_shows_the_journal_until_one_comes(installation, top):
     screen = top()
     screen.wait_for("host1: no agent answers")
+    (installation.path / "go").touch()
+    installation.start_agent()
+    screen.wait_for("all is well")
+    screen.type("q")
+    assert screen.end() == 0
+
+
+def test_an_error_that_nobody_has_thought_of_is_shown_and_ends_no_look(installation, top):
+    path = installation.path / FILE_NAME
+    Journal(path).close()
+    screen = top()
+    screen.wait_for("host1: no agent answers")
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(
+            "INSERT INTO runs (task, distribution, trigger, dry_run, request_id, started_at,"
+            " lateness_seconds, outcome) VALUES ('far', 'acme', 'timer', 0, '', 'soon', 0, 'ok')"
+        )
+        screen.wait_for("ValueError: Invalid isoformat string: 'soon'")
+        connection.execute("DELETE FROM runs")
     (installation.path / "go").touch()
     installation.start_agent()
     screen.wait_for("all is well")
