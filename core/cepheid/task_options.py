@@ -10,6 +10,10 @@ from oslo_config import cfg
 if TYPE_CHECKING:
     from cepheid.task import Task
 
+#: Some thirty years, since a nova.conf may say "never" by a large number. From far larger ones no
+#: date could be made.
+MAX_SPACING_SECONDS = 1_000_000_000
+
 
 def common(factory: type[Task]) -> list[cfg.Opt]:
     """Return the common options of a task class, with the defaults that it declares."""
@@ -26,6 +30,7 @@ def common(factory: type[Task]) -> list[cfg.Opt]:
         cfg.IntOpt(
             "spacing",
             default=function._periodic_spacing,
+            max=MAX_SPACING_SECONDS,
             deprecated_opts=(
                 [cfg.DeprecatedOpt(nova_name[1], group=nova_name[0])] if nova_name else None
             ),

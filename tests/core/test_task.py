@@ -112,6 +112,14 @@ def test_an_option_of_its_own_takes_the_place_of_the_common_one_of_its_name(agen
     assert agent.build(Timed).conf.time_limit == 99
 
 
+def test_a_spacing_of_which_no_date_can_be_made_is_refused(tmp_path):
+    agent = FakeAgent(tmp_path, settings="[beat]\nspacing = 1000000000000\n")
+    agent.build(Beat)
+    with pytest.raises(errors.ConfigError, match=r"\[beat\] spacing in .*less than or equal to 1e"):
+        config.check(agent.conf)
+    agent.close()
+
+
 def agent_on(tmp_path, **files):
     paths = []
     for name, text in files.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from oslo_config import cfg
 
+from cepheid.task_options import MAX_SPACING_SECONDS
 from cepheid_plugins.compute.image_verdicts import Rules
 
 #: The task's name.
@@ -26,6 +27,7 @@ OPTIONS: list[cfg.Opt] = [
     cfg.IntOpt(
         "spacing",
         default=2400,
+        max=MAX_SPACING_SECONDS,
         deprecated_opts=_of_nova("manager_interval", "image_cache_manager_interval"),
         help="Seconds between two runs. 0 means 60; a negative number switches the task off.",
     ),
