@@ -18,6 +18,7 @@ from cepheid_plugins.database import flavors, models
 from cepheid_plugins.database.driver import Database
 from cepheid_plugins.database.records import NewInstance
 from cepheid_plugins.hypervisor import opts as hypervisor_opts
+from cepheid_plugins.hypervisor.driver import DiskCapacity
 from cepheid_plugins.testing.names import uuid_of
 from cepheid_plugins.testing.sqlite_inventory import make_tables
 from tests.fake_agent import FakeAgent, FakeClock
@@ -219,4 +220,19 @@ def add_with_disk(world: World, number: int, **columns: Any) -> str:
         "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/>"
         f"<source file='{disk}'/><target dev='vda' bus='virtio'/></disk></devices></domain>"
     )
+    return uuid
+
+
+def let_another_domain_use(world: World, path: Path, number: int = 7) -> str:
+    """Insert an instance whose running domain has this file as its disk; return its uuid."""
+    uuid = world.add(number)
+    world.hypervisor.states[uuid] = power_state.RUNNING
+    world.hypervisor.names[uuid] = f"guest-{number}"
+    world.hypervisor.definitions[uuid] = (
+        f"<domain type='test'><name>guest-{number}</name><uuid>{uuid}</uuid>"
+        "<memory unit='MiB'>128</memory><vcpu>1</vcpu><os><type>hvm</type></os><devices>"
+        "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/>"
+        f"<source file='{path}'/><target dev='vda' bus='virtio'/></disk></devices></domain>"
+    )
+    world.hypervisor.capacities.append(DiskCapacity(uuid, str(path), 2**20))
     return uuid

@@ -8,13 +8,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cepheid import errors
 from cepheid_plugins.compute import power_state, vm_states
 from cepheid_plugins.compute.claims import Outcome, Results
 from cepheid_plugins.compute.kinds import DELETE, RESTORE, SOFT_DELETE
 from cepheid_plugins.compute.operations import Operations
 from cepheid_plugins.database.records import CLEAN_ATTEMPTS, Instance
-from cepheid_plugins.hypervisor.driver import DomainNotFound
-from cepheid_plugins.storage.instances_path import InstancesPath, StorageError
+from cepheid_plugins.hypervisor.driver import DomainNotFound, HypervisorError
 
 LOG = logging.getLogger(__name__)
 
@@ -55,14 +55,18 @@ class DeletionOperations(Operations):
         """Delete instances for good: domain, files, and the row with all that hangs on it.
 
         Once it has begun, an instance is claimed until it is gone: an interrupted deletion is
-        carried on with and never given back. Volumes stay with the service they came from; their
-        records are deleted with the instance.
+        carried on with and never given back. Files that somebody else uses are kept, and the
+        instance is deleted all the same, as in Nova when files cannot be removed. Volumes stay
+        with the service they came from; their records are deleted with the instance.
         """
 
         def act(claimed: Sequence[Instance], outcome: Outcome) -> None:
             self._notifications.tell("shutdown.start", claimed, request_id)
+            kept = self._files_to_keep(claimed, outcome)
             self._each(claimed, outcome, self._delete_one)
             gone = [row for row in claimed if row.uuid in outcome.values]
+            for uuid in self._clean([row.uuid for row in gone], kept):
+                outcome.values[uuid]["cleaned"] = 1
             self._count_attempts([row.uuid for row in gone])
             self._notifications.tell("shutdown.end", gone, request_id)
 
@@ -91,7 +95,8 @@ class DeletionOperations(Operations):
             "vm_state": vm_states.DELETED,
             "power_state": power_state.NOSTATE,
             "terminated_at": self._clock.utcnow(),
-            "cleaned": int(self._remove_files(row)),
+            # Until its files are gone; who finds it so tries to remove them.
+            "cleaned": 0,
         }
 
     def _count_attempts(self, uuids: Sequence[str]) -> None:
@@ -110,18 +115,26 @@ class DeletionOperations(Operations):
         ours = os.path.join(self._files.path, row.uuid, "")
         return [disk.path for disk in disks if not os.path.realpath(disk.path).startswith(ours)]
 
-    def _remove_files(self, row: Instance) -> bool:
-        """Remove an instance's files; tell whether none is left."""
+    def _files_to_keep(self, claimed: Sequence[Instance], outcome: Outcome) -> dict[str, str]:
+        """Return why files of instances are not to be removed, of those where it is so."""
+        uuids = [row.uuid for row in claimed]
         try:
-            self._files.remove_instance(row.uuid)
-            shelved_path = self._agent.conf.compute.shelved_path
-            # It is made when the first instance is shelved.
-            if os.path.isdir(shelved_path):
-                InstancesPath(shelved_path, "shelved_path").remove_instance(row.uuid)
-        except StorageError as err:
-            LOG.warning("%s is deleted, but files of it are left: %s", row.uuid, err)
-            return False
-        return True
+            return self._leftovers.obstacles_beside_domains(uuids)
+        except HypervisorError as err:
+            outcome.failures.update(dict.fromkeys(uuids, err))
+            return {}
+        except errors.CepheidError as err:
+            # Their guests go all the same, as in Nova.
+            return dict.fromkeys(uuids, str(err))
+
+    def _clean(self, uuids: Sequence[str], kept: Mapping[str, str]) -> list[str]:
+        """Remove files of instances; return those of which none is left."""
+        results: Results = {uuid: kept[uuid] for uuid in uuids if uuid in kept}
+        results.update(self._remove_files([uuid for uuid in uuids if uuid not in kept]))
+        for uuid, reason in results.items():
+            if reason is not None:
+                LOG.warning("%s is deleted, but files of it are left: %s", uuid, reason)
+        return [uuid for uuid, reason in results.items() if reason is None]
 
 
 def _number(text: str) -> int:

@@ -17,8 +17,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cepheid import errors, progress
+from cepheid_plugins.compute import power_state
 from cepheid_plugins.compute.sightings import Sightings, SightingsFile, doubts_of
-from cepheid_plugins.hypervisor.driver import DomainNotFound
+from cepheid_plugins.hypervisor.driver import Domain, DomainNotFound
 from cepheid_plugins.storage import open_files
 from cepheid_plugins.storage.errors import StorageError
 from cepheid_plugins.storage.instances_path import InstancesPath
@@ -130,20 +131,43 @@ class Leftovers:
         """
         domains = self._hypervisor.domains()
         found = {uuid: "its domain is still there" for uuid in uuids if uuid in domains}
-        disks = [
-            (disk.path, domains[disk.uuid].name if disk.uuid in domains else disk.uuid)
-            for disk in self._hypervisor.disk_capacities()
-        ]
+        disks = self._disks(domains)
         rest = [uuid for uuid in uuids if uuid not in found]
         found.update(self._native(functools.partial(self._attached, rest, disks)))
         rest = [uuid for uuid in rest if uuid not in found]
         found.update(self._native(functools.partial(self._in_use, rest)))
         return found
 
-    def remove(self, uuids: Sequence[str], is_dead: Callable[[str], bool]) -> Removed:
+    def obstacles_beside_domains(
+        self, uuids: Collection[str], copies: bool = True
+    ) -> dict[str, str]:
+        """Return :meth:`obstacles` of instances whose own domains may still be there.
+
+        What an instance's own domain has is no obstacle. While that is not off, who else has the
+        files open cannot be told from it; :meth:`remove` looks at that later.
+
+        :param copies: whether those in shelved_path are meant as well
+        :raises CepheidError: as there
+        """
+        domains = self._hypervisor.domains()
+        disks = self._disks(domains)
+        found = self._native(functools.partial(self._attached, uuids, disks))
+        rest = [
+            uuid
+            for uuid in uuids
+            if uuid not in found
+            and (uuid not in domains or domains[uuid].power_state == power_state.SHUTDOWN)
+        ]
+        found.update(self._native(functools.partial(self._in_use, rest, copies)))
+        return found
+
+    def remove(
+        self, uuids: Sequence[str], is_dead: Callable[[str], bool], copies: bool = True
+    ) -> Removed:
         """Remove all files of instances.
 
         :param is_dead: asked once more for each, right before
+        :param copies: whether those in shelved_path are removed as well
         """
         results: Removed = {}
         moved: dict[str, Moved] = {}
@@ -152,46 +176,55 @@ class Leftovers:
                 results[uuid] = "raced"
                 continue
             try:
-                moved[uuid] = self._native(functools.partial(self._set_aside, uuid))
+                moved[uuid] = self._native(functools.partial(self._set_aside, uuid, copies))
             except errors.CepheidError as err:
                 results[uuid] = err
         try:
-            used = self._native(functools.partial(self._in_use, moved))
+            used = self._native(functools.partial(self._in_use, moved, copies))
         except errors.CepheidError:
             self._put_back(moved)
             raise
         results.update(self._put_back({uuid: moved[uuid] for uuid in used}))
         for uuid in progress.each(moved.keys() - used.keys()):
-            results[uuid] = self._remove_aside(uuid)
+            results[uuid] = self._remove_aside(uuid, copies)
         return results
 
-    def _folders(self) -> list[InstancesPath]:
+    def _folders(self, copies: bool = True) -> list[InstancesPath]:
         paths = self._agent.conf.compute
         folders = [InstancesPath(paths.instances_path)]
         # It is made when the first instance is shelved.
-        if os.path.isdir(paths.shelved_path):
+        if copies and os.path.isdir(paths.shelved_path):
             folders.append(InstancesPath(paths.shelved_path, "shelved_path"))
         return folders
 
-    def _attached(self, uuids: Collection[str], disks: Iterable[tuple[str, str]]) -> dict[str, str]:
+    def _disks(self, domains: Mapping[str, Domain]) -> list[tuple[str, str, str]]:
+        """Return the disks of all domains: the path, whose it is by uuid, and by name."""
+        return [
+            (disk.path, disk.uuid, domains[disk.uuid].name if disk.uuid in domains else disk.uuid)
+            for disk in self._hypervisor.disk_capacities()
+        ]
+
+    def _attached(
+        self, uuids: Collection[str], disks: Iterable[tuple[str, str, str]]
+    ) -> dict[str, str]:
         """Return which instances' files are disks of other domains, running or not."""
         found = {}
         roots = tuple(os.path.join(folder.path, "") for folder in self._folders())
-        for path, domain in disks:
+        for path, owner, domain in disks:
             real = os.path.realpath(path)
             for root in roots:
                 uuid = real[len(root) :][:UUID_LENGTH]
-                if real.startswith(root) and uuid in uuids:
+                if real.startswith(root) and uuid in uuids and uuid != owner:
                     found[uuid] = f"{path} is a disk of the domain {domain}"
         return found
 
-    def _in_use(self, uuids: Iterable[str]) -> dict[str, str]:
+    def _in_use(self, uuids: Iterable[str], copies: bool = True) -> dict[str, str]:
         """Return which instances' files somebody has open or locked, or may not be touched."""
         found: dict[str, str] = {}
         held: dict[str, str] = {}
         owners: dict[tuple[int, int], tuple[str, str]] = {}
         for uuid in uuids:
-            for folder in self._folders():
+            for folder in self._folders(copies):
                 for name in folder.names_of(uuid):
                     try:
                         survey = folder.survey(name)
@@ -224,8 +257,8 @@ class Leftovers:
             return False
         return True
 
-    def _set_aside(self, uuid: str) -> Moved:
-        return [(folder, folder.set_aside(uuid)) for folder in self._folders()]
+    def _set_aside(self, uuid: str, copies: bool) -> Moved:
+        return [(folder, folder.set_aside(uuid)) for folder in self._folders(copies)]
 
     def _put_back(self, moved: Mapping[str, Moved]) -> Removed:
         results: Removed = {}
@@ -238,7 +271,7 @@ class Leftovers:
                     results[uuid] = err
         return results
 
-    def _remove_aside(self, uuid: str) -> Exception | None:
+    def _remove_aside(self, uuid: str, copies: bool) -> Exception | None:
         clock = self._agent.clock
         ends_at = clock.monotonic() + REMOVE_SECONDS
 
@@ -248,7 +281,7 @@ class Leftovers:
                 raise StorageError(f"{uuid}: its files are not gone after {REMOVE_SECONDS} s.")
 
         def remove() -> None:
-            for folder in self._folders():
+            for folder in self._folders(copies):
                 folder.remove(f"{uuid}_del", check)
 
         try:

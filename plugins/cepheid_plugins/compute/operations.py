@@ -11,9 +11,11 @@ from cepheid.run import RunContext
 from cepheid_plugins.compute import vm_states
 from cepheid_plugins.compute.claims import Claims, Outcome, Results
 from cepheid_plugins.compute.kinds import Operation
+from cepheid_plugins.compute.leftovers import Leftovers
 from cepheid_plugins.compute.notifications import Notifications
 from cepheid_plugins.compute.shutdown import Shutdown
 from cepheid_plugins.database.records import Instance, InstanceUpdate
+from cepheid_plugins.storage.errors import StorageError
 from cepheid_plugins.storage.instances_path import InstancesPath
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ class Operations:
         self._clock = agent.clock
         self._claims = Claims(agent)
         self._database = agent.driver("database")
+        self._leftovers = Leftovers(agent)
         self._hypervisor = agent.driver("hypervisor")
         self._notifications = Notifications(agent)
         self._shutdown = Shutdown(agent)
@@ -173,6 +176,27 @@ class Operations:
         """Power a guest off and forget its domain; one that is gone already is fine."""
         self._hypervisor.power_off(uuid)
         self._hypervisor.undefine(uuid)
+
+    def _remove_files(
+        self,
+        uuids: Sequence[str],
+        is_dead: Callable[[str], bool] = lambda uuid: True,
+        copies: bool = True,
+    ) -> Results:
+        """Remove the files of instances whose domains are gone, unless somebody uses them.
+
+        :param is_dead: asked once more for each, right before
+        :param copies: whether those in shelved_path are removed as well
+        """
+        try:
+            results: Results = self._leftovers.remove(uuids, is_dead, copies)
+        except errors.CepheidError as err:
+            return dict.fromkeys(uuids, err)
+        in_use = StorageError("somebody has begun to use its files; they are kept")
+        return {
+            uuid: in_use if result == "raced" and is_dead(uuid) else result
+            for uuid, result in results.items()
+        }
 
     def _each(self, claimed: Sequence[Instance], outcome: Outcome, act: Act) -> None:
         """Act on one instance after another; an error of one does not keep the others waiting."""

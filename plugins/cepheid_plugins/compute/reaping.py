@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from cepheid import errors, progress
 from cepheid_plugins.compute.claims import Results
-from cepheid_plugins.compute.operations import Operations
+from cepheid_plugins.compute.operations import NotPossible, Operations
 
 
 class ReapingOperations(Operations):
@@ -23,8 +23,16 @@ class ReapingOperations(Operations):
         return self._each_deleted(uuids, self._hypervisor.power_off)
 
     def reap(self, uuids: Sequence[str]) -> Results:
-        """Remove the domains and files of deleted instances."""
-        results = self._each_deleted(uuids, self._reap_one)
+        """Remove the domains and files of deleted instances.
+
+        One whose files somebody else uses is not touched at all.
+        """
+        kept = self._leftovers.obstacles_beside_domains(uuids)
+        free = [uuid for uuid in uuids if uuid not in kept]
+        results = self._each_deleted(free, self._destroy_domain)
+        gone = [uuid for uuid, result in results.items() if result is None]
+        dead = {row.uuid for row in self._database.deleted_instances(gone)}
+        results.update(self._remove_files(gone, dead.__contains__))
         removed = [uuid for uuid, result in results.items() if result is None]
         try:
             self._database.set_cleaned(removed)
@@ -33,11 +41,8 @@ class ReapingOperations(Operations):
                 f"its domain and files are removed, but that could not be recorded: {err}"
             )
             results.update(dict.fromkeys(removed, not_recorded))
+        results.update({uuid: NotPossible(f"it is kept: {kept[uuid]}") for uuid in kept})
         return results
-
-    def _reap_one(self, uuid: str) -> None:
-        self._destroy_domain(uuid)
-        self._files.remove_instance(uuid)
 
     def _each_deleted(self, uuids: Sequence[str], act: Callable[[str], None]) -> Results:
         results: Results = {}

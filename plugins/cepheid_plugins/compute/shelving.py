@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cepheid import errors
 from cepheid_plugins.compute import power_state, vm_states
 from cepheid_plugins.compute.claims import Outcome, Results
 from cepheid_plugins.compute.kinds import OFFLOAD, SHELVE, UNSHELVE
@@ -81,13 +82,12 @@ class ShelvingOperations(Operations):
             images.update(self._database.system_metadata(uuids, SHELVED_IMAGE_ID))
             on_volumes.update(v.instance_uuid for v in self._database.volumes(uuids))
 
-        def offload_one(row: Instance) -> Mapping[str, Any]:
+        def forget(row: Instance) -> Mapping[str, Any]:
             image = images.get(row.uuid, "")
             self._require_copy(row, image, row.uuid in on_volumes)
             self._hypervisor.power_off(row.uuid)
             # The definition that was put by names the file of the firmware's variables.
             self._hypervisor.undefine(row.uuid, keep_nvram=image == row.uuid)
-            self._files.remove_instance(row.uuid)
             return {
                 "vm_state": vm_states.SHELVED_OFFLOADED,
                 "power_state": power_state.SHUTDOWN,
@@ -95,7 +95,15 @@ class ShelvingOperations(Operations):
             }
 
         def act(claimed: Sequence[Instance], outcome: Outcome) -> None:
-            self._each(claimed, outcome, offload_one)
+            outcome.failures.update(self._used_by_others([row.uuid for row in claimed]))
+            # Until its files are gone, this host has it.
+            forgotten = Outcome(failures=outcome.failures)
+            self._each(claimed, forgotten, forget)
+            for uuid, left in self._remove_files(list(forgotten.values), copies=False).items():
+                if left is None:
+                    outcome.values[uuid] = forgotten.values[uuid]
+                else:
+                    outcome.failures[uuid] = left
 
         return self._operate(OFFLOAD, instances, request_id, act, prepare=prepare)
 
@@ -151,6 +159,14 @@ class ShelvingOperations(Operations):
                 )
         elif not image and not is_on_volumes:
             raise NotPossible("no image of its disks is on record; they are kept here")
+
+    def _used_by_others(self, uuids: Sequence[str]) -> dict[str, Exception]:
+        """Return why files of instances are not to be removed, of those where it is so."""
+        try:
+            kept = self._leftovers.obstacles_beside_domains(uuids, copies=False)
+        except errors.CepheidError as err:
+            return dict.fromkeys(uuids, err)
+        return {uuid: NotPossible(f"its files are kept here: {kept[uuid]}") for uuid in kept}
 
     def _copies_wanted(self, row: Instance) -> list[str]:
         """Return what the copies of an instance's disks are called."""

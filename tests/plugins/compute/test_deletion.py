@@ -12,7 +12,7 @@ from cepheid_plugins.database import instances, models
 from cepheid_plugins.database.errors import DatabaseUnavailable
 from cepheid_plugins.tasks.run_pending_deletes import RunPendingDeletes
 from tests.leftover_worlds import build
-from tests.worlds import disk_world, uuid_of
+from tests.worlds import disk_world, let_another_domain_use, uuid_of
 
 RUNNING, SHUTDOWN = 1, 4
 UUID = uuid_of(1)
@@ -114,6 +114,41 @@ def test_files_that_cannot_be_removed_leave_a_deleted_row_that_is_not_clean(worl
     row = world.row(1)
     assert (row.deleted, row.cleaned) == (row.id, 0)
     assert (world.path / "precious").exists()
+
+
+def test_a_disk_that_another_domain_uses_is_kept_until_nobody_does(world, operations, caplog):
+    disk = world.path / "instances" / UUID / "disk"
+    user = let_another_domain_use(world, disk)
+    assert operations.delete(rows(world, 1), "req-1") == {UUID: None}
+    assert disk.exists()
+    assert UUID not in world.hypervisor.states
+    row = world.row(1)
+    assert (row.deleted, row.cleaned) == (row.id, 0)
+    assert f"files of it are left: {disk} is a disk of the domain guest-7" in caplog.text
+    task = build(world, RunPendingDeletes)
+    world.clock.sleep(300)
+    assert world.agent.run(task).counters == {"instances": 1, "skipped": 1}
+    assert disk.exists()
+    world.hypervisor.capacities.clear()
+    del world.hypervisor.states[user]
+    assert world.agent.run(task).counters == {"instances": 1, "done": 1}
+    assert not disk.parent.exists()
+
+
+def test_files_that_somebody_has_open_are_kept_when_the_guest_is_gone(world, operations, caplog):
+    disk = world.path / "instances" / UUID / "disk"
+    with disk.open("rb"):
+        assert operations.delete(rows(world, 1), "req-1") == {UUID: None}
+    assert disk.exists()
+    assert (world.row(1).deleted, world.row(1).cleaned) == (world.row(1).id, 0)
+    assert "somebody has begun to use its files" in caplog.text
+
+
+def test_without_a_directory_of_instances_the_guest_is_deleted_all_the_same(world, operations):
+    (world.path / "instances").rename(world.path / "not-mounted")
+    assert operations.delete(rows(world, 1), "req-1") == {UUID: None}
+    assert UUID not in world.hypervisor.states
+    assert world.row(1).cleaned == 0
 
 
 @pytest.mark.parametrize(

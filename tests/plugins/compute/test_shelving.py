@@ -10,7 +10,7 @@ from cepheid_plugins.compute.shelving import ShelvingOperations
 from cepheid_plugins.database import models
 from cepheid_plugins.storage.instances_path import InstancesPath, StorageError
 from tests.killing import Killed
-from tests.worlds import disk_world, uuid_of
+from tests.worlds import disk_world, let_another_domain_use, uuid_of
 
 RUNNING, SHUTDOWN = 1, 4
 UUID = uuid_of(1)
@@ -78,6 +78,39 @@ def test_an_instance_of_which_one_disk_has_no_copy_is_not_offloaded(world, opera
     assert isinstance(results[UUID], NotPossible)
     assert disk(world).exists()
     assert UUID in world.hypervisor.states
+
+
+def test_an_instance_whose_disk_another_domain_uses_is_not_offloaded(world, operations):
+    operations.shelve(rows(world, 1), "req-1")
+    let_another_domain_use(world, disk(world))
+    results = operations.offload(rows(world, 1), "req-2")
+    assert "is a disk of the domain guest-7" in str(results[UUID])
+    assert disk(world).exists()
+    assert UUID in world.hypervisor.states
+    assert (world.row(1).vm_state, world.row(1).host) == ("shelved", "host1")
+
+
+def test_an_instance_whose_disk_somebody_has_open_is_not_offloaded_meanwhile(world, operations):
+    operations.shelve(rows(world, 1), "req-1")
+    with disk(world).open("rb"):
+        results = operations.offload(rows(world, 1), "req-2")
+        assert "are kept here" in str(results[UUID])
+        assert UUID in world.hypervisor.states
+    assert operations.offload(rows(world, 1), "req-3") == {UUID: None}
+
+
+def test_an_instance_that_ran_until_its_offload_stays_here_while_its_files_are_used(
+    world, operations
+):
+    operations.shelve(rows(world, 1), "req-1")
+    world.hypervisor.states[UUID] = RUNNING
+    with disk(world).open("rb"):
+        results = operations.offload(rows(world, 1), "req-2")
+    assert "somebody has begun to use its files" in str(results[UUID])
+    assert disk(world).exists()
+    assert (world.row(1).vm_state, world.row(1).host) == ("shelved", "host1")
+    assert operations.offload(rows(world, 1), "req-3") == {UUID: None}
+    assert not disk(world).parent.exists()
 
 
 def test_a_guest_that_is_back_stays_though_its_copy_cannot_be_removed(

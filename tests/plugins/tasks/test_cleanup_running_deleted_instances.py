@@ -7,12 +7,22 @@ import pytest
 import sqlalchemy as sa
 
 from cepheid_plugins.compute import domain_names, opts
+from cepheid_plugins.compute.reaping import ReapingOperations
 from cepheid_plugins.compute.sightings import FILE_NAME, Sightings, SightingsFile
 from cepheid_plugins.database import models
+from cepheid_plugins.hypervisor.driver import DiskCapacity
+from cepheid_plugins.storage import open_files
 from cepheid_plugins.tasks.cleanup_running_deleted_instances import (
     CleanupRunningDeletedInstances,
 )
-from tests.worlds import World, add_with_disk, disk_world, fake_world, uuid_of
+from tests.worlds import (
+    World,
+    add_with_disk,
+    disk_world,
+    fake_world,
+    let_another_domain_use,
+    uuid_of,
+)
 
 RUNNING, SHUTDOWN = 1, 4
 NOVA = (
@@ -112,10 +122,14 @@ def test_reap_removes_domain_and_files_at_the_second_look(world, task):
     assert world.agent.run(task).counters == {"domains": 1}
 
 
-@pytest.mark.parametrize("action", ["shutdown", "reap"])
-def test_says_how_many_were_seen_to(world, action, reports):
-    passes(world, make(world, action))
+def test_says_how_many_were_powered_off(world, reports):
+    passes(world, make(world, "shutdown"))
     assert reports == [(0, 2), (1, 2), (2, 2)]
+
+
+def test_says_of_how_many_domain_and_files_were_removed(world, task, reports):
+    passes(world, task)
+    assert reports == [(0, 2), (1, 2), (2, 2), (2, 4), (3, 4), (4, 4)]
 
 
 def test_one_that_fails_does_not_keep_the_others_waiting(world, task):
@@ -274,6 +288,72 @@ def test_d21_a_deleted_at_that_is_null_is_one_bad_row(world, task):
     runs = passes(world, task)
     assert runs[1].counters == {"domains": 3, "skipped": 1, "left_over": 1, "done": 1}
     assert left(world) == [1, 2]
+
+
+def test_one_whose_disk_another_domain_uses_is_not_touched(world, task):
+    disk = world.path / "instances" / uuid_of(2) / "disk"
+    let_another_domain_use(world, disk)
+    _, second = passes(world, task)
+    assert (second.counters["done"], second.counters["failed"]) == (1, 1)
+    (failed,) = [change for change in second.changes if change.outcome == "failed"]
+    assert (failed.target, failed.error) == (
+        uuid_of(2), f"it is kept: {disk} is a disk of the domain guest-7"
+    )  # fmt: skip
+    assert disk.exists()
+    assert world.hypervisor.states[uuid_of(2)] == RUNNING
+    assert world.row(2).cleaned != 1
+    assert left(world) == [1, 2, 7]
+
+
+def test_its_own_use_of_its_disk_is_no_obstacle(world, task):
+    disk = world.path / "instances" / uuid_of(2) / "disk"
+    world.hypervisor.capacities.append(DiskCapacity(uuid_of(2), str(disk), 2**20))
+    passes(world, task)
+    assert left(world) == [1]
+
+
+def test_a_domain_that_is_off_is_kept_while_somebody_has_its_disk_open(world, task):
+    world.hypervisor.states[uuid_of(2)] = SHUTDOWN
+    with (world.path / "instances" / uuid_of(2) / "disk").open("rb"):
+        _, second = passes(world, task)
+        assert (second.counters["done"], second.counters["failed"]) == (1, 1)
+        assert uuid_of(2) in world.hypervisor.states
+    world.agent.run(task)
+    assert left(world) == [1]
+
+
+def test_files_that_somebody_has_open_outlive_their_running_domain(world, task):
+    disk = world.path / "instances" / uuid_of(2) / "disk"
+    with disk.open("rb"):
+        _, second = passes(world, task)
+    (failed,) = [change for change in second.changes if change.outcome == "failed"]
+    assert failed.error == "somebody has begun to use its files; they are kept"
+    assert disk.exists()
+    assert world.row(2).cleaned != 1
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_who_uses_the_files_is_looked_at_once_for_all(tmp_path, monkeypatch, count):
+    looks = []
+    holders = open_files.holders
+
+    def look(*asked):
+        looks.append(asked)
+        return holders(*asked)
+
+    monkeypatch.setattr(open_files, "holders", look)
+    world = fake_world(tmp_path, dict.fromkeys(range(count), SHUTDOWN))
+    world.add_many(range(count))
+    delete(world, *range(count))
+    for number in range(count):
+        (tmp_path / "instances" / uuid_of(number)).mkdir(parents=True)
+    operations = ReapingOperations(world.agent.build(CleanupRunningDeletedInstances).agent)
+    results = operations.reap([uuid_of(number) for number in range(count)])
+    assert list(results.values()) == [None] * count
+    # Before the domains are touched, and when the files are set aside.
+    assert len(looks) == 2
+    assert world.hypervisor.calls["virConnectGetAllDomainStats"] == 2
+    world.close()
 
 
 # The worlds in which a naive version destroys good guests.

@@ -70,7 +70,8 @@ def test_without_shelved_instances_asks_one_query(world, task):
 def test_says_how_many_were_offloaded(world, task, reports):
     shelve(world, 1, 2)
     world.agent.run(task)
-    assert reports == [(0, 2), (1, 2), (2, 2)]
+    # The domains, then the files.
+    assert reports == [(0, 2), (1, 2), (2, 2), (2, 4), (3, 4), (4, 4)]
 
 
 def test_the_age_must_be_more_than_the_offload_time(world, task):

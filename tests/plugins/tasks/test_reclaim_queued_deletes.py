@@ -70,7 +70,8 @@ def test_says_how_many_were_deleted_and_a_failure_is_done_with_too(world, task, 
     world.hypervisor.stubborn.add(uuid_of(2))
     run = world.agent.run(task)
     assert run.counters == {"instances": 3, "done": 2, "failed": 1}
-    assert reports == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    # The domains, then the files of those whose domains are gone.
+    assert reports == [(0, 3), (1, 3), (2, 3), (3, 3), (3, 5), (4, 5), (5, 5)]
 
 
 def test_one_that_is_being_restored_is_left_alone_without_a_word(world, task):
