@@ -14,6 +14,7 @@ from cepheid_plugins.compute import power_state
 from cepheid_plugins.database.records import ANY, InstanceUpdate
 from cepheid_plugins.hypervisor.driver import (
     BadDefinition,
+    DiskFile,
     DomainNotFound,
     Hypervisor,
     HypervisorError,
@@ -183,6 +184,30 @@ class HypervisorContract:
         hypervisor.define_as(running, before)
         assert not hypervisor.is_rescue(running)
         assert hypervisor.disk_files(running) == disks
+
+    def test_the_drives_of_a_definition_are_its_disks_cdroms_and_floppies_that_are_files(
+        self, hypervisor: Hypervisor, running: str
+    ):
+        text = hypervisor.definition(running)
+        disks = hypervisor.drives(text)
+        assert disks == hypervisor.disk_files(running)
+        drives = (
+            "<devices>"
+            "<disk type='file' device='cdrom'><source file='/seed.iso'/><target dev='sdz'/></disk>"
+            "<disk type='file' device='cdrom'><target dev='sdy'/></disk>"
+            "</devices></domain>"
+        )
+        found = hypervisor.drives(drives.join(text.rsplit("</domain>", 1)))
+        assert found == [*disks, DiskFile("sdz", "/seed.iso", "raw", removable=True)]
+
+    def test_only_an_emulated_tpm_has_a_state_that_is_kept_here(
+        self, hypervisor: Hypervisor, running: str
+    ):
+        text = hypervisor.definition(running)
+        assert not hypervisor.has_tpm_state(text)
+        for kind, is_kept in (("emulator", True), ("passthrough", False)):
+            tpm = f"<devices><tpm><backend type='{kind}'/></tpm></devices></domain>"
+            assert hypervisor.has_tpm_state(tpm.join(text.rsplit("</domain>", 1))) == is_kept
 
     def test_the_definition_of_a_domain_that_is_not_there_is_not_found(
         self, hypervisor: Hypervisor

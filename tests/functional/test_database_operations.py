@@ -117,13 +117,13 @@ def test_builds_and_tasks_under_way_are_the_hosts_live_visible_ones(database, en
 def test_volumes_are_the_attached_ones(database, engine):
     add_many(engine, range(3))
     volume = {"volume_id": "volume", "device_name": "/dev/vdb", "attachment_id": "attachment",
-              "delete_on_termination": True, "destination_type": "volume",
+              "delete_on_termination": True, "destination_type": "volume", "boot_index": 0,
               "connection_info": "a secret"}  # fmt: skip
     insert(engine, models.block_device_mapping, [0], **volume)
     insert(engine, models.block_device_mapping, [1], **{**volume, "deleted": 7})
     insert(engine, models.block_device_mapping, [1], **{**volume, "destination_type": "local"})
     found = database.volumes([uuid_of(n) for n in range(3)])
-    assert found == [Volume(uuid_of(0), "volume", "/dev/vdb", "attachment", True)]
+    assert found == [Volume(uuid_of(0), "volume", "/dev/vdb", "attachment", True, 0)]
 
 
 def test_facts_are_those_of_a_live_instance_and_those_a_deleted_one_had(database, engine):

@@ -2,6 +2,7 @@
 """The proof on real Nova: its cell database, written and read with its own objects."""
 
 import datetime
+import os
 
 import pytest
 import sqlalchemy as sa
@@ -293,6 +294,7 @@ def test_time_outs_on_a_database_that_nova_wrote_leave_what_nova_can_read(tmp_pa
         directory = files / (uuids[instance] + (suffix and f"_{suffix}"))
         directory.mkdir(parents=True)
         (directory / "disk").write_bytes(b"disk")
+        os.utime(directory / "disk", (0, 0))  # before it was shelved
     source.define_rescue(uuids["rescued-for-good"], "/nowhere/disk.rescue")
     novas = (
         "<metadata><n:instance xmlns:n='http://openstack.org/xmlns/libvirt/nova/1.1'/></metadata>"

@@ -2,12 +2,12 @@
 """Shelving instances: their disks are put by, and later removed from the host (offloaded).
 
 Nova keeps a shelved instance's disk as an image of its image service. Without Nova they are kept
-in ``[compute] shelved_path``, a directory for each instance: its domain's definition, and each
-disk as qcow2.
+in ``[compute] shelved_path``, see :mod:`~cepheid_plugins.compute.shelf`.
 """
 
 from __future__ import annotations
 
+import datetime
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -18,14 +18,12 @@ from cepheid_plugins.compute import power_state, vm_states
 from cepheid_plugins.compute.claims import Outcome, Results
 from cepheid_plugins.compute.kinds import OFFLOAD, SHELVE, UNSHELVE
 from cepheid_plugins.compute.operations import NotPossible, Operations
+from cepheid_plugins.compute.shelf import DEFINITION, Shelf, copy_of, shelved_at
 from cepheid_plugins.database.records import Instance
-from cepheid_plugins.hypervisor.driver import DomainNotFound
 from cepheid_plugins.storage import qemu_img
 from cepheid_plugins.storage.instances_path import InstancesPath, StorageError
 
 LOG = logging.getLogger(__name__)
-
-DEFINITION = "domain.xml"
 
 #: System metadata of a shelved instance. Source: Nova.
 SHELVED_AT = "shelved_at"
@@ -45,11 +43,13 @@ class ShelvingOperations(Operations):
             timeouts.update(self._shutdown.timeouts([row.uuid for row in rows]))
 
         def act(claimed: Sequence[Instance], outcome: Outcome) -> None:
-            states, failures = self._shutdown.shut_down(
-                {row.uuid: timeouts[row.uuid] for row in claimed}
-            )
+            self._each(claimed, outcome, self._require_possible)
+            ready = [row.uuid for row in claimed if row.uuid not in outcome.failures]
+            states, failures = self._shutdown.shut_down({uuid: timeouts[uuid] for uuid in ready})
             outcome.failures.update(failures)
             self._each(claimed, outcome, self._put_by)
+            for uuid in outcome.failures:
+                outcome.values.pop(uuid, None)
             self._database.set_system_metadata(
                 {
                     uuid: {
@@ -75,16 +75,27 @@ class ShelvingOperations(Operations):
         Once it has begun, an instance is claimed until it is done.
         """
         images: dict[str, str] = {}
+        times: dict[str, str] = {}
         on_volumes: set[str] = set()
 
         def prepare(rows: Sequence[Instance]) -> None:
             uuids = [row.uuid for row in rows]
             images.update(self._database.system_metadata(uuids, SHELVED_IMAGE_ID))
-            on_volumes.update(v.instance_uuid for v in self._database.volumes(uuids))
+            times.update(self._database.system_metadata(uuids, SHELVED_AT))
+            volumes = self._database.volumes(uuids)
+            # One that was attached to it is no copy of its own disk.
+            on_volumes.update(row.instance_uuid for row in volumes if row.boot_index == 0)
 
         def forget(row: Instance) -> Mapping[str, Any]:
             image = images.get(row.uuid, "")
-            self._require_copy(row, image, row.uuid in on_volumes)
+            if image == row.uuid:
+                self._shelf.require_put_by(row.uuid)
+            elif row.uuid in on_volumes:
+                self._shelf.require_volume(row.uuid)
+            elif image:
+                self._shelf.require_image(row.uuid, _time(times.get(row.uuid)))
+            else:
+                raise NotPossible("no image of its disks is on record; they are kept here")
             self._hypervisor.power_off(row.uuid)
             # The definition that was put by names the file of the firmware's variables.
             self._hypervisor.undefine(row.uuid, keep_nvram=image == row.uuid)
@@ -97,7 +108,7 @@ class ShelvingOperations(Operations):
         def act(claimed: Sequence[Instance], outcome: Outcome) -> None:
             outcome.failures.update(self._used_by_others([row.uuid for row in claimed]))
             # Until its files are gone, this host has it.
-            forgotten = Outcome(failures=outcome.failures)
+            forgotten = Outcome(failures=outcome.failures, begun=outcome.begun)
             self._each(claimed, forgotten, forget)
             for uuid, left in self._remove_files(list(forgotten.values), copies=False).items():
                 if left is None:
@@ -132,33 +143,21 @@ class ShelvingOperations(Operations):
         return results
 
     @property
-    def _shelf(self) -> InstancesPath:
+    def _copies(self) -> InstancesPath:
         return InstancesPath(self._agent.conf.compute.shelved_path, "shelved_path")
+
+    @property
+    def _shelf(self) -> Shelf:
+        return Shelf(self._hypervisor, self._files, self._copies)
+
+    def _require_possible(self, row: Instance) -> Mapping[str, Any]:
+        self._shelf.require_possible(row.uuid)
+        return {}
 
     def _put_by(self, row: Instance) -> Mapping[str, Any]:
         self._hypervisor.require_no_saved_memory(row.uuid)
-        shelf, partial = self._shelf, f"{row.uuid}_part"
-        shelf.remove(partial)
-        shelf.make(partial)
-        shelf.write(partial, DEFINITION, self._hypervisor.definition(row.uuid).encode())
-        for disk in self._hypervisor.disk_files(row.uuid):
-            copy = shelf.file_path(partial, f"{disk.target}.qcow2")
-            qemu_img.convert(disk.path, disk.format, copy)
-        # What is there already is of an earlier try; the guest may have gone on since.
-        shelf.remove(row.uuid)
-        shelf.rename(partial, row.uuid)
+        self._shelf.put_by(row.uuid)
         return {}
-
-    def _require_copy(self, row: Instance, image: str, is_on_volumes: bool) -> None:
-        """See that what is removed is not the only copy."""
-        if image == row.uuid:
-            copies = self._shelf.files(row.uuid)
-            if not {DEFINITION, *self._copies_wanted(row)}.issubset(copies):
-                raise NotPossible(
-                    f"its disks are not in {self._shelf.path}/{row.uuid}; they are kept here"
-                )
-        elif not image and not is_on_volumes:
-            raise NotPossible("no image of its disks is on record; they are kept here")
 
     def _used_by_others(self, uuids: Sequence[str]) -> dict[str, Exception]:
         """Return why files of instances are not to be removed, of those where it is so."""
@@ -168,42 +167,34 @@ class ShelvingOperations(Operations):
             return dict.fromkeys(uuids, err)
         return {uuid: NotPossible(f"its files are kept here: {kept[uuid]}") for uuid in kept}
 
-    def _copies_wanted(self, row: Instance) -> list[str]:
-        """Return what the copies of an instance's disks are called."""
-        try:
-            return [f"{disk.target}.qcow2" for disk in self._hypervisor.disk_files(row.uuid)]
-        except DomainNotFound:
-            # An offload that was interrupted has looked before.
-            return []
-
     def _require_shelf(self, rows: Sequence[Instance]) -> None:
         defined = self._hypervisor.domains()
         for row in rows:
-            if row.uuid not in defined and DEFINITION not in self._shelf.files(row.uuid):
+            if row.uuid not in defined and DEFINITION not in self._copies.files(row.uuid):
                 raise NotPossible(
-                    f"{row.uuid}: its disks are not in {self._shelf.path}/{row.uuid} on this host."
+                    f"{row.uuid}: its disks are not in {self._copies.path}/{row.uuid} on this host."
                 )
 
     def _bring_back(self, row: Instance) -> Mapping[str, Any]:
-        shelf, files = self._shelf, self._files
-        saved = shelf.read(row.uuid, DEFINITION)
+        shelf, files, copies = self._shelf, self._files, self._copies
+        saved = copies.read(row.uuid, DEFINITION)
         if saved is not None and row.uuid not in self._hypervisor.domains():
             self._hypervisor.define_as(row.uuid, saved.decode())
-        for disk in self._hypervisor.disk_files(row.uuid):
-            copy = f"{disk.target}.qcow2"
+        for disk in shelf.drives(row.uuid, self._hypervisor.definition(row.uuid)):
+            copy = copy_of(disk.target)
             if os.path.exists(disk.path):
                 continue
-            if copy not in shelf.files(row.uuid):
+            if copy not in copies.files(row.uuid):
                 raise NotPossible(
                     f"its disk {disk.path} is missing, and so is {copy} of its copies"
                 )
-            directory, name = os.path.split(disk.path)
-            if directory != os.path.join(files.path, row.uuid):
+            name = os.path.basename(disk.path)
+            if not shelf.is_in_directory(row.uuid, disk.path):
                 raise NotPossible(f"its disk {disk.path} is missing, and not one of ours to make")
             files.make(row.uuid)
             files.unlink(row.uuid, f"{name}.part")
             qemu_img.convert(
-                shelf.file_path(row.uuid, copy),
+                copies.file_path(row.uuid, copy),
                 "qcow2",
                 files.file_path(row.uuid, f"{name}.part"),
                 disk.format,
@@ -211,13 +202,20 @@ class ShelvingOperations(Operations):
             files.complete(row.uuid, f"{name}.part", name)
         # A guest that runs is ahead of its copies; nothing is to be offloaded because of them.
         aside = f"{row.uuid}_del"
-        if shelf.exists(row.uuid):
-            shelf.remove(aside)
-            shelf.rename(row.uuid, aside)
+        if copies.exists(row.uuid):
+            copies.remove(aside)
+            copies.rename(row.uuid, aside)
         if self._hypervisor.power_state(row.uuid) != power_state.RUNNING:
             self._hypervisor.start(row.uuid)
         try:
-            shelf.remove(aside)
+            copies.remove(aside)
         except StorageError as err:
             LOG.warning("%s is back, but its copies are left: %s", row.uuid, err)
         return {"vm_state": vm_states.ACTIVE, "power_state": power_state.RUNNING}
+
+
+def _time(text: str | None) -> datetime.datetime | None:
+    try:
+        return shelved_at(text)
+    except ValueError:
+        return None

@@ -281,6 +281,8 @@ class Volume(NamedTuple):
     device_name: str | None
     attachment_id: str | None
     delete_on_termination: bool | None
+    #: 0 where the instance boots from it.
+    boot_index: int | None
 
 
 class Attachment(NamedTuple):

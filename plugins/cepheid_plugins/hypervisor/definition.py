@@ -18,6 +18,9 @@ from cepheid_plugins.hypervisor.driver import BadDefinition, Disk, DiskFile, Hyp
 #: What the files of a rescue are called. Source: Nova's libvirt driver.
 RESCUE_SUFFIX = ".rescue"
 
+#: What a device of a disk is called; libvirt's default is the first.
+DISKS, REMOVABLE = ("disk", "lun"), ("cdrom", "floppy")
+
 #: The elements whose ``source`` is a disk, or what one stands on, is copied to or mirrored to.
 DISK_SOURCES = ("disk", "backingStore", "mirror", "dataStore")
 
@@ -56,14 +59,34 @@ def disk_files(text: str) -> list[DiskFile]:
 
     :raises BadDefinition: it cannot be read
     """
+    return [drive for drive in drives(text) if not drive.removable]
+
+
+def drives(text: str) -> list[DiskFile]:
+    """Return the disks that are files or block devices, CD-ROMs and floppies too, in the order of
+    the definition.
+
+    :raises BadDefinition: it cannot be read
+    """
     found = []
-    for disk in _disks(_parse(text)):
+    for disk in _parse(text).iterfind("./devices/disk"):
+        kind, target = disk.get("device", "disk"), disk.find("target")
+        if kind not in (*DISKS, *REMOVABLE) or target is None:
+            continue
         source, driver = disk.find("source"), disk.find("driver")
         path = None if source is None else source.get("file") or source.get("dev")
         if path:
             image_format = "raw" if driver is None else driver.get("type", "raw")
-            found.append(DiskFile(disk.find("target").get("dev"), path, image_format))
+            found.append(DiskFile(target.get("dev"), path, image_format, kind in REMOVABLE))
     return found
+
+
+def has_tpm_state(text: str) -> bool:
+    """Tell whether a domain has a TPM that is emulated.
+
+    :raises BadDefinition: it cannot be read
+    """
+    return _parse(text).find("./devices/tpm/backend[@type='emulator']") is not None
 
 
 def named_files(texts: Iterable[str]) -> tuple[dict[str, frozenset[str]], tuple[str, ...]]:
@@ -210,6 +233,12 @@ class XmlHypervisor(Hypervisor):
     def disk_files(self, uuid: str) -> list[DiskFile]:
         return disk_files(self.definition(uuid))
 
+    def drives(self, xml: str) -> list[DiskFile]:
+        return drives(xml)
+
+    def has_tpm_state(self, xml: str) -> bool:
+        return has_tpm_state(xml)
+
     def is_rescue(self, uuid: str) -> bool:
         return is_rescue(self.definition(uuid))
 
@@ -231,7 +260,7 @@ def _disks(root: Any) -> list[Any]:
     return [
         disk
         for disk in root.iterfind("./devices/disk")
-        if disk.get("device", "disk") in ("disk", "lun") and disk.find("target") is not None
+        if disk.get("device", "disk") in DISKS and disk.find("target") is not None
     ]
 
 

@@ -54,6 +54,8 @@ class DiskFile:
     path: str
     #: As the definition has it (``raw``, ``qcow2``, ...); what is in the file is not asked.
     format: str
+    #: Whether it is a CD-ROM or floppy drive.
+    removable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +275,20 @@ class Hypervisor(abc.ABC):
     @abc.abstractmethod
     def disk_files(self, uuid: str) -> list[DiskFile]:
         """Return the disks of the definition that are files, in its order."""
+
+    @abc.abstractmethod
+    def drives(self, xml: str) -> list[DiskFile]:
+        """Return the disks of a definition that are files, CD-ROMs and floppies too, in its order.
+
+        :raises BadDefinition: it is no definition
+        """
+
+    @abc.abstractmethod
+    def has_tpm_state(self, xml: str) -> bool:
+        """Tell whether a definition has a TPM whose state libvirt keeps, and forgets with it.
+
+        :raises BadDefinition: it is no definition
+        """
 
     @abc.abstractmethod
     def named_files(self) -> list[NamedFiles]:

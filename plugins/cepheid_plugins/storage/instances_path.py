@@ -76,6 +76,16 @@ class InstancesPath:
         with self._opened() as root, self._entry(root, name) as directory:
             return [] if directory is None else sorted(os.listdir(directory))
 
+    def modified_at(self, name: str, file: str) -> float | None:
+        """Return when a file was last written to, in seconds since 1970; None without the file."""
+        with self._opened() as root, self._entry(root, name) as directory:
+            if directory is None:
+                return None
+            try:
+                return os.stat(file, dir_fd=directory, follow_symlinks=False).st_mtime
+            except FileNotFoundError:
+                return None
+
     def file_path(self, name: str, file: str) -> str:
         """Return the path of a file, for programs that want one."""
         _check_file(file)

@@ -17,6 +17,7 @@ from cepheid.run import Change, RunContext
 from cepheid_plugins.compute import opts, vm_states
 from cepheid_plugins.compute.ages import explain_young
 from cepheid_plugins.compute.kinds import OFFLOAD
+from cepheid_plugins.compute.shelf import shelved_at
 from cepheid_plugins.compute.shelving import SHELVED_AT, ShelvingOperations
 from cepheid_plugins.compute.sightings import is_in_doubt
 
@@ -87,20 +88,3 @@ class PollShelvedInstances(cepheid.Task):
                 [free[change.target] for change in changes], context.request_id
             ),
         )
-
-
-def shelved_at(text: str | None) -> datetime.datetime:
-    """Return when an instance was shelved: naive UTC, as the time is written.
-
-    :param text: ISO 8601, with a fraction of a second or, as Python writes none that is 0, without
-    :raises ValueError: there is none, or it is no time
-    """
-    if not text:
-        raise ValueError("its system metadata has no shelved_at, so its age is not known")
-    try:
-        then = datetime.datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(f"its shelved_at is no time: {text!r}") from None
-    if then.tzinfo is not None:
-        then = then.astimezone(datetime.UTC).replace(tzinfo=None)
-    return then

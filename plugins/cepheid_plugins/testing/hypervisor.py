@@ -253,6 +253,13 @@ class MemoryHypervisor(Hypervisor):
         found: list[DiskFile] = _definitions().disk_files(self.definition(uuid))
         return found
 
+    def drives(self, xml: str) -> list[DiskFile]:
+        found: list[DiskFile] = _definitions().drives(xml)
+        return found
+
+    def has_tpm_state(self, xml: str) -> bool:
+        return bool(_definitions().has_tpm_state(xml))
+
     def is_rescue(self, uuid: str) -> bool:
         return bool(_definitions().is_rescue(self.definition(uuid)))
 

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shelve, offload, unshelve: nothing leaves the host of which there is no copy."""
 
+import datetime
+import os
+import subprocess
+
 import pytest
 import sqlalchemy as sa
 
@@ -34,6 +38,44 @@ def rows(world, *numbers):
 
 def disk(world):
     return world.path / "instances" / UUID / "disk"
+
+
+def add_cdrom(world, path, content):
+    """Let the guest have a CD-ROM; return its path."""
+    path.write_bytes(content)
+    drive = (
+        "<disk type='file' device='cdrom'><driver name='qemu' type='raw'/>"
+        f"<source file='{path}'/><target dev='sda' bus='sata'/><readonly/></disk></devices>"
+    )
+    text = world.hypervisor.definitions[UUID]
+    world.hypervisor.definitions[UUID] = text.replace("</devices>", drive)
+    return path
+
+
+def qemu_img_snapshot(path):
+    subprocess.run(["qemu-img", "snapshot", "-c", "before-the-upgrade", path], check=True)
+
+
+def shelve_as_nova(world, image=None, shelved_at=None):
+    world.update(1, vm_state="shelved", power_state=SHUTDOWN)
+    world.hypervisor.states[UUID] = SHUTDOWN
+    written = {"shelved_image_id": image, "shelved_at": shelved_at}
+    world.database.set_system_metadata({UUID: {k: v for k, v in written.items() if v}})
+
+
+def attach(world, **columns):
+    """Attach a volume to the instance."""
+    with world.engine.begin() as connection:
+        connection.execute(
+            sa.insert(models.block_device_mapping).values(
+                instance_uuid=UUID,
+                destination_type="volume",
+                source_type="volume",
+                volume_id="a-volume",
+                deleted=0,
+                **columns,
+            )
+        )
 
 
 def test_shelving_shuts_down_puts_a_copy_by_and_says_where(world, operations):
@@ -113,6 +155,91 @@ def test_an_instance_that_ran_until_its_offload_stays_here_while_its_files_are_u
     assert not disk(world).parent.exists()
 
 
+def test_what_is_in_the_drives_of_the_guest_leaves_and_comes_back_too(world, operations):
+    seed = add_cdrom(world, disk(world).parent / "seed.iso", b"cloud-init" + bytes(2038))
+    operations.shelve(rows(world, 1), "req-1")
+    shelved = world.path / "shelved" / UUID
+    assert sorted(os.listdir(shelved)) == ["domain.xml", "sda.qcow2", "vda.qcow2"]
+    assert operations.offload(rows(world, 1), "req-2") == {UUID: None}
+    assert not seed.parent.exists()
+    assert operations.unshelve(rows(world, 1), "req-3") == {UUID: None}
+    assert seed.read_bytes() == b"cloud-init" + bytes(2038)
+
+
+def test_a_cdrom_that_lies_elsewhere_is_neither_copied_nor_removed(world, operations):
+    shared = add_cdrom(world, world.path / "debian.iso", bytes(2048))
+    operations.shelve(rows(world, 1), "req-1")
+    assert operations.offload(rows(world, 1), "req-2") == {UUID: None}
+    assert "sda.qcow2" not in os.listdir(world.path / "shelved" / UUID)
+    shared.unlink()
+    assert operations.unshelve(rows(world, 1), "req-3") == {UUID: None}
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "disk.before", "seed.iso", "snapshots"])
+def test_an_instance_with_a_file_of_which_there_is_no_copy_is_not_offloaded(
+    world, operations, name
+):
+    file = disk(world).parent / name
+    file.mkdir() if name == "snapshots" else file.write_text("precious")
+    operations.shelve(rows(world, 1), "req-1")
+    results = operations.offload(rows(world, 1), "req-2")
+    assert f"of {file} there is no copy" in str(results[UUID])
+    assert file.exists()
+    assert UUID in world.hypervisor.states
+    assert (world.row(1).vm_state, world.row(1).host) == ("shelved", "host1")
+
+
+def test_what_is_made_anew_is_in_no_offloads_way(world, operations):
+    for name in ("console.log", "console.log.0", "disk.info"):
+        (disk(world).parent / name).write_text(name)
+    operations.shelve(rows(world, 1), "req-1")
+    assert operations.offload(rows(world, 1), "req-2") == {UUID: None}
+
+
+def test_a_guest_whose_disk_has_snapshots_inside_is_not_shelved_and_runs_on(world, operations):
+    qemu_img_snapshot(disk(world))
+    results = operations.shelve(rows(world, 1), "req-1")
+    assert "has snapshots inside" in str(results[UUID])
+    assert world.hypervisor.states[UUID] == RUNNING
+    assert world.hypervisor.acts == []
+    assert (world.row(1).vm_state, world.row(1).task_state) == ("active", None)
+    assert not (world.path / "shelved" / UUID).exists()
+
+
+def test_an_instance_that_was_given_another_disk_since_is_not_offloaded(world, operations):
+    operations.shelve(rows(world, 1), "req-1")
+    other = disk(world).with_name("disk.snap")
+    disk(world).rename(other)
+    text = world.hypervisor.definitions[UUID]
+    world.hypervisor.definitions[UUID] = text.replace(str(disk(world)), str(other))
+    results = operations.offload(rows(world, 1), "req-2")
+    assert "other disks than those that are put by" in str(results[UUID])
+    assert other.exists()
+
+
+def test_an_instance_whose_tpm_is_emulated_is_not_offloaded(world, operations):
+    tpm = "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm></devices>"
+    text = world.hypervisor.definitions[UUID]
+    world.hypervisor.definitions[UUID] = text.replace("</devices>", tpm)
+    operations.shelve(rows(world, 1), "req-1")
+    results = operations.offload(rows(world, 1), "req-2")
+    assert "what its TPM holds would be lost" in str(results[UUID])
+    assert UUID in world.hypervisor.states
+    assert disk(world).exists()
+
+
+def test_a_disk_that_was_written_to_since_is_not_offloaded(world, operations):
+    operations.shelve(rows(world, 1), "req-1")
+    copied_at = (world.path / "shelved" / UUID / "vda.qcow2").stat().st_mtime
+    os.utime(disk(world), (copied_at, copied_at + 11))
+    results = operations.offload(rows(world, 1), "req-2")
+    assert f"{disk(world)} was written to after its copy was made" in str(results[UUID])
+    assert UUID in world.hypervisor.states
+    # Clocks of storage are not the same to the second.
+    os.utime(disk(world), (copied_at, copied_at + 10))
+    assert operations.offload(rows(world, 1), "req-3") == {UUID: None}
+
+
 def test_a_guest_that_is_back_stays_though_its_copy_cannot_be_removed(
     world, operations, monkeypatch
 ):
@@ -177,21 +304,51 @@ def test_an_instance_of_nova_is_offloaded_when_its_image_is_on_record(world, ope
     assert not disk(world).parent.exists()
 
 
+def test_an_instance_of_nova_leaves_with_what_nova_makes_anew(world, operations):
+    shelve_as_nova(world, image="an-image-of-glance")
+    for name in ("disk.config", "disk.eph0", "disk.swap", "disk.info", "console.log", "kernel"):
+        (disk(world).parent / name).write_text(name)
+    (disk(world).parent / "notes.txt").write_text("precious")
+    results = operations.offload(rows(world, 1), "req-1")
+    assert "notes.txt there is no copy" in str(results[UUID])
+    (disk(world).parent / "notes.txt").unlink()
+    assert operations.offload(rows(world, 1), "req-2") == {UUID: None}
+
+
+def test_an_instance_of_nova_whose_disk_was_written_to_since_is_not_offloaded(world, operations):
+    shelve_as_nova(world, image="an-image-of-glance", shelved_at="2026-11-23T11:00:00.000000")
+    at = datetime.datetime(2026, 11, 23, 11, 0, tzinfo=datetime.UTC).timestamp()
+    os.utime(disk(world), (at, at + 11))
+    results = operations.offload(rows(world, 1), "req-1")
+    assert "was written to after its copy was made" in str(results[UUID])
+    assert disk(world).exists()
+    os.utime(disk(world), (at, at))
+    assert operations.offload(rows(world, 1), "req-2") == {UUID: None}
+
+
 def test_an_instance_that_boots_from_a_volume_needs_no_image(world, operations):
-    world.update(1, vm_state="shelved", power_state=SHUTDOWN)
-    world.hypervisor.states[UUID] = SHUTDOWN
-    with world.engine.begin() as connection:
-        connection.execute(
-            sa.insert(models.block_device_mapping).values(
-                instance_uuid=UUID,
-                destination_type="volume",
-                source_type="volume",
-                boot_index=0,
-                volume_id="a-volume",
-                deleted=0,
-            )
-        )
+    shelve_as_nova(world)
+    attach(world, boot_index=0)
+    disk(world).unlink()
     assert operations.offload(rows(world, 1), "req-1") == {UUID: None}
+
+
+def test_an_instance_that_boots_from_a_volume_keeps_a_disk_that_is_here(world, operations):
+    shelve_as_nova(world, image="an-image-of-glance")
+    attach(world, boot_index=0)
+    results = operations.offload(rows(world, 1), "req-1")
+    assert f"of {disk(world)} there is no copy" in str(results[UUID])
+    assert disk(world).exists()
+
+
+@pytest.mark.parametrize("boot_index", [None, -1, 1])
+def test_a_volume_that_it_does_not_boot_from_is_no_copy_of_its_disk(world, operations, boot_index):
+    shelve_as_nova(world)
+    attach(world, boot_index=boot_index)
+    results = operations.offload(rows(world, 1), "req-1")
+    assert "no image of its disks is on record" in str(results[UUID])
+    assert disk(world).exists()
+    assert UUID in world.hypervisor.states
 
 
 def test_only_a_shelved_instance_is_offloaded(world, operations):

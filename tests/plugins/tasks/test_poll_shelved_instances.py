@@ -6,10 +6,11 @@ import logging
 
 import pytest
 
+from cepheid_plugins.compute.shelf import shelved_at
 from cepheid_plugins.compute.shelving import ShelvingOperations
 from cepheid_plugins.compute.sightings import Sightings, SightingsFile
 from cepheid_plugins.database import models
-from cepheid_plugins.tasks.poll_shelved_instances import PollShelvedInstances, shelved_at
+from cepheid_plugins.tasks.poll_shelved_instances import PollShelvedInstances
 from tests.worlds import disk_world, fake_world, uuid_of
 
 RUNNING, PAUSED, SHUTDOWN = 1, 3, 4
