@@ -113,7 +113,8 @@ class DeletionOperations(Operations):
         except DomainNotFound:
             return []
         ours = os.path.join(self._files.path, row.uuid, "")
-        return [disk.path for disk in disks if not os.path.realpath(disk.path).startswith(ours)]
+        paths = self._native(lambda: {disk.path: os.path.realpath(disk.path) for disk in disks})
+        return [path for path, real in paths.items() if not real.startswith(ours)]
 
     def _files_to_keep(self, claimed: Sequence[Instance], outcome: Outcome) -> dict[str, str]:
         """Return why files of instances are not to be removed, of those where it is so."""

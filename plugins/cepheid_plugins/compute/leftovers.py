@@ -20,7 +20,7 @@ from cepheid import errors, progress
 from cepheid_plugins.compute import power_state
 from cepheid_plugins.compute.sightings import Sightings, SightingsFile, doubts_of
 from cepheid_plugins.hypervisor.driver import Domain, DomainNotFound
-from cepheid_plugins.storage import open_files
+from cepheid_plugins.storage import native_files, open_files
 from cepheid_plugins.storage.errors import StorageError
 from cepheid_plugins.storage.instances_path import InstancesPath
 
@@ -28,11 +28,6 @@ if TYPE_CHECKING:
     from cepheid.agent import Agent
 
 T = TypeVar("T")
-
-#: Seconds until storage that does not answer is given up.
-LOOK_SECONDS = 60
-#: Seconds after which a removal stops; the next pass goes on with it.
-REMOVE_SECONDS = 300
 
 #: By uuid: None where nothing is left, ``"raced"`` where somebody has begun to use the files, or
 #: why something is left.
@@ -176,7 +171,7 @@ class Leftovers:
                 results[uuid] = "raced"
                 continue
             try:
-                moved[uuid] = self._native(functools.partial(self._set_aside, uuid, copies))
+                moved[uuid] = self._set_aside(uuid, copies)
             except errors.CepheidError as err:
                 results[uuid] = err
         try:
@@ -189,12 +184,14 @@ class Leftovers:
             results[uuid] = self._remove_aside(uuid, copies)
         return results
 
-    def _folders(self, copies: bool = True) -> list[InstancesPath]:
+    def _folders(
+        self, copies: bool = True, check: Callable[[], None] = lambda: None
+    ) -> list[InstancesPath]:
         paths = self._agent.conf.compute
-        folders = [InstancesPath(paths.instances_path)]
+        folders = [InstancesPath(paths.instances_path, check=check)]
         # It is made when the first instance is shelved.
         if copies and os.path.isdir(paths.shelved_path):
-            folders.append(InstancesPath(paths.shelved_path, "shelved_path"))
+            folders.append(InstancesPath(paths.shelved_path, "shelved_path", check))
         return folders
 
     def _disks(self, domains: Mapping[str, Domain]) -> list[tuple[str, str, str]]:
@@ -258,41 +255,46 @@ class Leftovers:
         return True
 
     def _set_aside(self, uuid: str, copies: bool) -> Moved:
-        return [(folder, folder.set_aside(uuid)) for folder in self._folders(copies)]
+        # Who waits for this may have given it up: the instance may be alive again.
+        check = native_files.until(self._agent.clock, native_files.LOOK_SECONDS)
+
+        def set_aside() -> Moved:
+            folders = self._folders(copies, check)
+            return [(folder, folder.set_aside(uuid)) for folder in folders]
+
+        return self._native(set_aside)
 
     def _put_back(self, moved: Mapping[str, Moved]) -> Removed:
         results: Removed = {}
         for uuid, places in moved.items():
             results[uuid] = "raced"
             for folder, names in places:
+                check = native_files.until(self._agent.clock, native_files.LOOK_SECONDS)
+                back = folder.checked(check)
                 try:
-                    self._native(functools.partial(folder.put_back, uuid, names))
+                    self._native(functools.partial(back.put_back, uuid, names))
                 except errors.CepheidError as err:
                     results[uuid] = err
         return results
 
     def _remove_aside(self, uuid: str, copies: bool) -> Exception | None:
-        clock = self._agent.clock
-        ends_at = clock.monotonic() + REMOVE_SECONDS
-
-        def check() -> None:
-            # Who waits for this may have given it up.
-            if clock.monotonic() >= ends_at:
-                raise StorageError(f"{uuid}: its files are not gone after {REMOVE_SECONDS} s.")
+        check = native_files.until(self._agent.clock, native_files.REMOVE_SECONDS)
 
         def remove() -> None:
-            for folder in self._folders(copies):
-                folder.remove(f"{uuid}_del", check)
+            for folder in self._folders(copies, check):
+                folder.remove(f"{uuid}_del")
 
         try:
-            self._native(remove, REMOVE_SECONDS)
+            self._native(remove, native_files.REMOVE_SECONDS)
         except errors.CepheidError as err:
             return err
         return None
 
-    def _native(self, call: Callable[[], T], seconds: float = LOOK_SECONDS) -> T:
+    def _native(self, call: Callable[[], T], seconds: float | None = None) -> T:
         answer: T = self._agent.run_native(
-            call, deadline=seconds, name="looking at instances' files"
+            call,
+            deadline=native_files.LOOK_SECONDS if seconds is None else seconds,
+            name="looking at instances' files",
         )
         return answer
 

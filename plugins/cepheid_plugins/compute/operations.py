@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cepheid import errors, progress
 from cepheid.run import RunContext
@@ -17,9 +17,12 @@ from cepheid_plugins.compute.shutdown import Shutdown
 from cepheid_plugins.database.records import Instance, InstanceUpdate
 from cepheid_plugins.storage.errors import StorageError
 from cepheid_plugins.storage.instances_path import InstancesPath
+from cepheid_plugins.storage.native_files import LOOK_SECONDS, NativeInstancesPath
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
+
+T = TypeVar("T")
 
 #: What becomes of one instance: what is to be written of it. Raises what it failed with.
 Act = Callable[[Instance], Mapping[str, Any]]
@@ -53,7 +56,18 @@ class Operations:
 
     @property
     def _files(self) -> InstancesPath:
-        return InstancesPath(self._agent.conf.compute.instances_path)
+        return self._directory("instances_path")
+
+    def _directory(self, option: str) -> InstancesPath:
+        """Return the directory that an option of group ``[compute]`` names."""
+        return NativeInstancesPath(
+            self._agent.run_native, self._clock, self._agent.conf.compute[option], option
+        )
+
+    def _native(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Make a short call to the file system; storage that hangs holds nobody else up."""
+        answer: T = self._agent.run_native(call, *arguments, deadline=LOOK_SECONDS)
+        return answer
 
     def release_interrupted(self, context: RunContext, instances: Iterable[Instance]) -> set[str]:
         """Make instances idle whose operation ended half-way, see :class:`Claims`."""

@@ -47,7 +47,7 @@ class Shelf:
         """
         self._hypervisor.require_no_saved_memory(uuid)
         for drive in self.drives(uuid, self._hypervisor.definition(uuid)):
-            if not self.is_in_directory(uuid, drive.path):
+            if not self._files.holds(uuid, drive.path):
                 continue  # it stays where it is
             if qemu_img.info(drive.path, drive.format).get("snapshots"):
                 raise NotPossible(
@@ -75,13 +75,8 @@ class Shelf:
         return [
             drive
             for drive in self._hypervisor.drives(definition)
-            if not drive.removable or self.is_in_directory(uuid, drive.path)
+            if not drive.removable or self._files.holds(uuid, drive.path)
         ]
-
-    def is_in_directory(self, uuid: str, path: str) -> bool:
-        """Tell whether a file is right in the instance's directory."""
-        directory = os.path.join(self._files.path, uuid)
-        return os.path.realpath(os.path.dirname(path)) == directory
 
     def require_put_by(self, uuid: str) -> None:
         """See that all files of an instance are put by here, as they are.
@@ -101,13 +96,11 @@ class Shelf:
                 "its domain has other disks than those that are put by; they are kept here"
             )
         names = [
-            os.path.basename(drive.path)
-            for drive in drives
-            if self.is_in_directory(uuid, drive.path)
+            os.path.basename(drive.path) for drive in drives if self._files.holds(uuid, drive.path)
         ]
         self._require_nothing_else(uuid, names)
         for drive in drives:
-            if self.is_in_directory(uuid, drive.path):
+            if self._files.holds(uuid, drive.path):
                 copied_at = self.copies.modified_at(uuid, copy_of(drive.target))
                 self._require_unchanged(uuid, os.path.basename(drive.path), copied_at)
 

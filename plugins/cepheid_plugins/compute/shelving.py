@@ -39,7 +39,7 @@ class ShelvingOperations(Operations):
         timeouts: dict[str, int] = {}
 
         def prepare(rows: Sequence[Instance]) -> None:
-            os.makedirs(self._agent.conf.compute.shelved_path, mode=0o700, exist_ok=True)
+            self._native(_make_private, self._agent.conf.compute.shelved_path)
             timeouts.update(self._shutdown.timeouts([row.uuid for row in rows]))
 
         def act(claimed: Sequence[Instance], outcome: Outcome) -> None:
@@ -144,7 +144,7 @@ class ShelvingOperations(Operations):
 
     @property
     def _copies(self) -> InstancesPath:
-        return InstancesPath(self._agent.conf.compute.shelved_path, "shelved_path")
+        return self._directory("shelved_path")
 
     @property
     def _shelf(self) -> Shelf:
@@ -182,14 +182,14 @@ class ShelvingOperations(Operations):
             self._hypervisor.define_as(row.uuid, saved.decode())
         for disk in shelf.drives(row.uuid, self._hypervisor.definition(row.uuid)):
             copy = copy_of(disk.target)
-            if os.path.exists(disk.path):
+            if self._native(os.path.exists, disk.path):
                 continue
             if copy not in copies.files(row.uuid):
                 raise NotPossible(
                     f"its disk {disk.path} is missing, and so is {copy} of its copies"
                 )
             name = os.path.basename(disk.path)
-            if not shelf.is_in_directory(row.uuid, disk.path):
+            if not files.holds(row.uuid, disk.path):
                 raise NotPossible(f"its disk {disk.path} is missing, and not one of ours to make")
             files.make(row.uuid)
             files.unlink(row.uuid, f"{name}.part")
@@ -212,6 +212,10 @@ class ShelvingOperations(Operations):
         except StorageError as err:
             LOG.warning("%s is back, but its copies are left: %s", row.uuid, err)
         return {"vm_state": vm_states.ACTIVE, "power_state": power_state.RUNNING}
+
+
+def _make_private(path: str) -> None:
+    os.makedirs(path, mode=0o700, exist_ok=True)
 
 
 def _time(text: str | None) -> datetime.datetime | None:

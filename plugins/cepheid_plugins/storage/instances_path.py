@@ -38,11 +38,24 @@ class InstancesPath:
 
     :param path: it may be a symbolic link itself; what is in it may not
     :param option: where the path is configured, of group ``[compute]``
+    :param check: called before each step that changes something; what it raises ends the call
+    :param resolved: the path is no symbolic link, and nobody has to look
     """
 
-    def __init__(self, path: str, option: str = "instances_path") -> None:
-        self.path = os.path.realpath(path)
+    def __init__(
+        self,
+        path: str,
+        option: str = "instances_path",
+        check: Callable[[], None] = lambda: None,
+        resolved: bool = False,
+    ) -> None:
+        self.path = path if resolved else os.path.realpath(path)
         self._option = option
+        self._check = check
+
+    def checked(self, check: Callable[[], None]) -> InstancesPath:
+        """Return the same directory, with something called before each change."""
+        return InstancesPath(self.path, self._option, check, resolved=True)
 
     def exists(self, name: str) -> bool:
         """Tell whether an entry is there.
@@ -91,10 +104,15 @@ class InstancesPath:
         _check_file(file)
         return os.path.join(self.path, _checked(name), file)
 
+    def holds(self, name: str, path: str) -> bool:
+        """Tell whether a path is that of a file right in an entry."""
+        return os.path.realpath(os.path.dirname(path)) == os.path.join(self.path, _checked(name))
+
     def make(self, name: str) -> None:
         """Make an entry, if it is not there."""
         with self._opened() as root:
             if not self._is_directory(root, name):
+                self._check()
                 os.mkdir(name, 0o755, dir_fd=root)
                 self._give_away(root, name)
 
@@ -118,11 +136,13 @@ class InstancesPath:
             if directory is None:
                 raise StorageError(f"{self.path}/{name} does not exist.")
             partial = f"{file}.part"
+            self._check()
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
             with os.fdopen(os.open(partial, flags, 0o600, dir_fd=directory), "wb") as stream:
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
+            self._check()
             os.rename(partial, file, src_dir_fd=directory, dst_dir_fd=directory)
             os.fsync(directory)
 
@@ -133,6 +153,7 @@ class InstancesPath:
         with self._opened() as root, self._entry(root, name) as directory:
             if directory is None:
                 raise StorageError(f"{self.path}/{name} does not exist.")
+            self._check()
             self._give_away(directory, partial)
             os.rename(partial, file, src_dir_fd=directory, dst_dir_fd=directory)
 
@@ -141,7 +162,7 @@ class InstancesPath:
         _check_file(file)
         with self._opened() as root, self._entry(root, name) as directory:
             if directory is not None:
-                trees.remove(directory, file)
+                trees.remove(directory, file, self._check)
 
     def rename(self, old: str, new: str) -> None:
         """Give an entry another name that is not taken."""
@@ -149,6 +170,7 @@ class InstancesPath:
             if self._is_directory(root, new):
                 raise StorageError(f"{self.path}/{new} is there already.")
             _checked(old)
+            self._check()
             os.rename(old, new, src_dir_fd=root, dst_dir_fd=root)
             os.fsync(root)
 
@@ -159,9 +181,8 @@ class InstancesPath:
         """
         partial = f"{old}_part"
         self.remove(partial)
-        with self._opened() as root:
-            if not self._is_directory(root, old) or self._is_directory(root, new):
-                raise StorageError(f"{self.path}/{old} cannot become {new}: one is not as it was.")
+        if not self.exists(old) or self.exists(new):
+            raise StorageError(f"{self.path}/{old} cannot become {new}: one is not as it was.")
         source, target = (os.path.join(self.path, name) for name in (old, partial))
         done = subprocess.run(
             ["cp", "--archive", "--sparse=always", "--reflink=auto", "--", source, target],
@@ -173,15 +194,14 @@ class InstancesPath:
             raise StorageError(f"{source} was not copied: {done.stderr.strip()}")
         self.rename(partial, new)
 
-    def remove(self, name: str, check: Callable[[], None] = lambda: None) -> None:
+    def remove(self, name: str) -> None:
         """Remove an entry with all that is in it; one that is gone is fine.
 
-        :param check: called before each step; what it raises ends the removal
         :raises StorageError: something of it is left
         """
         with self._opened() as root:
             if self._is_directory(root, name):
-                trees.remove(root, name, check)
+                trees.remove(root, name, self._check)
 
     def remove_instance(self, uuid: str) -> bool:
         """Remove all files of an instance, aside first; tell whether there were any."""
@@ -226,10 +246,12 @@ class InstancesPath:
 
     def _move(self, root: int, name: str, aside: str) -> tuple[str, str]:
         with self._entry(root, aside) as directory:
+            self._check()
             if directory is None:
                 os.rename(name, aside, src_dir_fd=root, dst_dir_fd=root)
                 return name, ""
-            trees.remove(directory, name)  # of an earlier try
+            trees.remove(directory, name, self._check)  # of an earlier try
+            self._check()
             os.rename(name, name, src_dir_fd=root, dst_dir_fd=directory)
             return name, name
 
@@ -243,6 +265,7 @@ class InstancesPath:
             for name, inner in reversed(moved):
                 if self._is_directory(root, name):
                     raise StorageError(f"{self.path}/{name} is there anew; {aside} stays as well.")
+                self._check()
                 if not inner:
                     os.rename(aside, name, src_dir_fd=root, dst_dir_fd=root)
                     continue

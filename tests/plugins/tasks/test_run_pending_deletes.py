@@ -8,14 +8,17 @@ import stat
 import pytest
 import sqlalchemy as sa
 
+from cepheid import concurrency
 from cepheid.explanation import Kind
 from cepheid_plugins.compute.sightings import FILE_NAME, Sightings, SightingsFile
 from cepheid_plugins.database import models
 from cepheid_plugins.database.records import DeadInstance
 from cepheid_plugins.hypervisor.driver import DiskCapacity
+from cepheid_plugins.storage import native_files, trees
 from cepheid_plugins.storage.instances_path import InstancesPath
 from cepheid_plugins.tasks.run_pending_deletes import RunPendingDeletes, attempts_of, decide
 from tests.explained import instance
+from tests.fake_agent import eventually
 from tests.leftover_worlds import (
     add_attempts,
     add_dead,
@@ -523,6 +526,29 @@ def test_files_that_are_opened_as_they_are_set_aside_get_their_names_back(
     for suffix in suffixes:
         assert (world.path / "instances" / f"{uuid_of(1)}{suffix}" / "disk").exists()
     assert attempts(world, 1) is None
+
+
+def test_files_are_not_set_aside_by_a_call_that_was_given_up(world, task, monkeypatch):
+    """The storage is back when the instance is alive again."""
+    add_dead(world, 1)
+    over, survey, looks = concurrency.original("threading").Event(), trees.survey, []
+
+    def hang_the_second_time(*arguments):
+        found = survey(*arguments)
+        looks.append(found)
+        if len(looks) == 2:
+            over.wait(20)
+        return found
+
+    monkeypatch.setattr(trees, "survey", hang_the_second_time)
+    monkeypatch.setattr(native_files, "LOOK_SECONDS", 0.3)
+    run = world.agent.run(task)
+    assert run.counters["failed"] == 1
+    world.update(1, vm_state="active", deleted=0, deleted_at=None)
+    world.clock.sleep(1)
+    over.set()
+    eventually(lambda: world.agent.native.abandoned == 0)
+    assert left(world) == ["1"]
 
 
 def test_nothing_is_removed_where_the_second_look_fails(world, task, monkeypatch):
