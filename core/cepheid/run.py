@@ -16,6 +16,7 @@ from oslo_context import context as oslo_context
 from cepheid import errors
 from cepheid.explanation import Unheard
 from cepheid.journal import Journal
+from cepheid.texts import encodable
 
 LOG = logging.getLogger(__name__)
 
@@ -100,6 +101,7 @@ class Notices:
 
     def say(self, key: Any, message: str, level: int = logging.WARNING) -> None:
         """Log `message` unless `key` stood with the same words in the round before."""
+        message = encodable(message)
         self._seen.add(key)
         if self._standing.get(key) != message:
             self._standing[key] = message
@@ -293,7 +295,7 @@ def _enter(change: Change, result: Any) -> None:
 
 def describe(err: BaseException) -> str:
     """Return an error in one line; its class where its text does not say enough."""
-    text = " ".join(str(err).split())
+    text = encodable(" ".join(str(err).split()))
     if isinstance(err, errors.CepheidError):
         return text
     return f"{type(err).__name__}: {text}" if text else type(err).__name__

@@ -115,6 +115,26 @@ def test_an_error_of_ours_is_recorded_by_its_text_alone(agent, act):
     assert recorded(agent, "error") == [("virDomainDestroy did not return within 60 seconds",)]
 
 
+def test_a_name_that_is_no_text_is_written_out_wherever_it_stands(agent, act, caplog):
+    name = os.fsdecode(b"disk-\xff")
+
+    def change(context):
+        def fail(changes):
+            raise errors.CepheidError(f"{name} cannot be removed")
+
+        context.skip(name, f"{name} is in the way")
+        context.change_many("delete", [Change(name, name, reason=f"{name} is old")], fail)
+        raise errors.CepheidError(f"{name} ends it")
+
+    act(change)
+    shown = "disk-\\udcff"
+    assert recorded(agent, "outcome", "target", "error", "reason") == [
+        ("failed", shown, f"{shown} cannot be removed", f"{shown} is old")
+    ]
+    assert agent.journal.runs()[0]["error"] == f"{shown} ends it"
+    assert f"{shown} is in the way" in caplog.text
+
+
 def test_a_target_that_moved_on_is_raced_and_no_failure(agent, act):
     def lose():
         raise Raced

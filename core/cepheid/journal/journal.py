@@ -22,6 +22,7 @@ from cepheid.journal import retention, seals
 from cepheid.journal.reader import Reader
 from cepheid.journal.schema import SCHEMA_VERSION
 from cepheid.journal.store import Store, text
+from cepheid.texts import encodable
 
 if TYPE_CHECKING:
     from cepheid.run import Change, Run
@@ -113,7 +114,7 @@ class Journal(Reader):
                     run.duration_seconds,
                     run.outcome,
                     json.dumps(run.counters),
-                    run.error,
+                    encodable(run.error),
                     chain.next_id,
                     run.id,
                 ),
@@ -147,10 +148,10 @@ class Journal(Reader):
                         number,
                         run.id,
                         change.kind,
-                        str(change.target),
+                        encodable(str(change.target)),
                         _json(change.before),
                         _json(change.after),
-                        change.reason,
+                        encodable(change.reason),
                         change.outcome,
                         seal,
                     )
@@ -172,7 +173,7 @@ class Journal(Reader):
             connection.executemany(
                 "UPDATE changes SET outcome = ?, error = ?, seal = ? WHERE id = ?",
                 [
-                    (change.outcome, change.error, seal, change.id)
+                    (change.outcome, encodable(change.error), seal, change.id)
                     for seal, change in enumerate(changes, chain.next_id)
                 ],
             )

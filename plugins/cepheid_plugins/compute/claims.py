@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cepheid import errors
 from cepheid.run import Change, Raced, RunContext, describe
+from cepheid.texts import encodable
 from cepheid_plugins.compute.kinds import OPERATIONS, Operation
 from cepheid_plugins.database.records import (
     ANY,
@@ -185,8 +186,8 @@ class Claims:
                     Fault(
                         uuid,
                         self._agent.host,
-                        _fault_message(err),
-                        "".join(traceback.format_exception(err)),
+                        encodable(_fault_message(err)),
+                        encodable("".join(traceback.format_exception(err))),
                     )
                     for uuid, err in failures.items()
                 ]
@@ -302,7 +303,7 @@ def _action_end(uuid: str, event: str, request_id: str, err: Exception | None) -
     if err is None:
         return ActionEnd(uuid, event, request_id)
     return ActionEnd(
-        uuid, event, request_id, describe(err), "".join(traceback.format_exception(err))
+        uuid, event, request_id, describe(err), encodable("".join(traceback.format_exception(err)))
     )
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cepheid.texts import encodable
 from cepheid_plugins.storage import image_heads, image_names
 from cepheid_plugins.storage.backing_files import READ_SECONDS, BackingFiles, RunNative
 from cepheid_plugins.storage.image_cache import ASIDE, CachedFile, ImageCache
@@ -76,7 +77,7 @@ class ChainReader:
         walk.descend(disks)
         self.backing_files.end()
         names = _owners(walk.edges, {disk.path for disk in disks})
-        return Chains(names, [_shown(problem) for problem in walk.problems])
+        return Chains(names, [encodable(problem) for problem in walk.problems])
 
     def _native(self, call: Callable[..., Any], *arguments: Any) -> Any:
         return self._run_native(call, *arguments, deadline=READ_SECONDS, name=call.__name__)
@@ -229,7 +230,7 @@ def _owners(edges: Mapping[str, set[str]], disks: Iterable[str]) -> dict[str, se
     # Most disks stand on what another stands on as well, so that is followed once.
     standing: dict[frozenset[str], list[str]] = defaultdict(list)
     for disk in disks:
-        standing[frozenset(edges.get(disk, ()))].append(_shown(disk))
+        standing[frozenset(edges.get(disk, ()))].append(encodable(disk))
     names: dict[str, set[str]] = defaultdict(set)
     for backing, on_it in standing.items():
         reached: set[str] = set()
@@ -241,8 +242,3 @@ def _owners(edges: Mapping[str, set[str]], disks: Iterable[str]) -> dict[str, se
         for path in reached:
             names[os.path.basename(path).partition("@")[0]].update(on_it)
     return dict(names)
-
-
-def _shown(text: str) -> str:
-    """Return a text that can be shown, whatever bytes a name in it has."""
-    return text.encode(errors="backslashreplace").decode()
