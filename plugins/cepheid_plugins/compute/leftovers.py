@@ -22,7 +22,7 @@ from cepheid_plugins.compute.sightings import Sightings, SightingsFile, doubts_o
 from cepheid_plugins.hypervisor.driver import Domain, DomainNotFound
 from cepheid_plugins.storage import native_files, open_files
 from cepheid_plugins.storage.errors import StorageError
-from cepheid_plugins.storage.instances_path import InstancesPath
+from cepheid_plugins.storage.instances_path import InstancesPath, require_apart
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
@@ -192,6 +192,7 @@ class Leftovers:
         # It is made when the first instance is shelved.
         if copies and os.path.isdir(paths.shelved_path):
             folders.append(InstancesPath(paths.shelved_path, "shelved_path", check))
+            require_apart(*folders)
         return folders
 
     def _disks(self, domains: Mapping[str, Domain]) -> list[tuple[str, str, str]]:

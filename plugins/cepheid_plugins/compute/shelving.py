@@ -21,7 +21,7 @@ from cepheid_plugins.compute.operations import NotPossible, Operations
 from cepheid_plugins.compute.shelf import DEFINITION, Shelf, copy_of, shelved_at
 from cepheid_plugins.database.records import Instance
 from cepheid_plugins.storage import qemu_img
-from cepheid_plugins.storage.instances_path import InstancesPath, StorageError
+from cepheid_plugins.storage.instances_path import InstancesPath, StorageError, require_apart
 
 LOG = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class ShelvingOperations(Operations):
         timeouts: dict[str, int] = {}
 
         def prepare(rows: Sequence[Instance]) -> None:
-            self._native(_make_private, self._agent.conf.compute.shelved_path)
+            self._native(_make_private, self._copies.path)
             timeouts.update(self._shutdown.timeouts([row.uuid for row in rows]))
 
         def act(claimed: Sequence[Instance], outcome: Outcome) -> None:
@@ -144,7 +144,9 @@ class ShelvingOperations(Operations):
 
     @property
     def _copies(self) -> InstancesPath:
-        return self._directory("shelved_path")
+        copies = self._directory("shelved_path")
+        require_apart(self._files, copies)
+        return copies
 
     @property
     def _shelf(self) -> Shelf:

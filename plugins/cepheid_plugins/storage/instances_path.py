@@ -322,6 +322,28 @@ class InstancesPath:
             os.chown(name, owner.st_uid, owner.st_gid, dir_fd=directory, follow_symlinks=False)
 
 
+def require_apart(instances: InstancesPath, copies: InstancesPath) -> None:
+    """See that the entries of neither directory are the other's, nor is it in one of them.
+
+    :raises StorageError: what is removed of one would be the other's
+    """
+    if (
+        instances.path == copies.path
+        or _is_in_entry(instances.path, copies.path)
+        or _is_in_entry(copies.path, instances.path)
+    ):
+        raise StorageError(
+            f"[compute] instances_path = {instances.path} and [compute] shelved_path = "
+            f"{copies.path} are the same, or one is in an instance's directory of the other: "
+            "copies and originals would be taken for each other. Set another shelved_path."
+        )
+
+
+def _is_in_entry(path: str, root: str) -> bool:
+    inner = os.path.relpath(path, root)
+    return bool(NAME.match(inner.partition(os.sep)[0]))
+
+
 @functools.lru_cache(maxsize=2)
 def _of_instances(names: tuple[str, ...]) -> tuple[str, ...]:
     """Return those that are names of entries. In most passes a directory is as it was."""

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Soft delete, restore, delete: what goes, what stays, and in which order."""
 
+import os
+
 import pytest
 import sqlalchemy as sa
 
@@ -10,6 +12,7 @@ from cepheid_plugins.compute.deletion import DeletionOperations
 from cepheid_plugins.compute.operations import NotPossible
 from cepheid_plugins.database import instances, models
 from cepheid_plugins.database.errors import DatabaseUnavailable
+from cepheid_plugins.storage.errors import StorageError
 from cepheid_plugins.tasks.run_pending_deletes import RunPendingDeletes
 from tests.leftover_worlds import build
 from tests.worlds import disk_world, let_another_domain_use, uuid_of
@@ -142,6 +145,24 @@ def test_files_that_somebody_has_open_are_kept_when_the_guest_is_gone(world, ope
     assert disk.exists()
     assert (world.row(1).deleted, world.row(1).cleaned) == (world.row(1).id, 0)
     assert "somebody has begun to use its files" in caplog.text
+
+
+def test_files_are_kept_while_copies_and_originals_have_one_directory(world, operations, caplog):
+    world.agent.set("compute", shelved_path=str(world.path / "instances"))
+    assert operations.delete(rows(world, 1), "req-1") == {UUID: None}
+    assert (world.path / "instances" / UUID / "disk").exists()
+    assert world.row(1).cleaned == 0
+    assert "Set another shelved_path" in caplog.text
+
+
+def test_a_file_whose_name_is_no_text_is_named_in_the_fault(world, operations, monkeypatch):
+    def fail(uuid):
+        raise StorageError(f"{os.fsdecode(bytes([0xFF]))} cannot be removed")
+
+    monkeypatch.setattr(world.hypervisor, "power_off", fail)
+    operations.delete(rows(world, 1), "req-1")
+    (fault,) = world.rows(models.instance_faults)
+    assert fault.message == "\\udcff cannot be removed"
 
 
 def test_without_a_directory_of_instances_the_guest_is_deleted_all_the_same(world, operations):

@@ -240,6 +240,31 @@ def test_a_disk_that_was_written_to_since_is_not_offloaded(world, operations):
     assert operations.offload(rows(world, 1), "req-3") == {UUID: None}
 
 
+@pytest.mark.parametrize("name", ["instances", "link", f"instances/{uuid_of(2)}/shelved"])
+def test_copies_among_the_originals_are_refused_before_anything_is_done(world, operations, name):
+    (world.path / "link").symlink_to(world.path / "instances")
+    world.agent.set("compute", shelved_path=str(world.path / name))
+    with pytest.raises(StorageError, match=r"instances_path = .* and .* shelved_path = "):
+        operations.shelve(rows(world, 1), "req-1")
+    assert world.hypervisor.acts == []
+    assert os.listdir(disk(world).parent) == ["disk"]
+    assert (world.row(1).vm_state, world.row(1).task_state) == ("active", None)
+
+
+def test_copies_may_be_beside_the_originals(world, operations):
+    world.agent.set("compute", shelved_path=str(world.path / "instances" / "shelved"))
+    assert operations.shelve(rows(world, 1), "req-1") == {UUID: None}
+
+
+def test_an_instance_that_lies_among_the_copies_is_not_offloaded(world, operations):
+    operations.shelve(rows(world, 1), "req-1")
+    world.agent.set("compute", shelved_path=str(world.path / "instances"))
+    results = operations.offload(rows(world, 1), "req-2")
+    assert "shelved_path" in str(results[UUID])
+    assert disk(world).exists()
+    assert UUID in world.hypervisor.states
+
+
 def test_a_guest_that_is_back_stays_though_its_copy_cannot_be_removed(
     world, operations, monkeypatch
 ):
