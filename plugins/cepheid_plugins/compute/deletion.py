@@ -121,7 +121,8 @@ class DeletionOperations(Operations):
         uuids = [row.uuid for row in claimed]
         try:
             return self._leftovers.obstacles_beside_domains(uuids)
-        except HypervisorError as err:
+        except (HypervisorError, errors.CallTimeout) as err:
+            # Whoever does not answer would be waited for with each of them.
             outcome.failures.update(dict.fromkeys(uuids, err))
             return {}
         except errors.CepheidError as err:

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from cepheid import concurrency, errors
+from cepheid_plugins.compute import power_state
 from cepheid_plugins.compute.reaping import ReapingOperations
 from cepheid_plugins.storage import native_files, trees
 from tests import operations
@@ -82,6 +83,19 @@ def test_d20_other_tasks_go_on_while_what_is_reaped_is_removed_from_storage_that
     assert ReapingOperations(world.agent).reap([operations.UUID]) == {operations.UUID: None}
     assert released.is_set()
     other.join()
+
+
+def test_d20_nothing_is_deleted_while_the_storage_hangs(world, monkeypatch):
+    over = concurrency.original("threading").Event()
+    monkeypatch.setattr(native_files, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(trees, "survey", lambda *arguments: over.wait(20))
+    world.hypervisor.states[operations.UUID] = power_state.SHUTDOWN
+    results = operations.run(world, "delete")
+    over.set()
+    assert isinstance(results[operations.UUID], errors.CallTimeout)
+    assert operations.UUID in world.hypervisor.states
+    row = world.row(operations.NUMBER)
+    assert (row.vm_state, row.task_state, row.deleted) == ("active", None, 0)
 
 
 def test_d20_what_storage_that_hangs_keeps_from_being_reaped_is_left_to_another_task(
