@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Both tasks that remove files beside real QEMU guests, by the real command, and killed in it."""
 
+import contextlib
 import datetime
 import itertools
 import uuid
@@ -12,6 +13,7 @@ from tests.functional import killed_operation
 from tests.functional.disk_hosts import DiskHost, holds_pattern
 from tests.functional.libvirtd import GUEST_XML
 from tests.functional.processes import wait_until
+from tests.images import disk_xml, qemu_img
 
 pytestmark = [pytest.mark.functional, pytest.mark.timeout(900)]
 
@@ -125,6 +127,80 @@ def test_a_disk_that_a_helper_guest_has_been_given_stays_running_or_not(host):
     domain.undefine()
     assert run(host, PENDING) == [("delete_files", dead, "done")]
     assert not is_there(host, dead)
+
+
+@contextlib.contextmanager
+def volume_of(host, disk):
+    """Name a disk by a volume of a storage pool."""
+    pool = host.connection.storagePoolCreateXML(
+        f"<pool type='dir'><name>left</name><target><path>{disk.parent}</path></target></pool>"
+    )
+    source = f"<source pool='left' volume='{disk.name}'/>"
+    yield f"<disk type='volume'>{source}<target dev='vdb'/></disk>"
+    pool.destroy()
+
+
+@contextlib.contextmanager
+def overlay_on(host, disk):
+    """Name a disk by what stands on it."""
+    overlay = host.libvirtd.path / "disks" / "overlay.qcow2"
+    qemu_img("create", "-q", "-f", "qcow2", "-b", disk, "-F", "qcow2", overlay)
+    host.libvirtd.give_away(overlay)
+    yield disk_xml(overlay).replace("vda", "vdb")
+    overlay.unlink()
+
+
+@contextlib.contextmanager
+def empty_file(host, disk):
+    """Let it be one of which libvirt knows no size."""
+    disk.write_bytes(b"")
+    yield disk_xml(disk, "raw").replace("vda", "vdb")
+
+
+@contextlib.contextmanager
+def kernel(host, disk):
+    """Name it, but not by a disk."""
+    yield f"<kernel>{disk}</kernel>"
+
+
+@pytest.mark.parametrize("named_by", [volume_of, overlay_on, empty_file, kernel])
+def test_what_a_domain_that_is_off_names_otherwise_stays(host, named_by):
+    dead = add_dead(host)
+    disk = host.disk(dead)
+    disk.unlink()
+    host.libvirtd.make_disk(disk)
+    host.libvirtd.give_away(disk.parent)
+    helper = str(uuid.uuid4())
+    own = host.libvirtd.path / "disks" / "helper.qcow2"
+    host.libvirtd.make_disk(own)
+    with named_by(host, disk) as element:
+        firmware, device = (element, "") if element.startswith("<kernel") else ("", element)
+        text = GUEST_XML.format(
+            name="cepheid-test-helper", uuid=helper, disk=own, firmware=firmware
+        )
+        text = text.replace("</devices>", f"{device}</devices>")
+        domain = host.connection.defineXML(text)
+        assert run(host, PENDING) == []
+        assert disk.exists()
+        domain.undefine()
+        assert run(host, PENDING) == [("delete_files", dead, "done")]
+    own.unlink()
+
+
+def test_a_volume_of_a_pool_that_is_not_active_may_be_any_file(host):
+    dead = add_dead(host)
+    with volume_of(host, host.libvirtd.path / "disks" / "volume") as element:
+        helper = str(uuid.uuid4())
+        own = host.libvirtd.path / "disks" / "helper.qcow2"
+        host.libvirtd.make_disk(own)
+        text = GUEST_XML.format(name="cepheid-test-helper", uuid=helper, disk=own, firmware="")
+        domain = host.connection.defineXML(text.replace("</devices>", f"{element}</devices>"))
+    done = host.installation.run("task", "run", PENDING, check=False)
+    assert "Is the pool active?" in done.stdout + done.stderr
+    assert is_there(host, dead)
+    domain.undefine()
+    assert run(host, PENDING) == [("delete_files", dead, "done")]
+    own.unlink()
 
 
 def test_what_a_failed_migration_has_left_goes_when_its_domain_has_gone(host):

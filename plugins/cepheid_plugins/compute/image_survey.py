@@ -160,7 +160,8 @@ class Surveyor:
                 formats[path] |= said
                 owners[path].add(f"domain {domain.name}")
             uses.problems += [
-                f"domain {domain.name} has the disk {disk}, which is not looked into"
+                f"domain {domain.name} has the disk {disk}, which libvirt does not find. Is the "
+                "pool active?"
                 for disk in domain.unresolved
             ]
         real: dict[str, str] = self._agent.run_native(

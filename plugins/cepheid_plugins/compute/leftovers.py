@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Removing the files of deleted instances, once it is proven that nobody uses them.
 
-Used is what a domain of this host has, running or not, what a process or loop device of this host
-has open (running copy jobs as well), what anybody holds a lock on, and what has a mount in it.
+Used is what a definition of a domain of this host names, running or not, and what its disks stand
+on; what a process or loop device of this host has open (running copy jobs as well), what anybody
+holds a lock on, and what has a mount in it.
 It is looked at twice, the second time when the files have been set aside: who came in between is
 seen then, and after that nobody finds them under their names.
 """
@@ -19,9 +20,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cepheid import errors, progress
 from cepheid_plugins.compute import power_state
 from cepheid_plugins.compute.sightings import Sightings, SightingsFile, doubts_of
-from cepheid_plugins.hypervisor.driver import Domain, DomainNotFound
+from cepheid_plugins.hypervisor.driver import DomainNotFound
 from cepheid_plugins.storage import native_files, open_files
+from cepheid_plugins.storage.backing_chains import ChainReader
 from cepheid_plugins.storage.errors import StorageError
+from cepheid_plugins.storage.image_cache import ImageCache
 from cepheid_plugins.storage.instances_path import InstancesPath, require_apart
 
 if TYPE_CHECKING:
@@ -37,6 +40,9 @@ Removed = dict[str, Any]
 Moved = list[tuple[InstancesPath, list[tuple[str, str]]]]
 
 UUID_LENGTH = 36
+
+#: A use of a file: its path, the uuid of the domain that names it, and the use in words.
+Use = tuple[str, str, str]
 
 #: In instances_path: who uses it, and when each last said so. Source: Nova's storage_users.
 REGISTRY = "compute_nodes"
@@ -122,13 +128,15 @@ class Leftovers:
     def obstacles(self, uuids: Collection[str]) -> dict[str, str]:
         """Return why the files of instances are not to be touched, of those where it is so.
 
+        Where it is not known what a domain has, that is so of all.
+
         :raises CepheidError: the hypervisor, the storage or the processes cannot be looked at
         """
         domains = self._hypervisor.domains()
         found = {uuid: "its domain is still there" for uuid in uuids if uuid in domains}
-        disks = self._disks(domains)
         rest = [uuid for uuid in uuids if uuid not in found]
-        found.update(self._native(functools.partial(self._attached, rest, disks)))
+        if rest:
+            found.update(self._named(rest))
         rest = [uuid for uuid in rest if uuid not in found]
         found.update(self._native(functools.partial(self._in_use, rest)))
         return found
@@ -145,8 +153,7 @@ class Leftovers:
         :raises CepheidError: as there
         """
         domains = self._hypervisor.domains()
-        disks = self._disks(domains)
-        found = self._native(functools.partial(self._attached, uuids, disks))
+        found = self._named(uuids)
         rest = [
             uuid
             for uuid in uuids
@@ -195,25 +202,42 @@ class Leftovers:
             require_apart(*folders)
         return folders
 
-    def _disks(self, domains: Mapping[str, Domain]) -> list[tuple[str, str, str]]:
-        """Return the disks of all domains: the path, whose it is by uuid, and by name."""
-        return [
-            (disk.path, disk.uuid, domains[disk.uuid].name if disk.uuid in domains else disk.uuid)
-            for disk in self._hypervisor.disk_capacities()
-        ]
+    def _named(self, uuids: Collection[str]) -> dict[str, str]:
+        """Return which instances' files other domains name, running or not, or stand on."""
+        unknown = ""
+        formats: defaultdict[str, set[str]] = defaultdict(set)
+        uses: list[Use] = []
+        for domain in self._hypervisor.named_files():
+            words = f"is named in a definition of the domain {domain.name}"
+            uses += [(path, domain.uuid, f"{path} {words}") for path in domain.files]
+            if domain.uuid in uuids:
+                continue  # what it stands on is asked of the others
+            for path, said in domain.files.items():
+                formats[path] |= said
+            for disk in domain.unresolved:
+                unknown = (
+                    f"the domain {domain.name} has the disk {disk}, which libvirt does not find. "
+                    "Is the pool active?"
+                )
+        cache = ImageCache(self._agent.conf.compute.instances_path)
+        chains = ChainReader(cache, self._agent.run_native).read_domains(formats)
+        for path, disks in chains.paths.items():
+            uses.append((path, "", f"the disk {min(disks)} of a domain stands on {path}"))
+        if chains.problems:
+            unknown = f"it is not known what all domains' disks stand on: {chains.problems[0]}"
+        found = dict.fromkeys(uuids, unknown) if unknown else {}
+        return found | self._native(functools.partial(self._attached, uuids, uses))
 
-    def _attached(
-        self, uuids: Collection[str], disks: Iterable[tuple[str, str, str]]
-    ) -> dict[str, str]:
-        """Return which instances' files are disks of other domains, running or not."""
-        found = {}
+    def _attached(self, uuids: Collection[str], uses: Iterable[Use]) -> dict[str, str]:
+        """Return of which instances another than their own domain uses files, with the use."""
+        found: dict[str, str] = {}
         roots = tuple(os.path.join(folder.path, "") for folder in self._folders())
-        for path, owner, domain in disks:
+        for path, owner, use in uses:
             real = os.path.realpath(path)
             for root in roots:
                 uuid = real[len(root) :][:UUID_LENGTH]
                 if real.startswith(root) and uuid in uuids and uuid != owner:
-                    found[uuid] = f"{path} is a disk of the domain {domain}"
+                    found.setdefault(uuid, use)
         return found
 
     def _in_use(self, uuids: Iterable[str], copies: bool = True) -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import uuid as uuids
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from lxml import etree
@@ -89,10 +89,13 @@ def has_tpm_state(text: str) -> bool:
     return _parse(text).find("./devices/tpm/backend[@type='emulator']") is not None
 
 
-def named_files(texts: Iterable[str]) -> tuple[dict[str, frozenset[str]], tuple[str, ...]]:
+def named_files(
+    texts: Iterable[str], volume_path: Callable[[str, str], str | None]
+) -> tuple[dict[str, frozenset[str]], tuple[str, ...]]:
     """Return the files that definitions of a domain name, as :class:`~.driver.NamedFiles` does.
 
     :param texts: definitions, or those of snapshots, in which one of the domain may be
+    :param volume_path: tells of a storage pool and a volume in it where that is; None for unknown
     :raises BadDefinition: one cannot be read
     """
     files: dict[str, set[str]] = {}
@@ -105,18 +108,27 @@ def named_files(texts: Iterable[str]) -> tuple[dict[str, frozenset[str]], tuple[
                     if path.startswith("/"):
                         files.setdefault(path, set())
             if element.tag in DISK_SOURCES:
-                _add_disk(element, files, unresolved)
+                _add_disk(element, files, unresolved, volume_path)
     return {path: frozenset(formats) for path, formats in files.items()}, tuple(sorted(unresolved))
 
 
-def _add_disk(element: Any, files: dict[str, set[str]], unresolved: set[str]) -> None:
+def _add_disk(
+    element: Any,
+    files: dict[str, set[str]],
+    unresolved: set[str],
+    volume_path: Callable[[str, str], str | None],
+) -> None:
     source = element.find("source")
     if source is None:
         return
-    if source.get("pool"):
-        unresolved.add(f"{source.get('volume')} in the storage pool {source.get('pool')}")
     path = source.get("file") or source.get("dev")
-    if path:
+    pool, volume = source.get("pool"), source.get("volume", "")
+    if pool:
+        path = volume_path(pool, volume)
+        if path is None:
+            unresolved.add(f"{volume} in the storage pool {pool}")
+    # A volume on the network has a path that is none here.
+    if path and path.startswith("/"):
         kind, driver = element.find("format"), element.find("driver")
         said = driver if kind is None else kind
         # libvirt does not look into a disk of which nothing is said.

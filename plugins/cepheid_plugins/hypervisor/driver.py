@@ -64,7 +64,7 @@ class NamedFiles:
 
     :param files: by absolute path, the formats that they are said to have; none where it is no
         disk, or no format is said
-    :param unresolved: disks that are named otherwise than by a path
+    :param unresolved: disks that are volumes of storage pools which the hypervisor does not find
     """
 
     uuid: str
@@ -293,7 +293,7 @@ class Hypervisor(abc.ABC):
     @abc.abstractmethod
     def named_files(self) -> list[NamedFiles]:
         """Return the files that all definitions name: what runs, what starts next, saved memory,
-        snapshots. It takes some calls for each domain.
+        snapshots. It takes some calls for each domain, and for each volume of a storage pool.
 
         :raises BadDefinition: one cannot be read, so not all are known
         """

@@ -272,10 +272,11 @@ class LibvirtHypervisor(XmlHypervisor):
         return xml
 
     def named_files(self) -> list[driver.NamedFiles]:
+        volume_path = functools.cache(self._volume_path)
         found = []
         for domain in self._list():
             try:
-                files, unresolved = definition.named_files(self._definitions(domain))
+                files, unresolved = definition.named_files(self._definitions(domain), volume_path)
             except driver.DomainNotFound:
                 LOG.info("Domain %s vanished while its files were asked for", domain.name())
                 continue
@@ -491,6 +492,25 @@ class LibvirtHypervisor(XmlHypervisor):
                 ask("virDomainSnapshotGetXMLDesc", functools.partial(snapshot.getXMLDesc, 0))
             )
         return texts
+
+    def _volume_path(self, pool: str, volume: str) -> str | None:
+        """Return where a volume of a storage pool is; None where libvirt does not find it."""
+        try:
+            in_pool = self._on_connection(
+                "virStoragePoolLookupByName", lambda conn: conn.storagePoolLookupByName(pool)
+            )
+            found = self._call(
+                "virStorageVolLookupByName",
+                lambda: in_pool.storageVolLookupByName(volume),
+                in_pool.connect(),
+            )
+            path: str = self._call("virStorageVolGetPath", found.path, found.connect())
+        except driver.HypervisorUnavailable:
+            raise
+        except driver.HypervisorError as err:
+            LOG.debug("Volume %s of the pool %s is not found: %s", volume, pool, err)
+            return None
+        return path
 
     def _details_of(self, domain: Any) -> driver.DomainDetails:
         info = self._on_domain("virDomainGetInfo", domain, lambda: domain.info())

@@ -32,10 +32,12 @@ Defined = Mapping[str, set[str]]
 class Chains:
     """What disks stand on.
 
-    :param names: by the last part of each path that a chain leads to, the disks at its top
+    :param paths: by each path that a chain leads to, the disks at its top
+    :param names: the same by the last part of the path
     :param problems: of what that is not known, and why
     """
 
+    paths: dict[str, set[str]] = field(default_factory=dict)
     names: dict[str, set[str]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
@@ -69,15 +71,33 @@ class ChainReader:
             self.backing_files.is_known,
         )
         walk.problems += found.problems
+        walk.walked = {image.path for image in found.images}
         disks = [
             image for image in found.images if not _is_raw(image.path, found.formats, walk.defined)
         ]
         if defined is not None:
-            disks += walk.named_by_domains(found)
+            walk.problems += [
+                f"{link} is a symbolic link, and no domain says what it is"
+                for link in found.links
+                if link not in walk.defined
+            ]
+            disks += walk.named_by_domains()
+        return self._descend(walk, disks)
+
+    def read_domains(self, defined: Defined) -> Chains:
+        """Return what the disks of domains stand on; no other disk is looked at."""
+        walk = _Walk(self._cache, self.backing_files, self._native, defined, ())
+        self.backing_files.begin()
+        return self._descend(walk, walk.named_by_domains())
+
+    def _descend(self, walk: _Walk, disks: list[Looked]) -> Chains:
         walk.descend(disks)
         self.backing_files.end()
-        names = _owners(walk.edges, {disk.path for disk in disks})
-        return Chains(names, [encodable(problem) for problem in walk.problems])
+        paths = _owners(walk.edges, {disk.path for disk in disks})
+        names: dict[str, set[str]] = defaultdict(set)
+        for path, owners in paths.items():
+            names[os.path.basename(path).partition("@")[0]] |= owners
+        return Chains(paths, dict(names), [encodable(problem) for problem in walk.problems])
 
     def _native(self, call: Callable[..., Any], *arguments: Any) -> Any:
         return self._run_native(call, *arguments, deadline=READ_SECONDS, name=call.__name__)
@@ -96,6 +116,8 @@ class _Walk:
     ) -> None:
         self.defined = defined
         self.problems: list[str] = []
+        #: Files that are looked at anyway, each as a disk.
+        self.walked: set[str] = set()
         #: From a path to those that it stands on, or is another name of.
         self.edges: dict[str, set[str]] = defaultdict(set)
         self._root = cache.path
@@ -109,17 +131,11 @@ class _Walk:
             path = f"{self._base}/{ASIDE}/{file.entry}"
             self._aside[f"{self._base}/{file.name}"].append(path)
 
-    def named_by_domains(self, found: Found) -> list[Looked]:
-        """Look at the disks of domains that the walk has not met, or only as a link."""
-        self.problems += [
-            f"{link} is a symbolic link, and no domain says what it is"
-            for link in found.links
-            if link not in self.defined
-        ]
+    def named_by_domains(self) -> list[Looked]:
+        """Look at the disks of domains that are not looked at anyway."""
         paths = [path for path, formats in self.defined.items() if formats - {"raw", ""}]
         real: dict[str, str] = self._native(image_heads.real_paths, paths)
-        met = {image.path for image in found.images}
-        wanted = {path for path in real.values() if path not in met}
+        wanted = set(real.values()) - self.walked
         self._homes = {os.path.dirname(path) for path in wanted}
         return self._look_at(wanted, is_disk=True)
 
@@ -160,11 +176,12 @@ class _Walk:
         return formats
 
     def _is_followed(self, path: str) -> bool:
-        home = os.path.dirname(path)
-        return home == self._base or (not self._is_met(path) and home in self._homes)
+        if path in self.walked:
+            return False
+        return self._is_beneath(path) or os.path.dirname(path) in self._homes
 
-    def _is_met(self, path: str) -> bool:
-        """Tell whether the walk through instances_path looks at a path anyway."""
+    def _is_beneath(self, path: str) -> bool:
+        """Tell whether a path is beneath instances_path."""
         return path.startswith(f"{self._root}/")
 
     def _look_at(self, paths: Iterable[str], is_disk: bool = False) -> list[Looked]:
@@ -187,7 +204,7 @@ class _Walk:
         """Say that a file is missing, where that means that something is not known."""
         if not is_disk:
             self.problems.append(f"{path} is missing, so what its disks stand on is not all known")
-        elif not self._is_met(path):
+        elif not self._is_beneath(path):
             # Beneath instances_path nothing is missing that is only not mounted.
             self.problems.append(f"{path} is missing, and a domain has it as its disk")
 
@@ -203,7 +220,7 @@ def _paths(backing: str, home: str) -> tuple[str, ...]:
     """Return the files that the name of a backing file may mean, as absolute paths.
 
     Source: QEMU's block layer: a path, ``file:`` and a path, or ``json:`` and a description.
-    Other protocols name no file here.
+    Other protocols name no file here: words before a colon that comes before any slash.
     """
     words = [backing.removeprefix("file:")]
     if backing.startswith("json:"):
@@ -212,6 +229,8 @@ def _paths(backing: str, home: str) -> tuple[str, ...]:
         except (ValueError, RecursionError):
             words = [backing]
         words = [word for word in words if "/" in word or image_names.kind_of(word)]
+    elif not backing.startswith("file:") and ":" in backing.partition("/")[0]:
+        words = []
     return tuple(
         os.path.normpath(os.path.join(home, word)) for word in words if word and "\0" not in word
     )
@@ -226,12 +245,12 @@ def _texts(description: Any) -> Iterator[str]:
 
 
 def _owners(edges: Mapping[str, set[str]], disks: Iterable[str]) -> dict[str, set[str]]:
-    """Return, by the last part of each path that is reached, the disks that reach it."""
+    """Return, by each path that is reached, the disks that reach it."""
     # Most disks stand on what another stands on as well, so that is followed once.
     standing: dict[frozenset[str], list[str]] = defaultdict(list)
     for disk in disks:
         standing[frozenset(edges.get(disk, ()))].append(encodable(disk))
-    names: dict[str, set[str]] = defaultdict(set)
+    owners: dict[str, set[str]] = defaultdict(set)
     for backing, on_it in standing.items():
         reached: set[str] = set()
         ahead = set(backing)
@@ -240,5 +259,5 @@ def _owners(edges: Mapping[str, set[str]], disks: Iterable[str]) -> dict[str, se
             reached.add(path)
             ahead |= edges.get(path, set()) - reached
         for path in reached:
-            names[os.path.basename(path).partition("@")[0]].update(on_it)
-    return dict(names)
+            owners[path].update(on_it)
+    return dict(owners)

@@ -94,6 +94,8 @@ class MemoryHypervisor(Hypervisor):
         self.definitions: dict[str, str] = {}
         #: What a domain runs with, was saved with, or can be reverted to, where that differs.
         self.other_definitions: dict[str, list[str]] = {}
+        #: Where volumes of storage pools are, by pool and name.
+        self.volumes: dict[tuple[str, str], str] = {}
         self.resources = RESOURCES
         #: Its domains' disks.
         self.capacities: list[DiskCapacity] = []
@@ -228,7 +230,8 @@ class MemoryHypervisor(Hypervisor):
         for uuid, name in self.names.items():
             if uuid in self.states and uuid not in self.hidden:
                 texts = [self.definition(uuid), *self.other_definitions.get(uuid, ())]
-                found.append(NamedFiles(uuid, name, *_definitions().named_files(texts)))
+                named = _definitions().named_files(texts, self._volume_path)
+                found.append(NamedFiles(uuid, name, *named))
         return found
 
     def define(self, xml: str) -> None:
@@ -294,6 +297,9 @@ class MemoryHypervisor(Hypervisor):
         self.calls[name] += 1
         if not self.available:
             raise HypervisorUnavailable("fake:/// does not answer")
+
+    def _volume_path(self, pool: str, volume: str) -> str | None:
+        return self.volumes.get((pool, volume))
 
     def _find(self, uuid: str) -> None:
         self._call("virDomainLookupByUUIDString")

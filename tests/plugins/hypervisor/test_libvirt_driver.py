@@ -116,3 +116,27 @@ def test_where_there_is_no_bulk_interfaces_are_counted_one_by_one(agent, tmp_pat
     hypervisor.power_off(uuid_of(0))
     assert hypervisor.network_counters([uuid_of(0)]) == {}
     hypervisor.close()
+
+
+def test_a_volume_of_a_storage_pool_is_told_by_its_path(agent, tmp_path):
+    hypervisor = connect(agent, tmp_path, [RUNNING])
+    hypervisor.check()
+    pool = hypervisor._connection.storagePoolCreateXML(
+        "<pool type='dir'><name>images</name><target><path>/srv/images</path></target></pool>"
+    )
+    pool.createXML("<volume><name>one</name><capacity>1</capacity></volume>")
+    disks = "".join(
+        f"<disk type='volume'><driver name='qemu' type='qcow2'/><source pool='{pool}' "
+        f"volume='{volume}'/><target dev='{target}'/></disk>"
+        for pool, volume, target in [
+            ("images", "one", "vda"), ("images", "two", "vdb"), ("gone", "one", "vdc")
+        ]
+    )  # fmt: skip
+    text = hypervisor.definition(uuid_of(0))
+    hypervisor.define(text.replace("</devices>", f"{disks}</devices>"))
+    (found,) = hypervisor.named_files()
+    assert found.files["/srv/images/one"] == {"qcow2"}
+    assert found.unresolved == (
+        "one in the storage pool gone", "two in the storage pool images"
+    )  # fmt: skip
+    hypervisor.close()

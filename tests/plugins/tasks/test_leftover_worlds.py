@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from cepheid_plugins.compute.sightings import FILE_NAME
 from cepheid_plugins.database import models
-from cepheid_plugins.hypervisor.driver import DiskCapacity
 from cepheid_plugins.storage.instances_path import InstancesPath
 from cepheid_plugins.tasks.cleanup_incomplete_migrations import CleanupIncompleteMigrations
 from cepheid_plugins.tasks.run_pending_deletes import RunPendingDeletes
+from tests.images import disk_xml, with_disks
 from tests.leftover_worlds import build, hold, leftover_world
 from tests.worlds import uuid_of
 
@@ -133,8 +133,11 @@ class Host:
         elif user == "a process" and there:
             hold(world, there[0] / "disk", pid=4000 + number)
         elif user == "another domain" and there:
-            world.hypervisor.capacities.append(
-                DiskCapacity(uuid_of(80), str(there[0] / "disk"), 2**20)
+            helper = uuid_of(80 + number)
+            world.hypervisor.states[helper] = example["states"][number]
+            world.hypervisor.names[helper] = f"helper-{number}"
+            world.hypervisor.definitions[helper] = with_disks(
+                helper, f"helper-{number}", disk_xml(there[0] / "disk")
             )
         elif user == "somebody who comes in between" and there:
             self.late[uuid] = 4000 + number

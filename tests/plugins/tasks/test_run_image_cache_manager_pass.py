@@ -398,6 +398,17 @@ def test_a_domain_that_stands_on_an_image_from_elsewhere_protects_it(host, tmp_p
     assert host.names() == [OTHER]
 
 
+def test_a_volume_of_a_storage_pool_is_a_disk_as_any_other(host, tmp_path):
+    host.file(OTHER)
+    host.file(GARBAGE)
+    (tmp_path / "pool").mkdir()
+    disk = host.disk("../pool", host.base / OTHER, "v")
+    host.world.hypervisor.volumes["p", "v"] = str(disk)
+    host.define(5, disk_xml("").replace("file=''", "pool='p' volume='v'"), running=False)
+    host.passes()
+    assert host.names() == [OTHER]
+
+
 def test_a_domain_that_has_an_image_itself_as_a_disk_protects_it(host):
     path = host.file(OTHER)
     host.define(5, disk_xml(path, "raw"))
@@ -555,7 +566,7 @@ def symbolic_link(host):
 def pool_volume(host):
     disk = "<disk type='volume'><source pool='p' volume='v'/><target dev='vda'/></disk>"
     host.define(5, disk)
-    return "domain guest-5 has the disk v in the storage pool p, which is not looked into"
+    return "domain guest-5 has the disk v in the storage pool p, which libvirt does not find"
 
 
 def disk_of_a_domain_missing_elsewhere(host):

@@ -13,12 +13,12 @@ from cepheid.explanation import Kind
 from cepheid_plugins.compute.sightings import FILE_NAME, Sightings, SightingsFile
 from cepheid_plugins.database import models
 from cepheid_plugins.database.records import DeadInstance
-from cepheid_plugins.hypervisor.driver import DiskCapacity
 from cepheid_plugins.storage import native_files, trees
 from cepheid_plugins.storage.instances_path import InstancesPath
 from cepheid_plugins.tasks.run_pending_deletes import RunPendingDeletes, attempts_of, decide
 from tests.explained import instance
 from tests.fake_agent import eventually
+from tests.images import disk_xml, qemu_img, with_disks
 from tests.leftover_worlds import (
     add_attempts,
     add_dead,
@@ -356,14 +356,105 @@ def test_the_files_of_a_domain_that_is_there_stay_whatever_its_state(world, task
 def test_a_disk_that_another_domain_has_been_given_stays(world, task):
     """An operator lets a helper guest look at a deleted instance's disk; it is off just now."""
     add_dead(world, 1)
-    world.hypervisor.states[uuid_of(50)] = SHUTDOWN
-    world.hypervisor.names[uuid_of(50)] = "helper"
     # By another name of the directory.
     (world.path / "link").symlink_to(world.path / "instances")
-    disk = world.path / "link" / uuid_of(1) / "disk"
-    world.hypervisor.capacities = [DiskCapacity(uuid_of(50), str(disk), 2**20)]
+    define_helper(world, disk_xml(world.path / "link" / uuid_of(1) / "disk"))
     assert world.agent.run(task).outcome == "partial"
     assert left(world) == ["1"]
+
+
+def define_helper(world, *disks):
+    """Define a domain that is off and has these disks; return its uuid."""
+    uuid = uuid_of(50)
+    world.hypervisor.states[uuid], world.hypervisor.names[uuid] = SHUTDOWN, "helper"
+    world.hypervisor.definitions[uuid] = with_disks(uuid, "helper", *disks)
+    return uuid
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<domain><os><kernel>{file}</kernel></os></domain>",
+        "<domain><devices><disk><source startupPolicy='optional' file='{file}'/></disk></devices>"
+        "</domain>",
+        "<domainsnapshot><disks><disk name='vda'><source file='{file}'/></disk></disks>"
+        "</domainsnapshot>",
+    ],
+    ids=["kernel", "empty drive", "snapshot"],
+)
+def test_what_a_definition_of_a_domain_that_is_off_names_stays(world, task, text, caplog):
+    """libvirt counts neither of these among the domain's disks."""
+    for number in (1, 2):
+        add_dead(world, number)
+    file = world.path / "instances" / uuid_of(1) / "disk.config"
+    helper = define_helper(world)
+    world.hypervisor.other_definitions[helper] = [text.format(file=file)]
+    assert world.agent.run(task).counters["done"] == 1
+    assert left(world) == ["1"]
+    assert f"{file} is named in a definition of the domain helper" in caplog.text
+
+
+VOLUME = disk_xml("").replace("file=''", "pool='images' volume='disk'")
+
+
+def test_a_volume_that_a_domain_has_is_the_file_that_it_is(world, task):
+    add_dead(world, 1)
+    add_dead(world, 2)
+    define_helper(world, VOLUME)
+    disk = world.path / "instances" / uuid_of(1) / "disk"
+    world.hypervisor.volumes["images", "disk"] = str(disk)
+    assert world.agent.run(task).counters["done"] == 1
+    assert left(world) == ["1"]
+
+
+def test_a_volume_that_is_not_found_may_be_any_file_so_nothing_is_removed(world, task, caplog):
+    add_dead(world, 1)
+    define_helper(world, VOLUME)
+    run = world.agent.run(task)
+    assert (run.outcome, run.changes, left(world)) == ("partial", [], ["1"])
+    assert (
+        "the domain helper has the disk disk in the storage pool images, which libvirt does not "
+        "find. Is the pool active?" in caplog.text
+    )
+
+
+def make_overlay(path, backing):
+    qemu_img("create", "-q", "-u", "-f", "qcow2", "-b", backing, "-F", "qcow2", path, "1M")
+    return path
+
+
+@pytest.mark.parametrize("levels", [1, 3])
+def test_what_the_disk_of_a_domain_that_is_off_stands_on_stays(world, task, levels, caplog):
+    add_dead(world, 1)
+    add_dead(world, 2)
+    disk = backing = world.path / "instances" / uuid_of(1) / "disk"
+    qemu_img("create", "-q", "-f", "qcow2", disk, "1M")
+    for level in range(levels):
+        # The one in the middle is in the directory of another instance.
+        directory = world.path / ("instances" if level == 1 else "vms") / uuid_of(99)
+        directory.mkdir(parents=True, exist_ok=True)
+        backing = make_overlay(directory / f"overlay-{level}", backing)
+    define_helper(world, disk_xml(backing))
+    assert world.agent.run(task).counters["done"] == 1
+    assert left(world) == (["1", "99"] if levels > 1 else ["1"])
+    assert f"the disk {backing} of a domain stands on {disk}" in caplog.text
+
+
+def test_a_raw_disk_names_nothing_whatever_its_guest_wrote_to_its_beginning(world, task):
+    add_dead(world, 1)
+    backing = world.path / "instances" / uuid_of(1) / "disk"
+    disk = make_overlay(world.path / "raw", backing)
+    define_helper(world, disk_xml(disk, "raw"))
+    world.agent.run(task)
+    assert left(world) == []
+
+
+def test_where_it_is_not_known_what_a_disk_stands_on_nothing_is_removed(world, task, caplog):
+    add_dead(world, 1)
+    define_helper(world, disk_xml(world.path / "not-mounted" / "disk"))
+    run = world.agent.run(task)
+    assert (run.outcome, run.changes, left(world)) == ("partial", [], ["1"])
+    assert f"{world.path}/not-mounted/disk is missing, and a domain has it" in caplog.text
 
 
 @pytest.mark.parametrize("suffix", ["", "_resize", "_del"])
@@ -734,7 +825,8 @@ def test_looking_who_uses_the_files_costs_the_same_whatever_their_number(world, 
     assert run.counters["planned"] == min(count, 20)
     assert world.statements() == 2
     assert world.hypervisor.calls == {
-        "virConnectGetCapabilities": 1, "virConnectGetAllDomainStats": 2
+        "virConnectGetCapabilities": 1, "virConnectGetAllDomainStats": 1,
+        "virConnectListAllDomains": 1,
     }  # fmt: skip
 
 
