@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which files the disks of guests stand on, however deep.
 
-Chains are read a level at a time. Only names lead on, and only into the image cache, or where a
-domain has a disk: what an image says it stands on anywhere else is not opened.
+Chains are read a level at a time, and only names lead on. From a disk of which its definition or
+``disk.info`` says that it is not raw they lead anywhere, as for libvirt when the guest starts. Any
+other may be a raw one, to whose beginning its guest wrote a name: from it they lead beneath
+instances_path and beside domains' disks. What it says it stands on elsewhere is not opened, and so
+not known.
 """
 
 from __future__ import annotations
@@ -71,24 +74,29 @@ class ChainReader:
             self.backing_files.is_known,
         )
         walk.problems += found.problems
-        walk.walked = {image.path for image in found.images}
-        disks = [
-            image for image in found.images if not _is_raw(image.path, found.formats, walk.defined)
-        ]
+        disks = []
+        for image in found.images:
+            said = _formats_of(image.path, found.formats, walk.defined)
+            if said == {"raw"}:
+                walk.raw.add(image.path)
+                continue
+            disks.append(image)
+            if said:
+                walk.trusted.add(image.path)
         if defined is not None:
             walk.problems += [
                 f"{link} is a symbolic link, and no domain says what it is"
                 for link in found.links
                 if link not in walk.defined
             ]
-            disks += walk.named_by_domains()
+            disks += walk.named_by_domains({disk.path for disk in disks})
         return self._descend(walk, disks)
 
     def read_domains(self, defined: Defined) -> Chains:
         """Return what the disks of domains stand on; no other disk is looked at."""
         walk = _Walk(self._cache, self.backing_files, self._native, defined, ())
         self.backing_files.begin()
-        return self._descend(walk, walk.named_by_domains())
+        return self._descend(walk, walk.named_by_domains(set()))
 
     def _descend(self, walk: _Walk, disks: list[Looked]) -> Chains:
         walk.descend(disks)
@@ -116,8 +124,13 @@ class _Walk:
     ) -> None:
         self.defined = defined
         self.problems: list[str] = []
-        #: Files that are looked at anyway, each as a disk.
-        self.walked: set[str] = set()
+        #: Disks that are not looked into.
+        self.raw: set[str] = set()
+        #: Disks that are said not to be raw, and what they lead to: no guest wrote its beginning.
+        self.trusted: set[str] = set()
+        self._met: set[str] = set()
+        #: By what is stood on, one of the images that do.
+        self._above: dict[str, str] = {}
         #: From a path to those that it stands on, or is another name of.
         self.edges: dict[str, set[str]] = defaultdict(set)
         self._root = cache.path
@@ -131,17 +144,24 @@ class _Walk:
             path = f"{self._base}/{ASIDE}/{file.entry}"
             self._aside[f"{self._base}/{file.name}"].append(path)
 
-    def named_by_domains(self) -> list[Looked]:
-        """Look at the disks of domains that are not looked at anyway."""
+    def named_by_domains(self, known: set[str]) -> list[Looked]:
+        """Look at the disks of domains that are not known yet, or only as a link."""
         paths = [path for path, formats in self.defined.items() if formats - {"raw", ""}]
         real: dict[str, str] = self._native(image_heads.real_paths, paths)
-        wanted = set(real.values()) - self.walked
+        self.trusted |= set(real.values())
+        self.raw -= self.trusted
+        wanted = set(real.values()) - known
         self._homes = {os.path.dirname(path) for path in wanted}
         return self._look_at(wanted, is_disk=True)
 
-    def descend(self, level: list[Looked]) -> None:
+    def descend(self, disks: Sequence[Looked]) -> None:
         """Read what disks stand on, and what that stands on, until nothing new is met."""
-        met: set[str] = set()
+        # Those first that others are trusted for.
+        self._descend([disk for disk in disks if disk.path in self.trusted])
+        self._descend([disk for disk in disks if disk.path not in self.trusted])
+
+    def _descend(self, level: list[Looked]) -> None:
+        self._met |= {image.path for image in level}
         while level:
             self._understand(level)
             formats = self._next(level)
@@ -150,10 +170,19 @@ class _Walk:
             for path, there in real.items():
                 if there != path:
                     self.edges[path].add(there)
-                if formats[path] != "raw" and self._is_followed(there):
+                self._is_under(there, self._above[path])
+                if formats[path] == "raw" or there in self.raw:
+                    continue
+                if self._is_followed(there):
                     ahead.add(there)
-            level = self._look_at(ahead - met)
-            met |= ahead
+                else:
+                    above = self._above[path]
+                    self.problems.append(
+                        f"{above} says that it stands on {path}, which is not opened, since "
+                        f"{above} may be a raw disk. Define its domain, or remove it"
+                    )
+            level = self._look_at(ahead - self._met)
+            self._met |= ahead
 
     def _understand(self, level: Sequence[Looked]) -> None:
         self._backing_files.read(level)
@@ -171,23 +200,28 @@ class _Walk:
             home = "" if known.backing.startswith("/") else image.home
             for path in _paths(known.backing, home):
                 self.edges[image.path].add(path)
+                self._is_under(path, image.path)
                 if formats.get(path, "raw") == "raw":
                     formats[path] = known.backing_format
         return formats
 
-    def _is_followed(self, path: str) -> bool:
-        if path in self.walked:
-            return False
-        return self._is_beneath(path) or os.path.dirname(path) in self._homes
+    def _is_under(self, path: str, image: str) -> None:
+        """Enter that an image says it stands on a path."""
+        self._above.setdefault(path, image)
+        if image in self.trusted:
+            self.trusted.add(path)
+            self._above[path] = image
 
-    def _is_beneath(self, path: str) -> bool:
-        """Tell whether a path is beneath instances_path."""
-        return path.startswith(f"{self._root}/")
+    def _is_followed(self, path: str) -> bool:
+        is_beneath = path.startswith(f"{self._root}/")
+        return is_beneath or path in self.trusted or os.path.dirname(path) in self._homes
 
     def _look_at(self, paths: Iterable[str], is_disk: bool = False) -> list[Looked]:
         homes = {path: os.path.dirname(path) for path in sorted(paths)}
         for path in list(homes):
             self.edges[path].update(self._aside.get(path, ()))
+            if path in self.trusted:
+                self.trusted.update(self._aside.get(path, ()))
             homes.update(dict.fromkeys(self._aside.get(path, ()), homes[path]))
         looked: dict[str, Looked | str] = self._native(
             image_heads.look_at, homes, self._root, self._backing_files.is_known
@@ -201,18 +235,26 @@ class _Walk:
         return [found for found in looked.values() if isinstance(found, Looked)]
 
     def _miss(self, path: str, is_disk: bool) -> None:
-        """Say that a file is missing, where that means that something is not known."""
-        if not is_disk:
-            self.problems.append(f"{path} is missing, so what its disks stand on is not all known")
-        elif not self._is_beneath(path):
-            # Beneath instances_path nothing is missing that is only not mounted.
-            self.problems.append(f"{path} is missing, and a domain has it as its disk")
+        """Say that a file is missing: what it stands on is not known, should it come back."""
+        if is_disk:
+            self.problems.append(
+                f"{path} is missing, and a domain has it as its disk. Mount its storage, or "
+                "undefine what names it"
+            )
+        else:
+            self.problems.append(
+                f"{path} is missing, so what its disks stand on is not all known: "
+                f"{self._above.get(path, 'one')} stands on it. Mount its storage, or remove what "
+                "stands on it"
+            )
 
 
-def _is_raw(path: str, claims: Mapping[str, str], defined: Defined) -> bool:
-    """Tell whether a disk is known to be raw, whatever its guest wrote to its beginning."""
-    said = set(defined.get(path, ())) | ({claims[path]} if path in claims else set())
-    return said - {""} == {"raw"}
+def _formats_of(path: str, claims: Mapping[str, str], defined: Defined) -> set[str]:
+    """Return what a disk is said to be; raw it is then whatever its guest wrote to its beginning.
+
+    :param claims: what ``disk.info`` says
+    """
+    return ({*defined.get(path, ())} | {claims.get(path, "")}) - {""}
 
 
 @functools.lru_cache(maxsize=1024)

@@ -374,17 +374,66 @@ def test_a_link_to_a_base_file_protects_the_file(host, tmp_path):
     assert host.names() == [OTHER]
 
 
-def test_a_chain_that_leads_outside_is_not_followed(host, tmp_path):
+def test_what_may_be_a_raw_disk_leads_to_no_file_outside_and_so_may_hide_a_use(
+    host, tmp_path, caplog
+):
+    """Nobody says that it is qcow2, and the guest of a raw disk can write any name there."""
     secret = tmp_path / "secret"
     secret.write_bytes(b"QFI\xfb" + b"\xff" * 5000)
     os.mkfifo(tmp_path / "pipe")
-    host.disk(uuid_of(8), secret, backing_format="qcow2")
+    disk = host.disk(uuid_of(8), secret, backing_format="qcow2")
     host.disk(uuid_of(9), tmp_path / "pipe", backing_format="")
     host.disk(uuid_of(10), "/dev/../etc/shadow", backing_format="qcow2")
-    host.disk(uuid_of(11), "nbd://192.0.2.1/disk", backing_format="qcow2")
+    host.disk(uuid_of(11), tmp_path / "not-there", backing_format="qcow2")
+    host.file(GARBAGE)
+    run = host.run()
+    assert (run.outcome, run.changes, host.names()) == ("partial", [], [GARBAGE])
+    assert "cannot be read" not in caplog.text
+    assert caplog.text.count("which is not opened") == 4
+    assert f"{disk} says that it stands on {secret}, which is not opened" in caplog.text
+
+
+@pytest.mark.parametrize("said", ["raw", "over the network"])
+def test_what_stands_on_no_chain_outside_hides_no_use(host, tmp_path, said):
+    (tmp_path / "golden").write_text("raw")
+    if said == "raw":
+        host.disk(uuid_of(8), tmp_path / "golden")
+    else:
+        host.disk(uuid_of(8), "nbd://192.0.2.1/disk", backing_format="qcow2")
     host.file(GARBAGE)
     run = host.run()
     assert (run.outcome, host.names()) == ("ok", [])
+
+
+def archived(host, tmp_path, backing):
+    """Return a file elsewhere, beside no disk, that stands on another."""
+    (tmp_path / "archive").mkdir()
+    return host.disk("../archive", backing, "middle.qcow2")
+
+
+@pytest.mark.parametrize("said_by", ["definition", "disk.info"])
+def test_a_chain_that_leaves_and_comes_back_protects(host, tmp_path, said_by):
+    middle = archived(host, tmp_path, host.file(OTHER))
+    host.file(GARBAGE)
+    disk = host.disk(uuid_of(5), middle, backing_format="qcow2")
+    if said_by == "definition":
+        host.define(5, disk_xml(disk), running=False)
+    else:
+        (disk.parent / "disk.info").write_text(json.dumps({str(disk): "qcow2"}))
+    runs = host.passes()
+    assert host.names() == [OTHER]
+    assert {run.outcome for run in runs} == {"ok"}
+
+
+def test_it_does_so_through_a_disk_that_nobody_says_anything_of(host, tmp_path):
+    """An external snapshot was taken: the domain names what stands on its old disk."""
+    middle = archived(host, tmp_path, host.file(OTHER))
+    old = host.disk(uuid_of(5), middle, backing_format="qcow2")
+    host.define(5, disk_xml(host.disk(uuid_of(5), old, "snapshot", "qcow2")), running=False)
+    host.file(GARBAGE)
+    runs = host.passes()
+    assert host.names() == [OTHER]
+    assert {run.outcome for run in runs} == {"ok"}
 
 
 @pytest.mark.parametrize("running", [True, False])
@@ -563,6 +612,28 @@ def symbolic_link(host):
     return "disk is a symbolic link, and no domain says what it is"
 
 
+def missing_outside(host):
+    disk = host.disk(uuid_of(2), "/mnt/not-mounted/middle", backing_format="qcow2")
+    host.define(2, disk_xml(disk), running=False)
+    return (
+        "/mnt/not-mounted/middle is missing, so what its disks stand on is not all known: "
+        f"{disk} stands on it"
+    )
+
+
+def missing_beneath_instances_path(host):
+    """The other directory is a mount of its own that is away."""
+    (host.instances / uuid_of(3)).mkdir()
+    host.disk(uuid_of(2), host.instances / uuid_of(3) / "disk", backing_format="qcow2")
+    return f"{uuid_of(3)}/disk is missing, so what its disks stand on is not all known"
+
+
+def disk_of_a_domain_missing_beneath_instances_path(host):
+    (host.instances / uuid_of(3)).mkdir()
+    host.define(3, disk_xml(host.instances / uuid_of(3) / "disk"), running=False)
+    return f"{uuid_of(3)}/disk is missing, and a domain has it as its disk"
+
+
 def pool_volume(host):
     disk = "<disk type='volume'><source pool='p' volume='v'/><target dev='vda'/></disk>"
     host.define(5, disk)
@@ -582,6 +653,9 @@ def disk_of_a_domain_missing_elsewhere(host):
         data_file,
         truncated_disk,
         missing_middle,
+        missing_outside,
+        missing_beneath_instances_path,
+        disk_of_a_domain_missing_beneath_instances_path,
         symbolic_link,
         pool_volume,
         disk_of_a_domain_missing_elsewhere,

@@ -423,7 +423,7 @@ def make_overlay(path, backing):
     return path
 
 
-@pytest.mark.parametrize("levels", [1, 3])
+@pytest.mark.parametrize("levels", [1, 2, 3])
 def test_what_the_disk_of_a_domain_that_is_off_stands_on_stays(world, task, levels, caplog):
     add_dead(world, 1)
     add_dead(world, 2)
