@@ -145,7 +145,8 @@ class Database:
         return self._read(instances.fates, list(uuids))
 
     def deleted_instances(self, uuids: Iterable[str]) -> list[Instance]:
-        """Return the instances with these uuids that are deleted for good, whatever their host."""
+        """Return the instances with these uuids that are deleted for good, whatever their host;
+        no hidden ones."""
         return self._read(instances.deleted, uuids)
 
     def set_cleaned(self, uuids: Sequence[str]) -> set[str]:

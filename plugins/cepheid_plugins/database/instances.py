@@ -34,10 +34,12 @@ _COLUMNS = [_instances.c[name] for name in Instance._fields]
 _IS_ON_HOST = sa.and_(_instances.c.host == sa.bindparam("on_host"), _instances.c.deleted == 0)
 _ON_HOST = sa.select(*_COLUMNS).where(_IS_ON_HOST)
 _UUIDS_ON_HOST = sa.select(_instances.c.uuid).where(_IS_ON_HOST)
+#: Hidden ones live on in another cell.
+IS_VISIBLE = sa.or_(_instances.c.hidden.is_(None), _instances.c.hidden.is_(sa.false()))
 #: The visible ones, newest first.
-_VISIBLE = _ON_HOST.where(
-    sa.or_(_instances.c.hidden.is_(None), _instances.c.hidden.is_(sa.false()))
-).order_by(_instances.c.created_at.desc(), _instances.c.id.desc())
+_VISIBLE = _ON_HOST.where(IS_VISIBLE).order_by(
+    _instances.c.created_at.desc(), _instances.c.id.desc()
+)
 _IN_VM_STATE = _VISIBLE.where(_instances.c.vm_state == sa.bindparam("state"))
 _IN_TASK_STATES = _VISIBLE.where(
     _instances.c.task_state.in_(sa.bindparam("states", expanding=True))
@@ -52,7 +54,7 @@ _METADATA_ON_HOST = (
         _metadata_table.c.deleted == 0,
     )
 )
-_DELETED = _BY_UUIDS.where(_instances.c.deleted == _instances.c.id)
+_DELETED = _BY_UUIDS.where(_instances.c.deleted == _instances.c.id, IS_VISIBLE)
 _FATES = _BY_UUIDS.with_only_columns(*(_instances.c[name] for name in Fate._fields))
 
 
@@ -89,7 +91,8 @@ def fates(connection: sa.Connection, uuids: Iterable[str]) -> list[Fate]:
 
 
 def deleted(connection: sa.Connection, uuids: Iterable[str]) -> list[Instance]:
-    """Return the instances with these uuids that are deleted for good, whatever their host."""
+    """Return the instances with these uuids that are deleted for good, whatever their host; no
+    hidden ones."""
     return _of(connection, _DELETED, Instance, uuids)
 
 

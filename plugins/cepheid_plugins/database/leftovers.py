@@ -12,15 +12,13 @@ import sqlalchemy as sa
 from cepheid_plugins.database import models
 from cepheid_plugins.database.bulk import batches, records, update_each
 from cepheid_plugins.database.compute_nodes import ENDED
-from cepheid_plugins.database.instances import READ_BATCH, set_cleaned
+from cepheid_plugins.database.instances import IS_VISIBLE, READ_BATCH, set_cleaned
 from cepheid_plugins.database.records import CLEAN_ATTEMPTS, BrokenMigration, DeadInstance
 
 _instances = models.instances
 _metadata = models.instance_system_metadata
 _migrations = models.migrations
 
-#: Hidden ones live on in another cell.
-_IS_VISIBLE = sa.or_(_instances.c.hidden.is_(None), _instances.c.hidden.is_(sa.false()))
 _IS_DELETED = _instances.c.deleted == _instances.c.id
 
 
@@ -51,7 +49,7 @@ _DEAD = (
         _instances.c.host == sa.bindparam("on_host"),
         _instances.c.deleted > 0,  # as all ids are; so the index leaves live ones out
         _IS_DELETED,
-        _IS_VISIBLE,
+        IS_VISIBLE,
         sa.or_(
             _instances.c.cleaned == 0,
             _instances.c.uuid.in_(_UUIDS),
@@ -70,7 +68,7 @@ _IS_OF_HOST = sa.and_(
     sa.or_(_migrations.c.cross_cell_move.is_(None), _migrations.c.cross_cell_move.is_(sa.false())),
     sa.or_(_instances.c.host.is_(None), _instances.c.host != sa.bindparam("on_host")),
     sa.or_(_IS_DELETED, _instances.c.deleted == 0),
-    _IS_VISIBLE,
+    IS_VISIBLE,
 )
 _ANY_BROKEN = sa.select(_migrations.c.id).select_from(_MOVED).where(_IS_OF_HOST).limit(1)
 _BROKEN = (

@@ -58,13 +58,17 @@ class Instance(NamedTuple):
 
 
 class Fate(NamedTuple):
-    """Whether an instance is deleted, and since when; `deleted` is its id where it is."""
+    """Whether an instance is deleted, and since when; `deleted` is its id where it is.
+
+    One that is hidden lives on in another cell, deleted or not.
+    """
 
     id: int
     uuid: str
     display_name: str | None
     deleted: int | None
     deleted_at: datetime.datetime | None
+    hidden: bool | None
 
 
 class ImageUser(NamedTuple):

@@ -83,7 +83,8 @@ class CleanupRunningDeletedInstances(cepheid.Task):
         domains = self.hypervisor.domain_names()
         others = [uuid for uuid in domains if uuid not in live]
         rows = self.database.fates(others) if others else []
-        deleted = [row for row in rows if row.deleted == row.id]
+        # Whoever is hidden lives on in another cell.
+        deleted = [row for row in rows if row.deleted == row.id and not row.hidden]
         context.count("domains", len(domains))
         sightings = self.file.read()
         doubts = doubts_of(self.agent, sightings, live)

@@ -138,7 +138,9 @@ class MemoryInventory:
 
     def deleted_instances(self, uuids: Iterable[str]) -> list[Instance]:
         wanted = set(uuids)
-        return self._select(lambda row: row.uuid in wanted and row.deleted == row.id)
+        return self._select(
+            lambda row: row.uuid in wanted and row.deleted == row.id and not row.hidden
+        )
 
     def find_instances(self, name: str, deleted: bool = False) -> list[Instance]:
         may_be_uuid = len(name) >= UUID_BEGINNING

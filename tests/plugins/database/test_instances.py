@@ -31,6 +31,17 @@ def test_a_hosts_instances_are_the_live_ones_hidden_and_soft_deleted_included(wo
     assert set(world.database.instance_uuids_on_host("host1")) == here
 
 
+def test_of_deleted_instances_the_hidden_ones_are_left_out(world):
+    for number, hidden in ((1, False), (2, True), (3, None)):
+        world.add(number, hidden=hidden)
+        world.update(number, deleted=world.row(number).id)
+    world.add(4)
+    all_of_them = [uuid_of(number) for number in (1, 2, 3, 4)]
+    assert uuids(world.database.deleted_instances(all_of_them)) == {uuid_of(1), uuid_of(3)}
+    hidden = {row.uuid for row in world.database.fates(all_of_them) if row.hidden}
+    assert hidden == {uuid_of(2)}
+
+
 def test_null_in_every_nullable_column_can_be_read(world):
     with world.engine.begin() as connection:
         connection.execute(

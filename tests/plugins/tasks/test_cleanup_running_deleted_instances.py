@@ -198,6 +198,34 @@ def test_a_row_that_is_alive_is_never_touched_whatever_its_state(world, task, st
     assert left(world) == [1, 2]
 
 
+@pytest.mark.parametrize("action", ["log", "shutdown", "reap"])
+def test_a_hidden_one_lives_on_in_another_cell_and_is_never_touched(world, action):
+    delete(world, 2, hidden=True)
+    delete(world, 3, hidden=None)
+    task = make(world, action)
+    for _ in range(3):
+        run = world.agent.run(task)
+        world.clock.sleep(1800)
+        assert run.counters.get("left_over", 0) <= 1
+        assert uuid_of(2) not in {change.target for change in run.changes}
+    assert left(world) == ([1, 2] if action == "reap" else [1, 2, 3])
+    assert world.hypervisor.states[uuid_of(2)] == RUNNING
+
+
+def test_one_that_is_hidden_meanwhile_is_not_touched(world, task, monkeypatch):
+    world.agent.run(task)
+    world.clock.sleep(1800)
+    deleted = world.database.deleted_instances
+
+    def then_hide(uuids):
+        world.update(2, hidden=True)
+        return deleted(uuids)
+
+    monkeypatch.setattr(world.database, "deleted_instances", then_hide)
+    world.agent.run(task)
+    assert left(world) == [1, 2]
+
+
 def test_d23_a_domain_that_somebody_else_made_is_not_ours_by_its_uuid_alone(world, task):
     world.hypervisor.names[uuid_of(2)] = "a-backup-under-test"
     runs = passes(world, task)
