@@ -80,7 +80,8 @@ NEWEST = "ORDER BY created_at DESC, id DESC"
 ENDED = ("confirmed", "reverted", "failed", "completed", "cancelled", "done")
 IS_MOVING = (
     "EXISTS (SELECT * FROM migrations AS other WHERE other.instance_uuid = instances.uuid "
-    f"AND other.deleted = 0 AND other.status NOT IN {marks((*ENDED, 'error'))}) AS is_moving"
+    "AND other.deleted = 0 AND (other.status IS NULL OR other.status NOT IN "
+    f"{marks((*ENDED, 'error'))})) AS is_moving"
 )
 OCCUPANT = (
     "instances.uuid, instances.host, node, vm_state, task_state, os_type, instances.project_id, "

@@ -26,13 +26,15 @@ _IS_COUNT = sa.and_(
     _metadata.c.instance_uuid == _instances.c.uuid, _metadata.c.key == CLEAN_ATTEMPTS
 )
 _other = _migrations.alias()
-#: Whether an instance has a migration that goes on, whatever became of its row.
+#: Whether an instance has a migration that goes on, for all that is known of its status, whatever
+#: became of the instance's row. One that was deleted with its instance keeps the status that it had
+#: for ever, so it tells nothing. Source: Nova's instance_destroy.
 _IS_MOVING = (
     sa.exists()
     .where(
         _other.c.instance_uuid == _instances.c.uuid,
         _other.c.deleted == 0,
-        _other.c.status.not_in((*ENDED, "error")),
+        sa.or_(_other.c.status.is_(None), _other.c.status.not_in((*ENDED, "error"))),
     )
     .label("is_moving")
 )

@@ -84,6 +84,26 @@ def test_those_that_were_deleted_since_come_as_well_though_they_are_clean(world)
     assert [row.uuid for row in found] == [uuid_of(1)]
 
 
+@pytest.mark.parametrize(
+    ("columns", "is_moving"),
+    [
+        ({"status": "running"}, True),
+        ({"status": None}, True),
+        ({"status": "completed"}, False),
+        ({"status": "error"}, False),
+        ({"status": "running", "deleted": 1}, False),
+        ({"status": None, "deleted": 1}, False),
+    ],
+)
+def test_a_migration_goes_on_until_it_is_known_to_have_ended_or_is_deleted(
+    world, columns, is_moving
+):
+    add_dead(world, 1)
+    add_migration(world, 1, **columns)
+    (row,) = world.database.dead_instances("host1", ())
+    assert row.is_moving is is_moving
+
+
 def test_a_broken_migration_is_told_with_its_instance(world):
     add_dead(world, 1, host="host2")
     broken = add_migration(world, 1, deleted=9)

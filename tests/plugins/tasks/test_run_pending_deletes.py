@@ -512,9 +512,11 @@ def test_where_not_all_processes_can_be_looked_at_the_kernel_must_say_that_a_fil
     assert left(world) == []
 
 
-def test_a_migration_that_goes_on_keeps_the_files(world, task):
+@pytest.mark.parametrize("status", ["migrating", "a status of another version", None])
+def test_a_migration_that_goes_on_keeps_the_files(world, task, status):
+    """Nova deletes an instance's migrations with it, and leaves their status for ever."""
     add_dead(world, 1)
-    add_migration(world, 1, status="migrating")
+    add_migration(world, 1, status=status)
     add_dead(world, 2)
     add_migration(world, 2, status="migrating", deleted=7)
     add_dead(world, 3)
