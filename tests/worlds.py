@@ -18,7 +18,6 @@ from cepheid_plugins.database import flavors, models
 from cepheid_plugins.database.driver import Database
 from cepheid_plugins.database.records import NewInstance
 from cepheid_plugins.hypervisor import opts as hypervisor_opts
-from cepheid_plugins.hypervisor.driver import DiskCapacity
 from cepheid_plugins.testing.names import uuid_of
 from cepheid_plugins.testing.sqlite_inventory import make_tables
 from tests.fake_agent import FakeAgent, FakeClock
@@ -234,5 +233,4 @@ def let_another_domain_use(world: World, path: Path, number: int = 7) -> str:
         "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/>"
         f"<source file='{path}'/><target dev='vda' bus='virtio'/></disk></devices></domain>"
     )
-    world.hypervisor.capacities.append(DiskCapacity(uuid, str(path), 2**20))
     return uuid

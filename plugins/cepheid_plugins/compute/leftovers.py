@@ -219,7 +219,7 @@ class Leftovers:
                     f"the domain {domain.name} has the disk {disk}, which libvirt does not find. "
                     "Is the pool active?"
                 )
-        cache = ImageCache(self._agent.conf.compute.instances_path)
+        cache = self._native(lambda: ImageCache(self._agent.conf.compute.instances_path))
         chains = ChainReader(cache, self._agent.run_native).read_domains(formats)
         for path, disks in chains.paths.items():
             uses.append((path, "", f"the disk {min(disks)} of a domain stands on {path}"))

@@ -126,7 +126,7 @@ def test_an_instance_whose_disk_another_domain_uses_is_not_offloaded(world, oper
     operations.shelve(rows(world, 1), "req-1")
     let_another_domain_use(world, disk(world))
     results = operations.offload(rows(world, 1), "req-2")
-    assert "is a disk of the domain guest-7" in str(results[UUID])
+    assert "is named in a definition of the domain guest-7" in str(results[UUID])
     assert disk(world).exists()
     assert UUID in world.hypervisor.states
     assert (world.row(1).vm_state, world.row(1).host) == ("shelved", "host1")

@@ -10,7 +10,6 @@ from cepheid_plugins.compute import domain_names, opts
 from cepheid_plugins.compute.reaping import ReapingOperations
 from cepheid_plugins.compute.sightings import FILE_NAME, Sightings, SightingsFile
 from cepheid_plugins.database import models
-from cepheid_plugins.hypervisor.driver import DiskCapacity
 from cepheid_plugins.storage import open_files
 from cepheid_plugins.tasks.cleanup_running_deleted_instances import (
     CleanupRunningDeletedInstances,
@@ -325,8 +324,9 @@ def test_one_whose_disk_another_domain_uses_is_not_touched(world, task):
     assert (second.counters["done"], second.counters["failed"]) == (1, 1)
     (failed,) = [change for change in second.changes if change.outcome == "failed"]
     assert (failed.target, failed.error) == (
-        uuid_of(2), f"it is kept: {disk} is a disk of the domain guest-7"
-    )  # fmt: skip
+        uuid_of(2),
+        f"it is kept: {disk} is named in a definition of the domain guest-7",
+    )
     assert disk.exists()
     assert world.hypervisor.states[uuid_of(2)] == RUNNING
     assert world.row(2).cleaned != 1
@@ -335,7 +335,7 @@ def test_one_whose_disk_another_domain_uses_is_not_touched(world, task):
 
 def test_its_own_use_of_its_disk_is_no_obstacle(world, task):
     disk = world.path / "instances" / uuid_of(2) / "disk"
-    world.hypervisor.capacities.append(DiskCapacity(uuid_of(2), str(disk), 2**20))
+    assert str(disk) in world.hypervisor.definition(uuid_of(2))
     passes(world, task)
     assert left(world) == [1]
 
@@ -380,7 +380,7 @@ def test_who_uses_the_files_is_looked_at_once_for_all(tmp_path, monkeypatch, cou
     assert list(results.values()) == [None] * count
     # Before the domains are touched, and when the files are set aside.
     assert len(looks) == 2
-    assert world.hypervisor.calls["virConnectGetAllDomainStats"] == 2
+    assert world.hypervisor.calls["virConnectGetAllDomainStats"] == 1
     world.close()
 
 
