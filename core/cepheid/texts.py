@@ -8,5 +8,6 @@ def encodable(text: str) -> str:
     """Return a text that can be written anywhere, whatever bytes a name in it has.
 
     Python has bytes that are no UTF-8 as halves of surrogates, which no file or database takes.
+    What a plugin gives in a text's place is returned as it is.
     """
-    return text.encode(errors="backslashreplace").decode()
+    return text if not isinstance(text, str) else text.encode(errors="backslashreplace").decode()

@@ -7,6 +7,8 @@ a directory of its own. What it returns keeps the kind's contract. It may have b
 
 - ``unavailable``: the class of the error that the kind's contract has for no answer;
 - ``changes``: a number that grows whenever the double is changed, by whatever call;
+- ``tells_only``: true where that is only what somebody was told: it need not go through the door
+  for changes, and a dry run tells nothing;
 - ``calls`` or ``statements``: a Counter of what a real driver would have asked, by name;
 - ``populate(numbers)``: makes the things of these numbers, alike each time, and of every sort
   that the kind knows, so that there is something to do for a task that is tried out.

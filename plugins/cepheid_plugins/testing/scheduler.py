@@ -16,6 +16,9 @@ class MemoryScheduler(Scheduler):
 
     enabled = True
 
+    #: A message is no change: a later one says it anew.
+    tells_only = True
+
     def __init__(self) -> None:
         self.messages: list[tuple[str, list[str], str]] = []
         #: What sending raises.

@@ -166,7 +166,9 @@ def _remarks(distribution: importlib.metadata.Distribution) -> Iterator[Problem]
         yield Problem("it names no licence", "add license = Apache-2.0, or what it is under")
     if "Summary" not in metadata or not metadata["Summary"]:
         yield Problem("it has no summary", "add a description of one line")
-    top = {path.parts[0] for path in distribution.files or () if path.suffix == ".py"}
+    # Without RECORD it is a source tree, of which all is listed.
+    files = distribution.files if distribution.read_text("RECORD") else None
+    top = {path.parts[0] for path in files or () if path.suffix == ".py"}
     for name in sorted(top & TOO_COMMON):
         yield Problem(
             f"it installs a package {name!r} of all packages' own",

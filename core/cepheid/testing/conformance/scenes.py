@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,9 @@ FEW, MANY, PASSES = 10, 1000, 4
 
 #: Numbers of instances that are alike and idle: see the doubles' ``populate``.
 ALIKE_STEP = 13 * 8
+
+#: An error that is none of cepheid's, which say in words what is to be done: its class first.
+OTHER_ERROR = re.compile(r"[A-Z]\w*(: |$)")
 
 #: Runs after the first, in which what was done is to be seen as done.
 AGAIN = 2
@@ -71,7 +75,7 @@ def normal_run(trial: Trial) -> Iterator[Problem]:
         yield from past_the_door(trial, player, acts, calls)
         yield from _unexplained(run)
         if run.outcome == "failed":
-            if REFUSED in run.error:
+            if REFUSED in run.error or not OTHER_ERROR.match(run.error):
                 raise NotChecked(f"it fails in the sandbox: {run.error}")
             yield Problem(
                 f"a run fails where nothing is wrong: {run.error}",
@@ -118,7 +122,8 @@ def _vain(runs: Sequence[Run], carried: Sequence[Carried]) -> Iterator[Problem]:
 def past_the_door(trial: Trial, player: Player, acts: int, calls: int) -> Iterator[Problem]:
     """Return what was changed otherwise than through the run's context."""
     for call in trial.changing[calls:]:
-        if not call.in_door:
+        is_telling = getattr(player.faults[call.kind].driver, "tells_only", False)
+        if not call.in_door and not is_telling:
             yield Problem(f"it calls {call.kind}.{call.name} past context.change", DOOR, call.where)
     own = str(player.state_path)
     for act in trial.watch.since(acts, "file", "program", "network"):
