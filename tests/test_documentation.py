@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the documentation shows is true: its commands parse, its options exist, its code runs."""
 
+import importlib.metadata
+import re
 import shutil
 
 import pytest
@@ -72,6 +74,50 @@ def test_a_configuration_that_is_shown_has_options_that_are_read(block, tmp_path
         assert upgrade.check_configuration(agent) is None
     finally:
         agent.close()
+
+
+def options_of_ours():
+    """Yield each option of this distribution with its group."""
+    for point in importlib.metadata.distribution("cepheid").entry_points:
+        if point.group == "oslo.config.opts":
+            for group, options in point.load()():
+                yield from ((str(group or "DEFAULT"), option) for option in options)
+
+
+def names_read_from_nova_conf():
+    """Return the (group, name) that the first column of the table on the page has."""
+    page = (documentation.SOURCE / "nova.rst").read_text()
+    table = page.partition("Options that are read from nova.conf\n")[2].partition("\nEverything")[0]
+    found = set()
+    for row in re.findall(r"^   \* - (.*?)^     - ", table, re.MULTILINE | re.DOTALL):
+        group = "DEFAULT"
+        for literal in re.findall(r"``(.+?)``", row):
+            named, name = re.fullmatch(r"(?:\[(\w+)\] ?)?(\w*)", literal).groups()
+            group = named or group
+            found.add((group, name))
+    return found
+
+
+def test_the_table_of_novas_options_has_all_that_are_read_under_another_name():
+    old = {
+        (str(deprecated.group or group), deprecated.name)
+        for group, option in options_of_ours()
+        for deprecated in option.deprecated_opts
+        if group != "neutron"  # keystoneauth's own old names
+    }
+    assert len(old) > 40
+    assert old <= names_read_from_nova_conf()
+
+
+def test_the_table_of_novas_options_has_no_name_that_is_not_read():
+    ours = set(config.load([])) | {"log_dir", "transport_url", "control_exchange"}
+    read = {("DEFAULT", name) for name in ours}
+    for group, option in options_of_ours():
+        read |= {(group, option.dest), (group, "")}
+        read |= {(str(old.group or group), old.name) for old in option.deprecated_opts}
+    libraries = {"database", "neutron", "oslo_messaging_rabbit", "oslo_messaging_notifications"}
+    read |= {(group, "") for group in libraries}
+    assert names_read_from_nova_conf() <= read
 
 
 def code_of(page, number=0):
