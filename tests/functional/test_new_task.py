@@ -223,6 +223,7 @@ def row_of(host):
 
 def with_a_persons_pace(line):
     """Return a line of a script that goes on as late as a person would who reads and types."""
+    line = line.replace("/path/to/clone", "cepheid")  # the wheel, which pip finds by its name
     if line.endswith("agent.log 2>&1 &"):
         return f"{line}\nuntil [ -e state/cepheid-agent.sock ]; do sleep 0.1; done"
     if line == "kill -HUP $!":
