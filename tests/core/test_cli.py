@@ -305,6 +305,7 @@ def test_the_history_has_runs_and_their_changes(adopted):
     rows = adopted.rows("task", "history", "sync_power_states")
     assert [row["Change"] for row in rows] == ["power_state", "stop", ""]
     assert len(adopted.rows("task", "history", "sync_power_states", "--changed")) == 2
+    assert len(adopted.rows("task", "history", "--changed", "--limit", "1")) == 2
 
 
 def test_bash_completion_is_offered(host):

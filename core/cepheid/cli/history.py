@@ -61,14 +61,12 @@ class TaskHistory(base.Lister):
 
 
 def _read(it: Journal, name: str | None, limit: int, changed: bool) -> list[tuple[Any, ...]]:
-    runs = it.runs(name, limit)
+    runs = it.changed_runs(name, limit) if changed else it.runs(name, limit)
     changes: dict[int, list[dict[str, Any]]] = {}
     for change in it.changes(run["id"] for run in runs):
         changes.setdefault(change["run_id"], []).append(change)
     told: list[tuple[str, Iterable[tuple[Any, ...]]]] = [
-        (run["started_at"], _run_rows(run, changes.get(run["id"], [])))
-        for run in reversed(runs)
-        if run["id"] in changes or not changed
+        (run["started_at"], _run_rows(run, changes.get(run["id"], []))) for run in reversed(runs)
     ]
     if not changed:
         oldest = runs[-1]["started_at"] if len(runs) == limit else ""

@@ -35,6 +35,17 @@ class Reader:
         )
         return [_run(row) for row in rows]
 
+    def changed_runs(self, task: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
+        """Return the newest runs with changes, of one task or of all, newest first."""
+        # The index by run gives them in order, so nothing is read of the runs without changes.
+        where, values = ("WHERE r.task = ?", [task]) if task else ("", [])
+        rows = self._store.rows(
+            f"SELECT r.* FROM changes c CROSS JOIN runs r ON r.id = c.run_id {where}"
+            " GROUP BY c.run_id ORDER BY c.run_id DESC LIMIT ?",
+            [*values, limit],
+        )
+        return [_run(row) for row in rows]
+
     def runs_since(self, at: datetime.datetime, limit: int = 10_000) -> list[dict[str, Any]]:
         """Return the runs that have begun since `at`, newest first."""
         # There is no index by time; the newest are read until one is older.

@@ -56,6 +56,44 @@ def test_runs_come_newest_first_of_one_task_or_of_all_and_not_too_many(journal):
     assert journal.runs("c") == []
 
 
+def test_runs_with_changes_are_found_behind_any_number_without(journal):
+    changed = []
+    for task in ("a", "b", "a"):
+        run = new_run(journal, task)
+        journal.add_changes(run, [Change(name, 1, 2, "", "set", "done") for name in "xy"])
+        changed.append(run.id)
+        for _ in range(5):
+            new_run(journal, task)
+    assert [run["id"] for run in journal.changed_runs()] == changed[::-1]
+    assert [run["id"] for run in journal.changed_runs(limit=2)] == changed[:0:-1]
+    assert [run["id"] for run in journal.changed_runs("a", 1)] == changed[2:]
+    assert [run["id"] for run in journal.changed_runs("b")] == [changed[1]]
+
+
+def test_to_find_runs_with_changes_costs_nothing_for_those_without(journal):
+    def steps():
+        count = 0
+
+        def count_one():
+            nonlocal count
+            count += 1
+
+        connection = journal._store.connection
+        connection.set_progress_handler(count_one, 1)
+        try:
+            assert len(journal.changed_runs(limit=1)) == 1
+        finally:
+            connection.set_progress_handler(None, 1)
+        return count
+
+    run = new_run(journal)
+    journal.add_changes(run, [Change("x", 1, 2, "", "set", "done")])
+    few = steps()
+    for _ in range(100):
+        new_run(journal)
+    assert steps() == few
+
+
 def test_tells_the_newest_run_of_each_task(journal):
     ids = [new_run(journal, task).id for task in ("a", "b", "a")]
     newest = journal.newest_runs()
