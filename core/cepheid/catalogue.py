@@ -76,6 +76,16 @@ def find_tasks(
     return plugins
 
 
+def idle_patterns(patterns: Sequence[str], plugins: Sequence[loading.Plugin]) -> list[str]:
+    """Return those of `patterns`, as enabled_tasks has them, that match no task."""
+    names = [plugin.name for plugin in plugins]
+    return [
+        pattern
+        for pattern in patterns
+        if pattern != config.BUNDLED_TASKS and not fnmatch.filter(names, pattern)
+    ]
+
+
 def describe(conf: cfg.ConfigOpts) -> list[loading.Plugin]:
     """Find all task plugins and load them, so that each can be described, without running any."""
     offered = loading.discover_under(drivers.PREFIX)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from oslo_config import cfg
 
-from cepheid import admin, catalogue, config, errors, host_lock, snapshot
+from cepheid import admin, catalogue, config, errors, host_lock, mistakes, snapshot
 from cepheid.agent import Agent
 from cepheid.attention import LATE_SECONDS
 from cepheid.journal_keeper import JournalKeeper
@@ -77,7 +77,7 @@ class Service:
             )
         agent.load_tasks()
         catalogue.require_usable(agent.plugins)
-        _report(agent.plugins)
+        _report(agent.conf, agent.plugins)
         agent.drivers.check()
         if agent.conf.status.enabled:
             from cepheid.status.monitor import Monitor  # with it comes what most agents do not need
@@ -157,7 +157,7 @@ class Service:
             LOG.exception("The configuration was not reloaded, the old one stays")
         else:
             config.warn_of_fixed_options(old, self.agent.conf, self.agent.drivers.kinds)
-            _report(self.agent.plugins)
+            _report(self.agent.conf, self.agent.plugins)
             self._stop_timers()
             for timer in self._by_task.values():
                 timer.interval_max = self.agent.conf.periodic_interval_max
@@ -307,7 +307,8 @@ def _attempt(step: Callable[[], object]) -> None:
         LOG.exception("The agent's end goes on")
 
 
-def _report(plugins: list[Plugin]) -> None:
+def _report(conf: cfg.ConfigOpts, plugins: list[Plugin]) -> None:
+    mistakes.warn(conf, plugins)
     for plugin in plugins:
         if plugin.state in ("failed", "in conflict"):
             LOG.error(

@@ -13,20 +13,14 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable
-from pathlib import Path
 
-from oslo_config import cfg
-
-from cepheid import admin, catalogue, config, errors, loading
+from cepheid import admin, catalogue, config, errors, loading, unread
 from cepheid.agent import Agent
 from cepheid.journal import FILE_NAME, SCHEMA_VERSION
 
 NAMESPACE = "cepheid.upgrade_checks"
 
 Check = Callable[[Agent], str | None]
-
-#: The libraries whose options Cepheid's configuration may have: their names in oslo.config.opts.
-LIBRARIES = ("oslo.log", "oslo.messaging")
 
 #: Free space below which the next write may be the one that fails.
 LITTLE_SPACE_BYTES = 100 * 1024 * 1024
@@ -36,24 +30,10 @@ def check_configuration(agent: Agent) -> str | None:
     """Look for values that are bad, and for options that nothing installed reads."""
     plugins = catalogue.describe(agent.conf)
     config.check(agent.conf)
-    known: dict[str, set[str]] = {}
-    for group, option in _options(plugins):
-        known.setdefault(group, set()).update((option.name, option.dest))
-        for old in option.deprecated_opts:
-            known.setdefault(old.group or group, set()).add(old.name or option.name)
-    known.setdefault("task_providers", set()).update(plugin.name for plugin in plugins)
-    unread = []
-    for path in _files(agent.conf):
-        sections: dict[str, dict[str, list[str]]] = {}
-        cfg.ConfigParser(str(path), sections).parse()
-        unread += [
-            f"[{group}] {name} in {path}"
-            for group, names in sections.items()
-            for name in names
-            if not {name, name.replace("-", "_")} & known.get(group, set())
-        ]
-    if unread:
-        return f"Nothing that is installed reads: {', '.join(unread)}. Correct or remove them."
+    found = unread.find(agent.conf, plugins)
+    if found:
+        names = ", ".join(str(one) for one in found)
+        return f"Nothing that is installed reads: {names}. Correct or remove them."
     return None
 
 
@@ -144,32 +124,3 @@ def _loaded(plugin: loading.Plugin) -> Check:
         return loaded(agent)
 
     return check
-
-
-def _options(plugins: list[loading.Plugin]) -> list[tuple[str, cfg.Opt]]:
-    """Return every option that may be in a configuration file, with its group."""
-    found: list[tuple[str, cfg.Opt]] = []
-    for offered in loading.discover("oslo.config.opts"):
-        if not offered.is_bundled and offered.name not in LIBRARIES:
-            continue
-        try:
-            list_opts = offered.load()
-        except errors.PluginError:
-            continue  # without the library nothing reads its options
-        for group, options in list_opts():
-            found += [(str(group or "DEFAULT"), option) for option in options]
-    for plugin in plugins:
-        if plugin.factory is None or not hasattr(plugin.factory, "all_options"):
-            continue
-        found += [(plugin.name, option) for option in plugin.factory.all_options()]
-        for group, options in plugin.factory.shared_options:
-            found += [(group, option) for option in options]
-    return found
-
-
-def _files(conf: cfg.ConfigOpts) -> list[Path]:
-    """Return the configuration files that are Cepheid's: most of a nova.conf is not for it."""
-    files = [Path(path) for path in conf.config_file or ()]
-    for folder in conf.config_dir or ():
-        files += sorted(Path(folder).glob("*.conf"))
-    return [path for path in files if not path.name.startswith("nova")]
