@@ -11,6 +11,7 @@ import termios
 
 import pytest
 
+from cepheid.cli import cells
 from tests.distributions import Distributions
 from tests.functional.agents import Installation
 from tests.worlds import node_xml
@@ -267,6 +268,11 @@ def test_a_task_is_shown_with_every_option_and_where_it_was_set(host):
     assert shown["drivers"] == "database = sqlalchemy, hypervisor = libvirt"
     assert shown["[sync_power_states] spacing"] == f"30  ({host.conf})"
     assert shown["[sync_power_states] policy"] == "enforce  (default)"
+
+
+def test_an_option_that_is_a_list_is_shown_as_a_configuration_file_has_it():
+    assert cells.option(["running", "paused"]) == "running,paused"
+    assert (cells.option([]), cells.option(3), cells.option(None)) == ("", "3", "None")
 
 
 def test_nova_conf_is_understood(host, tmp_path):

@@ -14,6 +14,11 @@ def value(found: Any) -> str:
     return found if isinstance(found, str) else json.dumps(found)
 
 
+def option(value: Any) -> str:
+    """Return an option's value; a list is written as in a configuration file."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def outcome(change: dict[str, Any]) -> str:
     """Return what came of a change, with its error."""
     return f"{change['outcome']}: {change['error']}" if change["error"] else change["outcome"]

@@ -90,7 +90,8 @@ class TaskShow(base.ShowOne):
             )
             for option in conf[plugin.name]:
                 where = config.where_set(conf, option, plugin.name)
-                fields[f"[{plugin.name}] {option}"] = f"{conf[plugin.name][option]}  ({where})"
+                value = cells.option(conf[plugin.name][option])
+                fields[f"[{plugin.name}] {option}"] = f"{value}  ({where})"
         _, pauses = self.read_journal(_newest_runs_and_pauses) or ({}, {})
         pause = pause_of(plugin.name, pauses)
         if pause is not None and plugin.state == "enabled":
