@@ -179,6 +179,16 @@ def test_lists_fit_a_terminal_with_every_name_whole(host, words, width):
     assert names <= {cell.strip() for line in lines for cell in line.split("|")}
 
 
+def test_the_history_fits_a_terminal_with_every_task_and_target_whole(adopted):
+    adopted.run("task", "run", "update_available_resource")
+    targets = {f"…{row['UUID'][-8:]}" for row in adopted.rows("instance", "list")}
+    for width in (80, 100):
+        lines = in_terminal(adopted, width, "task", "history")
+        assert max(map(len, lines)) <= width
+        shown = {cell.strip() for line in lines for cell in line.split("|")}
+        assert {"host_adopt", "update_available_resource"} | targets <= shown
+
+
 def in_terminal(host, width, *words):
     """Run a command in a terminal of this width; return the lines that it shows."""
     ours, its = pty.openpty()

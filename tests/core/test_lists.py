@@ -7,7 +7,7 @@ import io
 
 import pytest
 
-from cepheid.cli import lists
+from cepheid.cli import cells, lists
 from cepheid.loading import Plugin
 
 NAMES = ("Name", "State", "Reason", "Outcome", "Distribution", "Summary")
@@ -24,7 +24,7 @@ IMPORTANCE = ("Outcome", "Summary", "Distribution")
 def printed(width, rows=ROWS, importance=IMPORTANCE):
     """Return the lines of a table in a terminal of this width; 0 for none."""
     out = io.StringIO()
-    asked = argparse.Namespace(max_width=width, fit_width=False, print_empty=False)
+    asked = argparse.Namespace(max_width=width, fit_width=False, print_empty=True)
     lists.FittedTable(importance).emit_list(NAMES, rows, out, asked)
     return out.getvalue().splitlines()
 
@@ -68,6 +68,45 @@ def test_a_table_in_a_terminal_is_no_wider_and_has_each_reason_once_below(width,
     ]
     below = " ".join(line.strip() for line in lines[len(table) :])
     assert below == f"[1] {MISSING} [2] named in disabled_tasks"
+
+
+def test_a_table_without_rows_has_its_columns():
+    assert columns(printed(0, [])) == list(NAMES)
+
+
+UUID = "5f0b5f3c-7a55-4b87-bb36-6b0a54a4a1f3"
+HISTORY = ("Started", "Outcome", "Target", "Reason")
+
+
+@pytest.mark.parametrize(
+    ("width", "target", "started"),
+    [(200, UUID, "2026-11-24T12:05:07"), (60, "5f0b5f3c", "12:05:07")],
+)
+def test_cells_are_shorter_in_a_narrow_table(width, target, started):
+    rows = [("2026-11-24T12:05:07", "ok", UUID, "no"), ("2026-11-24T12:06:07", "ok", "", "")]
+    shorter = {"Started": cells.short_times, "Target": cells.short_targets}
+    out = io.StringIO()
+    asked = argparse.Namespace(max_width=width, fit_width=False, print_empty=False)
+    lists.FittedTable((), "Outcome", shorter).emit_list(HISTORY, rows, out, asked)
+    lines = out.getvalue().splitlines()
+    assert [cell.strip() for cell in lines[3].strip("|").split("|")] == [
+        started, "ok", target, "no",
+    ]  # fmt: skip
+
+
+def test_what_is_left_out_of_a_cell_is_what_tells_least():
+    assert cells.short_times(["2026-11-24T12:05:07", "2026-11-25T12:06:07"]) == [
+        "11-24 12:05", "11-25 12:06",
+    ]  # fmt: skip
+    long = "/var/lib/cepheid/instances/_base/" + "a" * 27
+    assert cells.short_targets([f"/disks/{UUID}/disk", "guest", long]) == [
+        "/disks/5f0b5f3c/disk", "guest", "…" + "a" * 27,
+    ]  # fmt: skip
+
+
+def test_uuids_that_begin_alike_are_still_told_apart():
+    counted = [f"00000000-0000-0000-0000-00000000000{n}" for n in (1, 2)]
+    assert cells.short_targets([*counted, ""]) == ["…00000001", "…00000002", ""]
 
 
 def test_a_command_in_a_reason_stays_on_one_line():

@@ -4,7 +4,16 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
+
+_UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
+
+#: Characters of a uuid in a narrow table. Commands take so many of its beginning for all of it.
+UUID_WIDTH = 8
+
+#: Characters of a target in a narrow table; of a path the end tells most.
+TARGET_WIDTH = 28
 
 
 def value(found: Any) -> str:
@@ -30,3 +39,32 @@ def running(run: dict[str, Any]) -> str:
         return "running"
     done, total = run["progress"]
     return f"running, {done} of {total}" if total is not None else f"running, {done} done"
+
+
+def short_targets(targets: list[Any]) -> list[Any]:
+    """Return uuids as their first 8 characters, and other long text as its end.
+
+    Where uuids begin alike, as those of test domains do, their ends stand for them.
+    """
+    texts = [str(target) for target in targets]
+    uuids = {uuid for text in texts for uuid in _UUID.findall(text)}
+    is_clear = len({uuid[:UUID_WIDTH] for uuid in uuids}) == len(uuids)
+    return [
+        _end_of(_UUID.sub(lambda found: _short_uuid(found[0], is_clear), text)) for text in texts
+    ]
+
+
+def _short_uuid(uuid: str, is_clear: bool) -> str:
+    return uuid[:UUID_WIDTH] if is_clear else f"…{uuid[-UUID_WIDTH:]}"
+
+
+def _end_of(text: str) -> str:
+    if len(text) <= TARGET_WIDTH:
+        return text
+    return "…" + text[1 - TARGET_WIDTH :]
+
+
+def short_times(times: list[Any]) -> list[Any]:
+    """Return times of one day, which are ISO 8601, without it; others without year and seconds."""
+    is_one_day = len({str(at)[:10] for at in times}) == 1
+    return [str(at)[11:19] if is_one_day else str(at)[5:16].replace("T", " ") for at in times]

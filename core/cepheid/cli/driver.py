@@ -11,7 +11,7 @@ from cepheid import admin, config, drivers, errors, loading
 from cepheid.cli import base, lists
 
 
-class DriverList(lists.PluginLister):
+class DriverList(lists.FittedLister):
     """List every driver that is installed, which of each kind is chosen, and why one is not there.
 
     In use are those that the running agent has built. Where another one is chosen by now, it

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from cepheid import catalogue, errors, loading
-from cepheid.cli import base, cells, lists
+from cepheid.cli import cells, lists
 from cepheid.journal import Journal
 
 COLUMNS = (
@@ -26,8 +26,12 @@ COLUMNS = (
 )
 
 
-class TaskHistory(base.Lister):
+class TaskHistory(lists.FittedLister):
     """List the latest runs, their changes, and pauses, newest last, from the journal."""
+
+    importance = ("Change", "Target", "After", "Result", "Before", "Seconds", "Run")
+    marked = "Outcome"
+    shorter = {"Started": cells.short_times, "Target": cells.short_targets}
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -48,16 +52,6 @@ class TaskHistory(base.Lister):
                 raise errors.NoSuchTask(name)
         rows = self.read_journal(lambda it: _read(it, name, limit, parsed_args.changed))
         return COLUMNS, rows or []
-
-    def produce_output(
-        self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Iterable[Any]
-    ) -> int:
-        """Print the rows; a table leaves out the columns that are empty."""
-        rows = [tuple(row) for row in data]
-        if parsed_args.formatter == "table" and not parsed_args.columns and rows:
-            told = {name for n, name in enumerate(column_names) if any(row[n] for row in rows)}
-            column_names, rows = lists.keep(column_names, rows, told)
-        return int(super().produce_output(parsed_args, column_names, rows) or 0)
 
 
 def _read(it: Journal, name: str | None, limit: int, changed: bool) -> list[tuple[Any, ...]]:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lists of plugins: tables that a terminal has room for, with the reasons below."""
+"""Lists: tables that a terminal has room for, with the reasons below."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
 from cliff import utils
@@ -17,6 +17,9 @@ from cepheid.loading import Plugin
 
 Rows = list[tuple[Any, ...]]
 
+#: Writes the cells of a column shorter.
+Shorten = Callable[[list[Any]], list[Any]]
+
 #: What a table needs around a cell: a line, and a space on either side.
 BORDER_WIDTH = 3
 
@@ -24,32 +27,45 @@ BORDER_WIDTH = 3
 SUMMARY_WIDTH = 60
 
 
-class PluginLister(base.Lister):
-    """Lists plugins with ``Name``, ``State`` and ``Reason``, among other columns."""
+class FittedLister(base.Lister):
+    """Lists in a table that fits the terminal; a column ``Reason`` then stands below it."""
 
-    #: The columns that a narrow table may lack, those that matter most first. Not ``Reason``,
-    #: which then stands below it.
+    #: The columns that a narrow table may lack, those that matter most first.
     importance: Sequence[str] = ()
+    #: The column that says which reason below is meant.
+    marked = "State"
+    #: How the cells of a column are written in a narrow table, by column.
+    shorter: Mapping[str, Shorten] = {}
 
     def produce_output(
         self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Iterable[Any]
     ) -> int:
         """Print the rows; a table that shows every column fits the terminal."""
         if parsed_args.formatter == "table" and not parsed_args.columns:
-            self.formatter = FittedTable(self.importance)
+            self.formatter = FittedTable(self.importance, self.marked, self.shorter)
         return int(super().produce_output(parsed_args, column_names, data) or 0)
 
 
 class FittedTable(table.TableFormatter):
     """A table without its empty columns, and no wider than the terminal.
 
-    Where it would be wider, the reasons stand below, each once, and columns are left out.
+    Where it would be wider, cells are written shorter; where that is not enough, the reasons stand
+    below, each once, and columns are left out.
 
     :param importance: the columns that may be left out, those that matter most first
+    :param marked: the column that says which reason below is meant
+    :param shorter: how cells are written shorter, by column
     """
 
-    def __init__(self, importance: Sequence[str]) -> None:
+    def __init__(
+        self,
+        importance: Sequence[str],
+        marked: str = "State",
+        shorter: Mapping[str, Shorten] | None = None,
+    ) -> None:
         self.importance = importance
+        self.marked = marked
+        self.shorter = shorter or {}
 
     def emit_list(
         self,
@@ -59,15 +75,27 @@ class FittedTable(table.TableFormatter):
         parsed_args: argparse.Namespace,
     ) -> None:
         names, rows = list(column_names), [tuple(row) for row in data]
-        names, rows = keep(names, rows, {name for name in names if any(_cells(names, rows, name))})
+        if rows:
+            told = {name for name in names if any(_cells(names, rows, name))}
+            names, rows = keep(names, rows, told)
         width = _width_there_is(parsed_args)
         notes: list[str] = []
         if width and width_of(names, rows) > width:
-            names, rows, notes = with_notes(names, rows)
+            rows = _shortened(names, rows, self.shorter)
+        if width and width_of(names, rows) > width:
+            names, rows, notes = with_notes(names, rows, self.marked)
             names, rows = fit(names, rows, width, self.importance)
         super().emit_list(names, rows, stdout, parsed_args)
         for number, note in enumerate(notes, 1):
             stdout.write(_wrapped(f"[{number}] ", note, width or 0) + "\n")
+
+
+def _shortened(names: Sequence[str], rows: Rows, shorter: Mapping[str, Shorten]) -> Rows:
+    columns = [_cells(names, rows, name) for name in names]
+    for place, name in enumerate(names):
+        if name in shorter:
+            columns[place] = shorter[name](columns[place])
+    return list(zip(*columns, strict=True))
 
 
 def _wrapped(mark: str, note: str, width: int) -> str:
@@ -106,17 +134,17 @@ def keep(names: Sequence[str], rows: Rows, kept: Iterable[str]) -> tuple[list[st
     return [names[place] for place in places], [tuple(row[p] for p in places) for row in rows]
 
 
-def with_notes(names: Sequence[str], rows: Rows) -> tuple[list[str], Rows, list[str]]:
-    """Move the column ``Reason`` below: each state gets the number of its reason, as ``[1]``."""
+def with_notes(names: Sequence[str], rows: Rows, marked: str) -> tuple[list[str], Rows, list[str]]:
+    """Move the column ``Reason`` below: the cells of `marked` get its number, as ``[1]``."""
     if "Reason" not in names:
         return list(names), rows, []
-    state, reason = names.index("State"), names.index("Reason")
+    state, reason = names.index(marked), names.index("Reason")
     notes = list(dict.fromkeys(row[reason] for row in rows if row[reason]))
-    marked = []
+    numbered = []
     for row in rows:
         mark = f" [{notes.index(row[reason]) + 1}]" if row[reason] else ""
-        marked.append((*row[:state], row[state] + mark, *row[state + 1 :]))
-    names, rows = keep(names, marked, set(names) - {"Reason"})
+        numbered.append((*row[:state], row[state] + mark, *row[state + 1 :]))
+    names, rows = keep(names, numbered, set(names) - {"Reason"})
     return names, rows, notes
 
 

@@ -17,7 +17,7 @@ from cepheid.journal import Journal, Pause
 from cepheid.journal.pauses import pause_of
 
 
-class TaskList(lists.PluginLister):
+class TaskList(lists.FittedLister):
     """List every task that is installed, whether it runs or not, and why."""
 
     importance = (
@@ -102,11 +102,15 @@ class TaskShow(base.ShowOne):
         return list(fields), list(fields.values())
 
 
-class TaskRun(base.Lister):
+class TaskRun(lists.FittedLister):
     """Run a task once, now: in the running agent if there is one, else here.
 
     Prints the changes that it made, or with --dry-run the changes that it would make.
     """
+
+    importance = ("Change", "After", "Before")
+    marked = "Outcome"
+    shorter = {"Target": cells.short_targets}
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cepheid import errors
-from cepheid.cli import base
+from cepheid.cli import cells, lists
 from cepheid.run import Change, Run, RunContext
 from cepheid_plugins.compute import opts, power_state, vm_states
 from cepheid_plugins.database.records import Instance, NewInstance
@@ -28,12 +28,15 @@ VM_STATE_OF = {
 }
 
 
-class HostAdopt(base.Lister):
+class HostAdopt(lists.FittedLister):
     """Take the hypervisor's domains into the inventory; no domain is altered.
 
     A domain that the inventory knows already, on this host or another, is left as it is. One whose
     instance is deleted is not adopted, and named.
     """
+
+    importance = ("Result", "Power state", "VM state", "Memory MiB", "vCPUs", "Disk GiB")
+    shorter = {"UUID": cells.short_targets}
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)

@@ -8,7 +8,7 @@ import datetime
 from typing import TYPE_CHECKING, Any
 
 from cepheid import errors
-from cepheid.cli import base
+from cepheid.cli import base, cells, lists
 from cepheid_plugins.compute import power_state
 from cepheid_plugins.database.records import UUID_BEGINNING, Instance
 from cepheid_plugins.hypervisor.driver import DomainNotFound, HypervisorError
@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 BEGINNING = f"the beginning of it ({UUID_BEGINNING} characters or more)"
 
 
-class InstanceList(base.Lister):
+class InstanceList(lists.FittedLister):
     """List the instances of this host, as the inventory has them."""
+
+    importance = ("VM state", "Power state", "Task state", "Memory MiB", "vCPUs")
+    shorter = {"UUID": cells.short_targets}
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[Any]]:
         with self.agent() as agent:

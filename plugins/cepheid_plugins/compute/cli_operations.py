@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cepheid import errors
-from cepheid.cli import base
+from cepheid.cli import cells, lists
 from cepheid.run import Change, RunContext
 from cepheid_plugins.compute import opts
 from cepheid_plugins.compute.adopt import operator_run, refuse_on_nova
@@ -29,13 +29,15 @@ if TYPE_CHECKING:
 SHELVED_GROUP = "poll_shelved_instances"
 
 
-class _Operate(base.Lister):
+class _Operate(lists.FittedLister):
     """An operation on instances of this host."""
 
     #: What is done, in the history.
     verb = ""
     #: What is asked before; nothing where nothing can be lost.
     question = ""
+    importance = ("Result", "Operation")
+    shorter = {"UUID": cells.short_targets}
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
