@@ -108,5 +108,10 @@ class ShowOne(_WithConfiguration, show.ShowOne):
         return int(super().produce_output(parsed_args, column_names, data) or 0)
 
 
+def is_for_scripts(parsed_args: argparse.Namespace) -> bool:
+    """Tell whether the format is one that programs read: whole texts, ISO times, numbers."""
+    return bool(parsed_args.formatter != "table")
+
+
 def _is_for_people(parsed_args: argparse.Namespace) -> bool:
     return parsed_args.formatter == "table" or sys.stdout.isatty()

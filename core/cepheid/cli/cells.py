@@ -28,6 +28,11 @@ def option(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
+def time(at: str) -> str:
+    """Return a time of the journal, which is UTC, for scripts: ISO 8601 with a Z."""
+    return f"{at[:19]}Z"
+
+
 def outcome(change: dict[str, Any]) -> str:
     """Return what came of a change, with its error."""
     return f"{change['outcome']}: {change['error']}" if change["error"] else change["outcome"]

@@ -37,10 +37,15 @@ class DriverList(lists.FittedLister):
             "Version",
             "Summary",
         )
-        return columns, [row for kind in kinds for row in _rows(kind, used.get(kind.name))]
+        is_whole = base.is_for_scripts(parsed_args)
+        return columns, [
+            row for kind in kinds for row in _rows(kind, used.get(kind.name), is_whole)
+        ]
 
 
-def _rows(kind: drivers.Kind, used: tuple[str, str] | None) -> Iterator[tuple[str, ...]]:
+def _rows(
+    kind: drivers.Kind, used: tuple[str, str] | None, is_whole: bool
+) -> Iterator[tuple[str, ...]]:
     if kind.reason:
         yield (kind.name, kind.wanted or "", "yes", "missing", kind.reason, "", "", "", "")
     for plugin in kind.plugins:
@@ -53,7 +58,7 @@ def _rows(kind: drivers.Kind, used: tuple[str, str] | None) -> Iterator[tuple[st
             "yes" if used == (plugin.name, plugin.distribution) else "",
             plugin.distribution,
             plugin.version,
-            lists.summary(plugin),
+            lists.summary(plugin, is_whole),
         )
 
 

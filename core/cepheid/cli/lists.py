@@ -166,9 +166,11 @@ def fit(
     return keep(names, rows, kept)
 
 
-def summary(plugin: Plugin) -> str:
-    """Return a plugin's summary, shortened where it is long."""
+def summary(plugin: Plugin, is_whole: bool = False) -> str:
+    """Return a plugin's summary, shortened where it is long unless it is to be whole."""
     first = plugin.summary
+    if is_whole:
+        return first
     return first if len(first) <= SUMMARY_WIDTH else first[: SUMMARY_WIDTH - 1] + "…"
 
 

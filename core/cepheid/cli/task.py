@@ -5,14 +5,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
 from typing import Any
 
-from oslo_config import cfg
-
-from cepheid import admin, catalogue, config, durations, errors, loading, periodic_task, wording
+from cepheid import admin, catalogue, config, errors, loading, wording
 from cepheid.agent import Agent
-from cepheid.cli import base, cells, lists, progress
+from cepheid.cli import base, cells, lists, progress, task_rows
 from cepheid.journal import Journal, Pause
 from cepheid.journal.pauses import pause_of
 
@@ -39,6 +36,7 @@ class TaskList(lists.FittedLister):
             (row["name"], row["distribution"]): row for row in (live or {}).get("tasks", ())
         }
         newest, pauses = self.read_journal(_newest_runs_and_pauses) or ({}, {})
+        write = task_rows.for_scripts if base.is_for_scripts(parsed_args) else task_rows.for_people
         columns = (
             "Name",
             "State",
@@ -52,7 +50,8 @@ class TaskList(lists.FittedLister):
             "Summary",
         )
         return columns, [
-            _row(
+            task_rows.row(
+                write,
                 conf,
                 plugin,
                 by_plugin.get((plugin.name, plugin.distribution)),
@@ -73,11 +72,12 @@ class TaskShow(base.ShowOne):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[list[str], list[Any]]:
         conf = self.conf
+        is_for_scripts = base.is_for_scripts(parsed_args)
         plugin = _find(catalogue.describe(conf), parsed_args.name)
         config.check(conf)
         fields: dict[str, Any] = {
             "name": plugin.name,
-            "summary": lists.summary(plugin),
+            "summary": lists.summary(plugin, is_for_scripts),
             "state": plugin.state,
             "reason": plugin.reason,
             "distribution": plugin.distribution,
@@ -90,15 +90,18 @@ class TaskShow(base.ShowOne):
             )
             for option in conf[plugin.name]:
                 where = config.where_set(conf, option, plugin.name)
-                value = cells.option(conf[plugin.name][option])
-                fields[f"[{plugin.name}] {option}"] = f"{value}  ({where})"
+                name, value = f"[{plugin.name}] {option}", conf[plugin.name][option]
+                if is_for_scripts:
+                    fields |= {name: value, f"{name} is set in": where}
+                else:
+                    fields[name] = f"{cells.option(value)}  ({where})"
         _, pauses = self.read_journal(_newest_runs_and_pauses) or ({}, {})
         pause = pause_of(plugin.name, pauses)
         if pause is not None and plugin.state == "enabled":
             fields["state"] = "paused"
             fields["reason"] = str(pause)
         for run in self.read_journal(lambda it: it.runs(plugin.name, 5)) or []:
-            fields[f"run {run['id']}"] = _run_line(run)
+            fields[f"run {run['id']}"] = _run_fields(run) if is_for_scripts else _run_line(run)
         return list(fields), list(fields.values())
 
 
@@ -166,63 +169,23 @@ class TaskRun(lists.FittedLister):
         return dataclasses.asdict(run)
 
 
-def _row(
-    conf: cfg.ConfigOpts,
-    plugin: loading.Plugin,
-    live: dict[str, Any] | None,
-    newest: dict[str, dict[str, Any]],
-    pause: Pause | None,
-) -> tuple[Any, ...]:
-    state, reason = plugin.state, plugin.reason
-    if live is not None:
-        state, reason = live["state"], live["reason"]
-    if pause is not None and state == "enabled":
-        state, reason = "paused", str(pause)
-    spacing = ""
-    has_options = plugin.state in ("enabled", "disabled") and plugin.name in conf
-    if has_options:
-        seconds = periodic_task.effective_spacing(conf[plugin.name].spacing)
-        spacing = "off" if seconds is None else f"{seconds:g} s"
-    run = newest.get(plugin.name) if state not in ("replaced", "in conflict") else None
-    return (
-        plugin.name,
-        cells.running(live["run"]) if live is not None and live["running"] else state,
-        reason,
-        spacing,
-        _ago(run["started_at"]) if run else "",
-        run["outcome"] if run else "",
-        _next_run(live),
-        plugin.distribution,
-        plugin.version,
-        lists.summary(plugin),
-    )
-
-
 def _progress_here(agent: Agent) -> progress.Progress:
     return next((run.progress for run in agent.runner.active), None)
 
 
 def _newest_runs_and_pauses(it: Journal) -> tuple[dict[str, dict[str, Any]], dict[str, Pause]]:
-    now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
-    return it.newest_runs(), it.pauses.in_force(now)
-
-
-def _next_run(live: dict[str, Any] | None) -> str:
-    if live is None or live["next_run_seconds"] is None:
-        return ""
-    return f"in {durations.in_words(live['next_run_seconds'])}"
-
-
-def _ago(started_at: str) -> str:
-    now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
-    elapsed = (now - datetime.datetime.fromisoformat(started_at)).total_seconds()
-    return f"{durations.in_words(max(0.0, elapsed))} ago"
+    return it.newest_runs(), it.pauses.in_force(task_rows.utcnow())
 
 
 def _run_line(run: dict[str, Any]) -> str:
     parts = [f"{run['started_at'][:19]} UTC", run["outcome"]]
     parts += [part for part in (wording.counters(run["counters"]), run["error"]) if part]
     return ", ".join(parts)
+
+
+def _run_fields(run: dict[str, Any]) -> dict[str, Any]:
+    names = ("outcome", "duration_seconds", "counters", "error")
+    return {"started_at": cells.time(run["started_at"])} | {name: run[name] for name in names}
 
 
 def _find(plugins: list[loading.Plugin], name: str) -> loading.Plugin:
