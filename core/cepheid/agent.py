@@ -128,10 +128,11 @@ class Agent:
 
         :raises PluginError: there is none of that name, or it cannot be used
         """
-        plugins = [plugin for plugin in self.find_tasks(self.conf) if plugin.name == name]
+        offered = self.find_tasks(self.conf)
+        plugins = [plugin for plugin in offered if plugin.name == name]
         usable = [plugin for plugin in plugins if plugin.state in ("found", "disabled")]
         if not plugins:
-            raise errors.NoSuchTask(name)
+            raise errors.NoSuchTask(name, (plugin.name for plugin in offered))
         if usable:
             catalogue.prepare(self.conf, usable[0], even_disabled=True, given=self.drivers.given)
             config.check(self.conf)

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The errors an operator can meet: each is one clear line that names the thing and the remedy."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class CepheidError(Exception):
     """What went wrong, with which option, file, row or plugin, and what to do about it.
@@ -22,8 +25,12 @@ class PluginError(CepheidError):
 class NoSuchTask(PluginError):
     """Nothing that is installed provides a task of this name."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"There is no task {name!r}; 'cepheid task list' shows those there are.")
+    def __init__(self, name: str, known: Iterable[str] = ()) -> None:
+        nearest = difflib.get_close_matches(name, sorted(set(known)), 1)
+        guess = f"the nearest name is {nearest[0]!r}; " if nearest else ""
+        super().__init__(
+            f"There is no task {name!r}; {guess}'cepheid task list' shows those there are."
+        )
 
 
 class JournalError(CepheidError):

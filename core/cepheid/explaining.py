@@ -76,7 +76,7 @@ def explain(
     """
     plugins = [plugin for plugin in agent.plugins if only in (None, plugin.name)]
     if not plugins:
-        raise errors.NoSuchTask(only or "")
+        raise errors.NoSuchTask(only or "", (plugin.name for plugin in agent.plugins))
     status = {(row["name"], row["distribution"]): row for row in (live or {}).get("tasks", ())}
     pauses = agent.journal.pauses.in_force(agent.clock.utcnow())
     runs = agent.journal.newest_runs()

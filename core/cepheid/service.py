@@ -254,6 +254,9 @@ class Service:
         if start_by is not None and self.agent.clock.monotonic() > start_by:
             raise errors.TooLate(f"{task} was not run: the request came too late.")
         if known is None:
+            names = {plugin.name for plugin in self.agent.plugins}
+            if task not in names:
+                raise errors.NoSuchTask(task, names)
             raise errors.PluginError(
                 f"The agent does not run the task {task!r}; 'cepheid task list' says why."
             )

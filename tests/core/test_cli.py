@@ -11,7 +11,9 @@ import termios
 
 import pytest
 
+from cepheid import errors
 from cepheid.cli import cells
+from cepheid.cli.app import App
 from tests.distributions import Distributions
 from tests.functional.agents import Installation
 from tests.worlds import node_xml
@@ -535,6 +537,31 @@ def test_an_upgrade_check_that_cannot_be_made_is_no_result(host):
 def test_an_unknown_task_is_named(host):
     for words in (("task", "show", "sync"), ("task", "run", "sync"), ("task", "history", "sync")):
         assert "no task 'sync'; 'cepheid task list'" in refused(host, *words)
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("history", {"task history"}),
+        ("histroy", {"task history"}),
+        ("adopt", {"host adopt", "instance adopt"}),
+        ("statsu", {"status", "notifications status"}),
+        ("xyzzy", set()),
+    ],
+)
+def test_an_unknown_command_names_those_that_have_the_word(word, meant):
+    assert set(App().get_fuzzy_matches(word)) == meant
+
+
+def test_the_nearest_task_is_named():
+    said = str(
+        errors.NoSuchTask("poll_bandwith_usage", ["poll_volume_usage", "poll_bandwidth_usage"])
+    )
+    assert (
+        "There is no task 'poll_bandwith_usage'; the nearest name is 'poll_bandwidth_usage';"
+        in said
+    )
+    assert "nearest" not in str(errors.NoSuchTask("xyzzy", ["poll_bandwidth_usage"]))
 
 
 def test_a_malformed_option_is_named_with_its_file(host):

@@ -3,7 +3,7 @@
 
 import pytest
 
-from cepheid import config, mistakes
+from cepheid import config, errors, mistakes
 from cepheid.service import Service
 from cepheid.systemd import Notifier
 from tests.fake_agent import FakeAgent
@@ -103,3 +103,16 @@ def test_it_is_said_at_the_start_and_at_a_reload(tmp_path, caplog, monkeypatch):
     finally:
         service.stop()
     assert count() == [2, 2]
+
+
+def test_an_agent_is_asked_for_a_task_that_nobody_provides(tmp_path):
+    agent = FakeAgent(tmp_path, settings="enabled_tasks =\n")
+    agent.load_tasks()
+    service = Service(agent, lambda: agent.conf, Notifier({}))
+    with pytest.raises(
+        errors.CepheidError, match="There is no task 'poll_bandwith_usage'; the near"
+    ):
+        service.run_task("poll_bandwith_usage")
+    with pytest.raises(errors.PluginError, match="The agent does not run the task"):
+        service.run_task("poll_bandwidth_usage")
+    agent.close()

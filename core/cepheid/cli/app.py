@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib.metadata
 from typing import Any
 
@@ -78,6 +79,14 @@ class App(app.App):
             help="A directory; its files that end in .conf are read in the order of their names.",
         )
         return parser
+
+    def get_fuzzy_matches(self, cmd: str) -> list[str]:
+        """Return the commands that may be meant by a first word that begins none."""
+        names = sorted(name for name, _ in self.command_manager)
+        words = {word for name in names for word in name.split()}
+        meant = {word for word in words if word.startswith(cmd)}
+        meant = meant or set(difflib.get_close_matches(cmd, sorted(words), 1))
+        return [name for name in names if meant & set(name.split())]
 
     def run(self, argv: list[str]) -> int:
         """Run the command in `argv`, or show what there is; return the exit status."""

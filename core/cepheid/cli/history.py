@@ -46,10 +46,11 @@ class TaskHistory(lists.FittedLister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[Any]]:
         name, limit = parsed_args.name, parsed_args.limit
-        if name and not any(p.name == name for p in loading.discover(catalogue.NAMESPACE)):
+        names = {plugin.name for plugin in loading.discover(catalogue.NAMESPACE)} if name else set()
+        if name and name not in names:
             known = self.read_journal(lambda it: it.runs(name, 1))
             if not known:
-                raise errors.NoSuchTask(name)
+                raise errors.NoSuchTask(name, names)
         rows = self.read_journal(lambda it: _read(it, name, limit, parsed_args.changed))
         return COLUMNS, rows or []
 

@@ -109,8 +109,9 @@ def _known(name: str | None) -> str:
     """Return the task's name as pauses have it."""
     if name is None:
         return ALL
-    if not any(plugin.name == name for plugin in loading.discover(catalogue.NAMESPACE)):
-        raise errors.NoSuchTask(name)
+    names = {plugin.name for plugin in loading.discover(catalogue.NAMESPACE)}
+    if name not in names:
+        raise errors.NoSuchTask(name, names)
     return name
 
 

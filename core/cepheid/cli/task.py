@@ -192,5 +192,5 @@ def _find(plugins: list[loading.Plugin], name: str) -> loading.Plugin:
     rank = {"enabled": 0, "disabled": 1, "in conflict": 2, "failed": 3, "replaced": 4}
     named = sorted((p for p in plugins if p.name == name), key=lambda p: rank[p.state])
     if not named:
-        raise errors.NoSuchTask(name)
+        raise errors.NoSuchTask(name, (plugin.name for plugin in plugins))
     return named[0]
