@@ -201,9 +201,7 @@ def call(
                 stream.flush()
                 line = stream.readline()
         except PermissionError as err:
-            raise errors.CepheidError(
-                f"The agent's socket {path} may only be used by the user who runs the agent."
-            ) from err
+            raise errors.NotPermitted(path) from err
         except TimeoutError as err:
             raise errors.NotRunning(
                 f"The agent on {path} has not answered within {within:g} s. It hangs: SIGUSR2 has "

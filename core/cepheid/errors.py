@@ -5,6 +5,14 @@ import difflib
 from collections.abc import Iterable
 
 
+def not_permitted(path: object) -> str:
+    """Say that this user may not use a file of the agent's, and who may."""
+    return (
+        f"This user may not use {path}. Run this as the user who runs the agent, root as a rule: "
+        "with sudo."
+    )
+
+
 class CepheidError(Exception):
     """What went wrong, with which option, file, row or plugin, and what to do about it.
 
@@ -43,6 +51,13 @@ class DoubtfulTime(JournalError):
 
 class CallTimeout(CepheidError):
     """A native call did not return before its deadline; whether it took effect is not known."""
+
+
+class NotPermitted(CepheidError):
+    """This user may not use a file of the agent's."""
+
+    def __init__(self, path: object) -> None:
+        super().__init__(not_permitted(path))
 
 
 class NotRunning(CepheidError):

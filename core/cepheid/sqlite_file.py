@@ -7,6 +7,7 @@ It is in WAL mode, and a transaction that was committed survives a loss of power
 from __future__ import annotations
 
 import abc
+import os
 import sqlite3
 import threading
 import urllib.parse
@@ -120,6 +121,13 @@ class SqliteFile(abc.ABC):
             # fetches those.
             self.connection.executescript(f"PRAGMA incremental_vacuum({pages})")
 
+    def _is_permitted(self) -> bool:
+        """Tell whether this user may use the file, or make it; SQLite does not say so."""
+        if os.geteuid() == 0:
+            return True  # what root may not do is not a matter of permissions
+        there = self.path if os.access(self.path, os.F_OK, effective_ids=True) else self.path.parent
+        return os.access(there, os.R_OK | os.W_OK, effective_ids=True)
+
     def _is_empty(self) -> bool:
         (pages,) = self.connection.execute("PRAGMA page_count").fetchone()
         return bool(pages == 0)
@@ -154,6 +162,8 @@ class SqliteFile(abc.ABC):
         try:
             yield
         except sqlite3.Error as err:
+            if not self._is_permitted():
+                raise self._error(errors.not_permitted(self.path)) from err
             raise self._error(
                 f"The {self._name} {self.path} cannot be used: {str(err).rstrip('.')}. "
                 "Check state_path, its owner and the free space there."

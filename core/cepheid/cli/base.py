@@ -67,13 +67,19 @@ class _WithConfiguration(command.Command):
     def run(self, parsed_args: argparse.Namespace) -> int:
         """Carry out the command; an error of the operator's is one line, not a traceback."""
         try:
-            return int(super().run(parsed_args) or 0)
+            return self._run(parsed_args)
         except errors.CepheidError as err:
             if self.app.options.debug:
                 raise
             if not isinstance(err, errors.AlreadyReported):
                 print(f"cepheid: {printable(str(err))}", file=sys.stderr)
             return err.exit_code
+
+    def _run(self, parsed_args: argparse.Namespace) -> int:
+        try:
+            return int(super().run(parsed_args) or 0)
+        except PermissionError as err:
+            raise errors.NotPermitted(err.filename) from err
 
     def say(self, text: str) -> None:
         """Tell the operator something beside the result."""

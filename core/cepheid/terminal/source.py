@@ -60,14 +60,16 @@ class Source:
         return {**document, "pid": None, "started_at": None, "concurrency": None}
 
     def _read(self, now: datetime.datetime) -> tuple[overview.Records, dict[str, Pause]]:
-        if not self._path.exists():
-            return overview.Records(error=f"There is no journal {self._path} yet."), {}
         try:
+            if not self._path.exists():
+                return overview.Records(error=f"There is no journal {self._path} yet."), {}
             with view(self._path) as journal:
                 records = overview.read(journal, now, LOOK_BACK_SECONDS)
                 return records, journal.pauses.in_force(now)
         except errors.JournalError as err:
             return overview.Records(error=str(err)), {}
+        except PermissionError:
+            return overview.Records(error=errors.not_permitted(self._path)), {}
 
     def _state(self, now: datetime.datetime, pauses: dict[str, Pause]) -> Document:
         """Return what a snapshot would say as far as the configuration tells it."""
