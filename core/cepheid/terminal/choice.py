@@ -44,7 +44,7 @@ class Choice:
         self.lost_since = ""
         self.selected = ""
         self.order = "name"
-        #: What is asked: ``run``, ``pause``, ``resume``; empty for nothing.
+        #: What is asked: ``run``, ``pause``, ``pause for ever``, ``resume``; empty for nothing.
         self.asking = ""
         self.typed = ""
         #: What came of the last wish.
@@ -84,6 +84,8 @@ class Choice:
         if self.asking == "resume":
             assert self.task is not None
             return f"{self.selected}: {paused(self.task['pause'])}. Resume it? y: yes"
+        if self.asking == "pause for ever":
+            return f"Pause {self.selected} until it is resumed? y: yes, any other key: no"
         if self.asking == "pause":
             return f"Pause {self.selected}: how long, and why (2h new switch)? {self.typed}_"
         return ""
@@ -138,6 +140,8 @@ class Choice:
 
     def _answer(self, key: str) -> Wish | None:
         asked, self.asking = self.asking, ""
+        if key == "y" and asked == "pause for ever":
+            return Wish("pause", self.selected, reason=self.typed.strip())
         if key == "y":
             return Wish(asked, self.selected)
         if asked == "run" and key == "d":
@@ -154,9 +158,13 @@ class Choice:
         elif key == "enter":
             self.asking = ""
             try:
-                return Wish("pause", self.selected, False, *split(self.typed))
+                duration, reason = split(self.typed)
             except errors.CepheidError as err:
                 self.message = f"{err} {self.selected} is left as it is."
+                return None
+            if duration:
+                return Wish("pause", self.selected, False, duration, reason)
+            self.asking = "pause for ever"
         elif len(key) == 1:
             self.typed += key
         return None

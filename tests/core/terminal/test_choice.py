@@ -138,8 +138,6 @@ def test_any_other_key_runs_nothing(key):
     [
         ("2h new switch", "2h", "new switch"),
         ("1d12h", "1d12h", ""),
-        ("new switch", "", "new switch"),
-        ("", "", ""),
         ("  90m  ", "90m", ""),
     ],
 )
@@ -149,6 +147,17 @@ def test_p_asks_for_how_long_and_why(typed, duration, reason):
     wish = press(choice, "p", *typed, "x", "backspace", "enter")
     assert wish == Wish("pause", "task_00", False, duration, reason)
     assert choice.question == ""
+
+
+@pytest.mark.parametrize("typed", ["new switch", ""])
+def test_a_pause_without_an_end_is_asked_about_first(typed):
+    choice = choice_of()
+    assert press(choice, "p", *typed, "enter") is None
+    assert choice.question == "Pause task_00 until it is resumed? y: yes, any other key: no"
+    assert press(choice, "y") == Wish("pause", "task_00", False, "", typed)
+    assert choice.question == ""
+    assert press(choice, "p", *typed, "enter", "n") is None
+    assert (choice.question, choice.message) == ("", "task_00 is left as it is.")
 
 
 @pytest.mark.parametrize("typed", ["2hours new switch", "0s for nothing", "11y", "30"])
