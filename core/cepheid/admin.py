@@ -208,7 +208,10 @@ def call(
                 "it write where."
             ) from err
         except OSError as err:
-            raise errors.NotRunning(f"No agent answers on {path}.") from err
+            raise errors.NotRunning(
+                f"No agent answers on {path}. Start it: 'systemctl start cepheid', or "
+                "'cepheid agent' in the foreground."
+            ) from err
     if not line.endswith(b"\n"):
         raise errors.CepheidError("The agent ended before it answered; see its log.")
     answer = json.loads(line)

@@ -12,7 +12,7 @@ from typing import Any
 from oslo_config import cfg
 from oslo_log import log as oslo_log
 
-from cepheid import concurrency, errors, periodic_task
+from cepheid import concurrency, errors, periodic_task, value_errors
 from cepheid.status import opts as status_opts
 
 LOG = logging.getLogger(__name__)
@@ -163,8 +163,9 @@ def load(
     except cfg.Error as err:
         raise errors.ConfigError(_one_line(err)) from err
     except (OSError, ValueError, RecursionError) as err:  # a directory, no UTF-8, no end of $...
-        files = ", ".join(config_files or ()) or "The configuration"
-        raise errors.ConfigError(f"{files} cannot be read: {_one_line(err)}") from err
+        paths = config_files or cfg.find_config_files(PROJECT)
+        folders = config_dirs or cfg.find_config_dirs(PROJECT)
+        raise errors.ConfigError(value_errors.unreadable(paths, folders, err)) from err
     check(conf)
     return conf
 
@@ -191,9 +192,7 @@ def _check_one(conf: cfg.ConfigOpts, group: str | None, option: str) -> None:
     try:
         holder[option]
     except (ValueError, cfg.Error, RecursionError) as err:
-        reason = _one_line(err).rpartition("is not valid: ")[2]
-        if isinstance(err, RecursionError):
-            reason = "its value refers to itself"
+        reason = value_errors.reason(option, err)
         raise errors.ConfigError(
             f"[{group or 'DEFAULT'}] {option} in {_location(conf, option, group)}: {reason}"
         ) from err

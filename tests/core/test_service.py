@@ -216,7 +216,7 @@ def test_a_bad_configuration_at_a_reload_changes_nothing(start, distributions):
     [
         (lambda text: "", "is gone or empty now; restart the agent"),
         (lambda text: text.replace("host = host1", "host = $host"), "[DEFAULT] host in "),
-        (lambda text: f"{text}# caf\udce9\n", "cannot be read: 'utf-8' codec"),
+        (lambda text: f"{text}# caf\udce9\n", "cannot be read: it is not UTF-8"),
         (lambda text: f"{text}[DEFAULT]\nlog_file = /nowhere/agent.log\n", "Logging cannot be set"),
         (lambda text: f"{text}[DEFAULT]\nlog_config_append = /nowhere\n", "Logging cannot be set"),
     ],

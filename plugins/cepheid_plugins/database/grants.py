@@ -68,6 +68,11 @@ def statements(
     :param nova: the database is Nova's
     :raises CepheidError: SQLite has no accounts, or a name cannot be quoted
     """
+    if dialect == "sqlite":
+        raise errors.CepheidError(
+            "SQLite has no accounts, so nothing is granted: the owner of the database's file may "
+            "use it. Let the user who runs the agent own it and its directory."
+        )
     for name in (database, mark, user, host):
         if not _NAME.match(name):
             raise errors.CepheidError(f"The name {name!r} cannot stand in a GRANT statement.")

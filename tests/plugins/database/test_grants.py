@@ -45,8 +45,8 @@ def test_adopting_adds_what_it_inserts():
 
 
 def test_sqlite_has_no_accounts():
-    with pytest.raises(errors.CepheidError, match="has no accounts"):
-        grants.statements("sqlite", "x", "alembic_version", "agent")
+    with pytest.raises(errors.CepheidError, match="SQLite has no accounts.* own it"):
+        grants.statements("sqlite", "/var/lib/cepheid/x", "alembic_version", "agent")
 
 
 def test_a_name_that_would_break_out_of_its_quotes_is_refused():
