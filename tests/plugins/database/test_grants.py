@@ -45,7 +45,7 @@ def test_adopting_adds_what_it_inserts():
 
 
 def test_sqlite_has_no_accounts():
-    with pytest.raises(errors.CepheidError, match="SQLite has no accounts.* own it"):
+    with pytest.raises(errors.CepheidError, match=r"SQLite has no accounts.* own it"):
         grants.statements("sqlite", "/var/lib/cepheid/x", "alembic_version", "agent")
 
 
