@@ -162,7 +162,7 @@ class Claims:
             raise errors.CepheidError(
                 f"The {operation.action} was carried out, but that could not be recorded: {err}"
             ) from err
-        for uuid in outcome.values.keys() - written:
+        for uuid in outcome.values.keys() - written - outcome.failures.keys():
             outcome.failures[uuid] = Raced(
                 f"{uuid}: the {operation.action} was carried out, but its row had changed "
                 "meanwhile and is left as it is"

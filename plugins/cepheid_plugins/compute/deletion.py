@@ -14,7 +14,7 @@ from cepheid_plugins.compute.claims import Outcome, Results
 from cepheid_plugins.compute.kinds import DELETE, RESTORE, SOFT_DELETE
 from cepheid_plugins.compute.operations import Operations
 from cepheid_plugins.database.records import CLEAN_ATTEMPTS, Instance
-from cepheid_plugins.hypervisor.driver import DomainNotFound, HypervisorError
+from cepheid_plugins.hypervisor.driver import DomainNotFound, HypervisorUnavailable
 
 LOG = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ class DeletionOperations(Operations):
         uuids = [row.uuid for row in claimed]
         try:
             return self._leftovers.obstacles_beside_domains(uuids)
-        except (HypervisorError, errors.CallTimeout) as err:
+        except (HypervisorUnavailable, errors.CallTimeout) as err:
             # Whoever does not answer would be waited for with each of them.
             outcome.failures.update(dict.fromkeys(uuids, err))
             return {}

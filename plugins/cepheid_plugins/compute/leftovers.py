@@ -174,7 +174,12 @@ class Leftovers:
         results: Removed = {}
         moved: dict[str, Moved] = {}
         for uuid in uuids:
-            if not is_dead(uuid) or self._has_domain(uuid):
+            try:
+                is_there = not is_dead(uuid) or self._has_domain(uuid)
+            except errors.CepheidError:
+                self._put_back(moved)
+                raise
+            if is_there:
                 results[uuid] = "raced"
                 continue
             try:
@@ -205,34 +210,50 @@ class Leftovers:
     def _named(self, uuids: Collection[str]) -> dict[str, str]:
         """Return which instances' files other domains name, running or not, or stand on."""
         unknown = ""
-        formats: defaultdict[str, set[str]] = defaultdict(set)
+        others: defaultdict[str, set[str]] = defaultdict(set)
+        own: defaultdict[str, set[str]] = defaultdict(set)
         uses: list[Use] = []
         for domain in self._hypervisor.named_files():
             words = f"is named in a definition of the domain {domain.name}"
             uses += [(path, domain.uuid, f"{path} {words}") for path in domain.files]
-            if domain.uuid in uuids:
-                continue  # what it stands on is asked of the others
+            formats = own if domain.uuid in uuids else others
             for path, said in domain.files.items():
                 formats[path] |= said
-            for disk in domain.unresolved:
+            for disk in domain.unresolved if formats is others else ():
                 unknown = (
                     f"the domain {domain.name} has the disk {disk}, which libvirt does not find. "
                     "Is the pool active?"
                 )
         cache = self._native(lambda: ImageCache(self._agent.conf.compute.instances_path))
-        chains = ChainReader(cache, self._agent.run_native).read_domains(formats)
-        for path, disks in chains.paths.items():
-            uses.append((path, "", f"the disk {min(disks)} of a domain stands on {path}"))
+        reader = ChainReader(cache, self._agent.run_native)
+        chains = reader.read_domains(others)
+        standing = list(chains.paths.items())
+        # What is not known of those that are to go is no reason for them to stay.
+        standing += reader.read_domains(own).paths.items()
         if chains.problems:
             unknown = f"it is not known what all domains' disks stand on: {chains.problems[0]}"
         found = dict.fromkeys(uuids, unknown) if unknown else {}
-        return found | self._native(functools.partial(self._attached, uuids, uses))
+        return found | self._native(functools.partial(self._attached, uuids, uses, standing))
 
-    def _attached(self, uuids: Collection[str], uses: Iterable[Use]) -> dict[str, str]:
-        """Return of which instances another than their own domain uses files, with the use."""
+    def _attached(
+        self,
+        uuids: Collection[str],
+        uses: Sequence[Use],
+        standing: Iterable[tuple[str, Collection[str]]],
+    ) -> dict[str, str]:
+        """Return of which instances another than their own domain uses files, with the use.
+
+        :param standing: paths, each with the disks that stand on it
+        """
         found: dict[str, str] = {}
         roots = tuple(os.path.join(folder.path, "") for folder in self._folders())
-        for path, owner, use in uses:
+        owners = {os.path.realpath(path): owner for path, owner, _ in uses}
+        stood_on = [
+            (path, owners.get(disk, ""), f"the disk {disk} of a domain stands on {path}")
+            for path, disks in standing
+            for disk in sorted(disks)
+        ]
+        for path, owner, use in (*uses, *stood_on):
             real = os.path.realpath(path)
             for root in roots:
                 uuid = real[len(root) :][:UUID_LENGTH]

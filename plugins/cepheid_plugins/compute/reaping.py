@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from cepheid import errors, progress
+from cepheid.run import Raced
 from cepheid_plugins.compute.claims import Results
 from cepheid_plugins.compute.operations import NotPossible, Operations
 
@@ -30,9 +31,16 @@ class ReapingOperations(Operations):
         kept = self._leftovers.obstacles_beside_domains(uuids)
         free = [uuid for uuid in uuids if uuid not in kept]
         results = self._each_deleted(free, self._destroy_domain)
+        results.update({uuid: NotPossible(f"it is kept: {kept[uuid]}") for uuid in kept})
         gone = [uuid for uuid, result in results.items() if result is None]
-        dead = {row.uuid for row in self._database.deleted_instances(gone)}
-        results.update(self._remove_files(gone, dead.__contains__))
+        try:
+            dead = {row.uuid for row in self._database.deleted_instances(gone)}
+        except errors.CepheidError as err:
+            unread = errors.CepheidError(f"its domain is removed, its files are kept: {err}")
+            return {**results, **dict.fromkeys(gone, unread)}
+        moved_on = Raced("its domain is removed; its row has changed meanwhile, its files are kept")
+        for uuid, result in self._remove_files(gone, dead.__contains__).items():
+            results[uuid] = moved_on if result == "raced" else result
         removed = [uuid for uuid, result in results.items() if result is None]
         try:
             self._database.set_cleaned(removed)
@@ -41,7 +49,6 @@ class ReapingOperations(Operations):
                 f"its domain and files are removed, but that could not be recorded: {err}"
             )
             results.update(dict.fromkeys(removed, not_recorded))
-        results.update({uuid: NotPossible(f"it is kept: {kept[uuid]}") for uuid in kept})
         return results
 
     def _each_deleted(self, uuids: Sequence[str], act: Callable[[str], None]) -> Results:

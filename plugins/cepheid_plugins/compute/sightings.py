@@ -174,11 +174,9 @@ def doubts_of(agent: Agent, sightings: Sightings, live: Collection[str]) -> str:
     return sightings.doubts(agent.host, hypervisor.identity, live, rows, is_known)
 
 
-def is_in_doubt(context: RunContext, agent: Agent, live: Collection[str]) -> bool:
-    """Tell whether none of these is to be destroyed, and say why.
-
-    :param live: instances that are alive on this host
-    """
+def is_in_doubt(context: RunContext, agent: Agent) -> bool:
+    """Tell whether nothing of this host is to be destroyed, and say why."""
+    live = agent.driver("database").instance_uuids_on_host(agent.host)
     doubts = doubts_of(agent, SightingsFile(agent.conf.state_path).read(), live)
     if doubts:
         say_doubts(context, doubts)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,9 @@ from cepheid_plugins.storage import image_heads, image_names
 from cepheid_plugins.storage.backing_files import READ_SECONDS, BackingFiles, RunNative
 from cepheid_plugins.storage.image_cache import ASIDE, CachedFile, ImageCache
 from cepheid_plugins.storage.image_heads import Found, Looked
+
+#: A path in the directory of an instance.
+_ENTRY = re.compile(r"/(?P<uuid>[0-9a-f-]{36})(?P<rest>/.+)\Z")
 
 #: Directories in instances_path that hold no disks, besides the image cache.
 NO_ENTRIES = ("locks",)
@@ -217,8 +221,11 @@ class _Walk:
         return is_beneath or path in self.trusted or os.path.dirname(path) in self._homes
 
     def _look_at(self, paths: Iterable[str], is_disk: bool = False) -> list[Looked]:
-        homes = {path: os.path.dirname(path) for path in sorted(paths)}
-        for path in list(homes):
+        wanted = sorted(paths)
+        homes = {path: os.path.dirname(path) for path in wanted}
+        for path in wanted:
+            if is_disk and (moved := self._moved(path)):
+                self._aside[path].append(moved)
             self.edges[path].update(self._aside.get(path, ()))
             if path in self.trusted:
                 self.trusted.update(self._aside.get(path, ()))
@@ -226,13 +233,23 @@ class _Walk:
         looked: dict[str, Looked | str] = self._native(
             image_heads.look_at, homes, self._root, self._backing_files.is_known
         )
-        for path in homes:
-            found = looked.get(path)
-            if isinstance(found, str):
-                self.problems.append(f"{path} cannot be read: {found}")
-            elif found is None and not any(other in looked for other in self._aside.get(path, ())):
+        self.problems += [
+            f"{path} cannot be read: {found}"
+            for path, found in looked.items()
+            if isinstance(found, str)
+        ]
+        for path in wanted:
+            if not any(place in looked for place in (path, *self._aside.get(path, ()))):
                 self._miss(path, is_disk)
         return [found for found in looked.values() if isinstance(found, Looked)]
+
+    def _moved(self, path: str) -> str:
+        """Return where a disk is while the resize of its instance waits to be confirmed.
+
+        Source: Nova's libvirt driver; the domain stays as it was until then.
+        """
+        match = _ENTRY.match(path[len(self._root) :]) if path.startswith(self._root) else None
+        return f"{self._root}/{match['uuid']}_resize{match['rest']}" if match else ""
 
     def _miss(self, path: str, is_disk: bool) -> None:
         """Say that a file is missing: what it stands on is not known, should it come back."""

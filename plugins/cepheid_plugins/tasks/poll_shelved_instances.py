@@ -70,7 +70,7 @@ class PollShelvedInstances(cepheid.Task):
         if due:
             # Where the hypervisor does not answer, the pass ends before anything is claimed.
             self.hypervisor.domains()
-            if is_in_doubt(context, self.agent, due):
+            if is_in_doubt(context, self.agent):
                 return
         context.change_many(
             "offload",

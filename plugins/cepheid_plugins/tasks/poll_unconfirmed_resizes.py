@@ -95,7 +95,7 @@ class PollUnconfirmedResizes(cepheid.Task):
         instances = self._instances(mine)
         decisions = self._decide(decide_confirming, mine, instances)
         due = self._due(context, mine, decisions)
-        if due and is_in_doubt(context, self.agent, due):
+        if due and is_in_doubt(context, self.agent):
             return
         context.change_many(
             "confirm_resize",
@@ -124,7 +124,7 @@ class PollUnconfirmedResizes(cepheid.Task):
         instances = self._instances(waiting)
         decisions = self._decide(decide_finished, waiting, instances)
         due = self._due(context, waiting, decisions)
-        if due and is_in_doubt(context, self.agent, due):
+        if due and is_in_doubt(context, self.agent):
             return
         context.change_many(
             "confirm_resize",

@@ -67,7 +67,7 @@ class ReclaimQueuedDeletes(cepheid.Task):
         ages.explain(context, "soft-deleted", "reclaim_instance_interval")
         restoring = [row for row in ages.unknown if row.task_state is not None]
         self.operations.explain_busy(context, [*ages.old, *restoring], due)
-        if due and not is_in_doubt(context, self.agent, {row.uuid for row in due}):
+        if due and not is_in_doubt(context, self.agent):
             self._delete(context, self._off(context, due), age_seconds)
 
     def _off(self, context: RunContext, due: Sequence[Instance]) -> list[Instance]:
