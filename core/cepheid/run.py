@@ -216,6 +216,10 @@ class RunContext(Unheard, oslo_context.RequestContext):
             self._counters[name] += n
             self.run.counters = {key: count for key, count in self._counters.items() if count}
 
+    def failed(self) -> set[str]:
+        """Return the targets of this run's changes that have failed."""
+        return {change.target for change in self.run.changes if change.outcome == "failed"}
+
     def progress(self, done: int, total: int | None = None) -> None:
         """Say how far the run is; shown while it goes on. As cheap as setting a variable.
 

@@ -68,6 +68,8 @@ class CleanupRunningDeletedInstances(cepheid.Task):
         self.hypervisor = agent.driver("hypervisor")
         self.operations = ReapingOperations(agent)
         self.file = SightingsFile(agent.conf.state_path)
+        #: Those that could not be removed in the last pass; the others have their turn first.
+        self._failed: set[str] = set()
 
     @periodic_task(spacing=1800, run_immediately=True)
     def cleanup_running_deleted_instances(self, context: RunContext) -> None:
@@ -178,11 +180,13 @@ class CleanupRunningDeletedInstances(cepheid.Task):
         if action == "shutdown":
             self._power_off(context, sure)
         elif action == "reap":
+            in_turn = sorted(sure.values(), key=lambda row: row.uuid in self._failed)
             context.change_many(
                 "reap",
-                _changes(sure.values(), "deleted, with a domain", None),
+                _changes(in_turn, "deleted, with a domain", None),
                 lambda changes: self.operations.reap([change.target for change in changes]),
             )
+            self._failed = context.failed()
 
     def _power_off(self, context: RunContext, sure: Mapping[str, Fate]) -> None:
         domains = self.hypervisor.domains() if sure else {}

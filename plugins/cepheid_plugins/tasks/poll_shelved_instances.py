@@ -41,6 +41,8 @@ class PollShelvedInstances(cepheid.Task):
         self.database = agent.driver("database")
         self.hypervisor = agent.driver("hypervisor")
         self.operations = ShelvingOperations(agent)
+        #: Those whose offload has failed in the last pass; the others have their turn first.
+        self._failed: set[str] = set()
 
     @periodic_task(spacing=3600)
     def poll_shelved_instances(self, context: RunContext) -> None:
@@ -72,6 +74,7 @@ class PollShelvedInstances(cepheid.Task):
             self.hypervisor.domains()
             if is_in_doubt(context, self.agent):
                 return
+        due.sort(key=self._failed.__contains__)
         context.change_many(
             "offload",
             [
@@ -88,3 +91,4 @@ class PollShelvedInstances(cepheid.Task):
                 [free[change.target] for change in changes], context.request_id
             ),
         )
+        self._failed = context.failed()

@@ -260,3 +260,15 @@ def test_another_hypervisor_under_the_same_name_offloads_nothing(world, task):
     world.hypervisor.system_uuid = identity
     world.agent.run(task)
     assert world.row(1).vm_state == "shelved_offloaded"
+
+
+def test_one_that_cannot_be_offloaded_keeps_none_of_the_others_waiting(world, task):
+    shelve(world, 1, 2)
+    world.agent.set(task.name, max_changes=1)
+    first = world.agent.run(task, dry_run=True).changes[0].target
+    (world.path / "shelved" / first / "vda.qcow2").unlink()
+    assert [
+        change.outcome for change in world.agent.run(task).changes if change.outcome != "refused"
+    ] == ["failed"]
+    done = [change for change in world.agent.run(task).changes if change.outcome == "done"]
+    assert [change.target for change in done] == [({uuid_of(1), uuid_of(2)} - {first}).pop()]
