@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
 import socket
@@ -170,9 +171,24 @@ def load(
     return conf
 
 
+def files_of(conf: cfg.ConfigOpts) -> list[str]:
+    """Return the files that a configuration is read from, in this order."""
+    found = list(conf.config_file or ())
+    for folder in conf.config_dir or ():
+        found += sorted(glob.glob(os.path.join(folder, "*.conf")))
+    return found
+
+
 def files_in_use(conf: cfg.ConfigOpts) -> set[str]:
     """Return the files that a configuration was read from and that are not empty."""
-    return {path for path in conf.config_file or () if os.path.getsize(path)}
+    return {path for path in files_of(conf) if _has_content(path)}
+
+
+def _has_content(path: str) -> bool:
+    try:
+        return os.path.getsize(path) > 0
+    except OSError:  # it went since it was read
+        return False
 
 
 def check(conf: cfg.ConfigOpts) -> None:

@@ -35,6 +35,9 @@ def warn(conf: cfg.ConfigOpts, plugins: Sequence[loading.Plugin]) -> None:
     except (OSError, ValueError, cfg.Error) as err:  # a file was changed since it was read
         LOG.warning("It is not known which options nothing reads: %s", err)
         return
+    except Exception:  # what plugins declare is anybody's code
+        LOG.warning("It is not known which options nothing reads", exc_info=True)
+        return
     for one in found[:NAMED]:
         LOG.warning("Nothing that is installed reads %s. Correct or remove it.", one)
     if found[NAMED:]:

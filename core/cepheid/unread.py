@@ -4,16 +4,21 @@
 from __future__ import annotations
 
 import difflib
+import os
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from oslo_config import cfg
 
-from cepheid import errors, loading
+from cepheid import config, errors, loading
 
 #: The libraries whose options Cepheid's configuration may have: their names in oslo.config.opts.
 LIBRARIES = ("oslo.log", "oslo.messaging")
+
+#: The name of a file that is Nova's, such as nova.conf or 00-nova.conf.
+NOVA = re.compile(r"(?<![a-z])nova")
 
 #: The names of each group's options, those included that it had before.
 Names = dict[str, set[str]]
@@ -50,11 +55,12 @@ def find(conf: cfg.ConfigOpts, plugins: Sequence[loading.Plugin]) -> list[Unread
         # This imports what an agent may do without.
         _add_offered(names)
         unread = [one for one in unread if not _is_known(names, *one[1:])]
-    unloaded = {plugin.name for plugin in plugins if plugin.factory is None}
+    unloaded = {plugin.name for plugin in plugins if not _is_loaded(plugin)}
+    unloaded -= {plugin.name for plugin in plugins if _is_loaded(plugin)}
     return [
         Unread(group, name, path, _nearest(names, group, name))
         for path, group, name in unread
-        if group in names or group not in unloaded
+        if group not in unloaded
     ]
 
 
@@ -62,10 +68,15 @@ def _is_known(names: Names, group: str, name: str) -> bool:
     return bool({name, name.replace("-", "_")} & names.get(group, set()))
 
 
+def _is_loaded(plugin: loading.Plugin) -> bool:
+    """Tell whether it is a task's class, and not one set aside, whose options may be the cause."""
+    return plugin.state != "failed" and hasattr(plugin.factory, "all_options")
+
+
 def _names_of_tasks(plugins: Iterable[loading.Plugin]) -> Names:
     names: Names = {"task_providers": {plugin.name for plugin in plugins}}
     for plugin in plugins:
-        if plugin.factory is None or not hasattr(plugin.factory, "all_options"):
+        if not _is_loaded(plugin):
             continue
         _add(names, plugin.name, plugin.factory.all_options())
         for group, options in plugin.factory.shared_options:
@@ -114,10 +125,13 @@ def _like(name: str, known: Collection[str]) -> str | None:
 
 def _files(conf: cfg.ConfigOpts) -> list[Path]:
     """Return the configuration files that are Cepheid's: most of a nova.conf is not for it."""
-    files = [Path(path) for path in conf.config_file or ()]
-    for folder in conf.config_dir or ():
-        files += sorted(Path(folder).glob("*.conf"))
-    return [path for path in files if not path.name.startswith("nova")]
+    return [Path(path) for path in config.files_of(conf) if not _is_novas(path)]
+
+
+def _is_novas(path: str) -> bool:
+    """Tell whether a file is Nova's by its own name or that of what it links to."""
+    names = (os.path.basename(path), os.path.basename(os.path.realpath(path)))
+    return any(NOVA.search(name) for name in names)
 
 
 def _read(path: Path) -> list[tuple[str, str]]:

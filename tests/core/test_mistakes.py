@@ -15,9 +15,9 @@ def said(tmp_path, distributions, caplog):
     distributions.add_task("acme", "sync")
     distributions.add_task("umbrella", "mine")
 
-    def say(settings="", files=()):
+    def say(settings="", files=(), folders=()):
         agent = FakeAgent(tmp_path, settings=settings)
-        agent.conf = config.load([str(agent.conf_file), *map(str, files)])
+        agent.conf = config.load([str(agent.conf_file), *map(str, files)], [*map(str, folders)])
         agent.load_tasks()
         caplog.clear()
         mistakes.warn(agent.conf, agent.plugins)
@@ -68,6 +68,56 @@ def test_what_a_nova_conf_says_to_others_is_not_named(said, tmp_path):
     nova = tmp_path / "nova.conf"
     nova.write_text("[DEFAULT]\nmy_ip = 10.0.0.1\n[glance]\nregion = here\n")
     assert said(files=[nova]) == []
+
+
+@pytest.mark.parametrize("name", ["00-nova.conf", "00-compute.conf"])
+def test_nor_where_it_is_linked_to(said, tmp_path, name):
+    nova, folder = tmp_path / "nova.conf", tmp_path / "conf.d"
+    nova.write_text("[DEFAULT]\nmy_ip = 10.0.0.1\n")
+    folder.mkdir()
+    (folder / name).symlink_to(nova)
+    assert said(folders=[folder]) == []
+
+
+def test_a_name_that_has_novas_in_it_is_no_nova_conf(said, tmp_path):
+    file = tmp_path / "innovation.conf"
+    file.write_text("[volcano]\nlava = 3\n")
+    assert len(said(files=[file])) == 1
+
+
+BAD = """
+import cepheid
+from cepheid.periodic_task import periodic_task
+
+class Plugin(cepheid.Task):
+    options = ("x",)
+
+    @periodic_task(spacing=60)
+    def bad(self, context):
+        pass
+"""
+
+
+def test_a_task_whose_options_are_bad_keeps_nothing_else_from_being_named(said, distributions):
+    distributions.add_task("acme-bad", "bad", BAD)
+    (line,) = said("enabled_tasks = *\n[bad]\nmood = 3\n[volcano]\nlava = 3\n")
+    assert "[volcano] lava" in line
+
+
+def test_what_a_task_raises_when_it_is_asked_is_a_warning(said, distributions):
+    source = (
+        BAD.replace('options = ("x",)', "asked = 0")
+        + """
+    @classmethod
+    def all_options(cls):
+        cls.asked += 1
+        if cls.asked > 1:
+            raise LookupError("not again")
+        return super().all_options()
+"""
+    )
+    distributions.add_task("acme-bad", "bad", source)
+    assert said("enabled_tasks = *\n") == ["It is not known which options nothing reads"]
 
 
 def test_a_file_that_is_of_another_program_is_no_flood(said):
