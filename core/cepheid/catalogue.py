@@ -142,7 +142,9 @@ def prepare(
         plugin.fail(err)
     except (ValueError, cfg.Error):
         pass  # a bad value: config.check() names it, and nothing is started
-    except Exception as err:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as err:  # what it declares may do anything
         LOG.debug("Task %s cannot be prepared", plugin.name, exc_info=True)
         plugin.fail(f"it declares something bad: {type(err).__name__}: {err}")
 
@@ -176,7 +178,9 @@ def _register_options(conf: cfg.ConfigOpts, plugin: loading.Plugin) -> None:
         conf.register_opts(factory.all_options(), group=plugin.name)
         for group, options in factory.shared_options:
             conf.register_opts(options, group=group)
-    except Exception as err:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as err:
         raise errors.PluginError(f"its options are bad: {type(err).__name__}: {err}") from err
 
 

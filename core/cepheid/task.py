@@ -67,6 +67,8 @@ class Task(periodic_task.PeriodicTasks):
         self._held = pausing.HeldRuns(agent)
         self._notices = Notices(LOG)
         super().__init__(agent.conf)
+        # Also where a run of that name is under way: of another object, which this one replaces.
+        self.conf = agent.conf[self.name]
         self.configure(agent.conf)
         for name, function in type(self)._periodic_declared.items():
             if name not in self._periodic_spacing and name == self.name:

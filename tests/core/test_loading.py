@@ -101,6 +101,17 @@ BROKEN = {
         "its options are bad",
     ),
     "no list of options": (with_class("    options = 17" + DECORATED), "its options are bad"),
+    "options that exit": (
+        with_class("    @classmethod\n    def all_options(cls):\n        sys.exit(3)" + DECORATED),
+        "its options are bad: SystemExit: 3",
+    ),
+    "drivers that exit": (
+        with_class(
+            "    class Kinds:\n        def __iter__(self):\n            sys.exit(3)\n"
+            "    drivers = Kinds()" + DECORATED
+        ),
+        "it declares something bad: SystemExit: 3",
+    ),
     "two options of one name": (
         with_class("    options = [cfg.StrOpt('x'), cfg.IntOpt('x')]" + DECORATED),
         "its options are bad: DuplicateOptError",
@@ -604,6 +615,19 @@ def test_a_task_whose_provider_changes_is_another_object(many, make_agent):
     reload(agent, "[task_providers]\nsync = acme-sync\n")
     assert agent.tasks["sync"] is not ours
     assert agent.tasks["sync"].distribution == "acme-sync"
+
+
+def test_a_task_whose_provider_changes_in_a_run_has_its_own_options(many, make_agent):
+    agent = make_agent()
+    agent.load_tasks()
+    many.add_task("acme-sync", "sync")
+
+    def replace(task, context):
+        reload(agent, "[task_providers]\nsync = acme-sync\n[sync]\nspacing = 7\n")
+
+    agent.runner.run(agent.tasks["sync"], "sync", replace)
+    assert agent.tasks["sync"].distribution == "acme-sync"
+    assert agent.tasks["sync"].conf.spacing == 7
 
 
 def test_a_package_upgraded_under_a_live_agent_is_told(many, make_agent, caplog):
