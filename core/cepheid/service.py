@@ -21,7 +21,7 @@ from cepheid.report import Reporter
 from cepheid.run import Notices, Run
 from cepheid.signals import REPORT_SIGNALS, STOP_SIGNALS, SignalWatcher
 from cepheid.systemd import Notifier
-from cepheid.task import Task
+from cepheid.task import REFUSED_RETRY_SECONDS, Task
 from cepheid.timers import Timer, TimerGroup
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ class Service:
         self._lock: int | None = None
         self._watchdog_fed = 0.0
         self._notices = Notices(LOG)
+        #: Why tasks have no timer yet, and when they are tried to be given one again.
+        self._not_started, self._start_again_at = "", 0.0
         self._monitor: Monitor | None = None
         self.reporter = Reporter(agent.state_path / REPORT_NAME, self.look)
 
@@ -275,12 +277,24 @@ class Service:
             self.timers.remove(self._by_task.pop(task))
 
     def _start_timers(self) -> None:
-        """Give a timer to each task that has none; one that cannot have it gets it later."""
-        for task in self._without_timer():
-            try:
-                self._start_timer(task)
-            except errors.JournalError as err:
-                self._notices.say(task.name, f"{task.name} is not started yet: {err}")
+        """Give a timer to each task that has none; those that cannot have it get it later.
+
+        A journal that another process has locked keeps each attempt waiting: after the first that
+        failed there is none for :data:`REFUSED_RETRY_SECONDS`.
+        """
+        waiting, clock = self._without_timer(), self.agent.clock
+        if clock.monotonic() >= self._start_again_at or not waiting:
+            self._not_started = ""
+            for task in waiting:
+                try:
+                    self._start_timer(task)
+                except errors.JournalError as err:
+                    names = ", ".join(one.name for one in self._without_timer())
+                    self._not_started = f"Not started yet: {names}: {err}"
+                    self._start_again_at = clock.monotonic() + REFUSED_RETRY_SECONDS
+                    break
+        if self._not_started:
+            self._notices.say("start", self._not_started)
 
     def _start_timer(self, task: Task) -> None:
         delay = self.agent.random.uniform(0, self.agent.conf.periodic_fuzzy_delay)
