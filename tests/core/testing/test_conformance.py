@@ -3,16 +3,19 @@
 
 import ast
 import importlib.metadata
+import sys
+import uuid
 
 import pytest
 from oslo_config import cfg
 
 import cepheid
 from cepheid.periodic_task import periodic_task
+from cepheid.run import Change
 from cepheid.testing.conformance import footprint, metadata, options
 from cepheid.testing.conformance.findings import FAILED, OK, Problem, findings_of
 from cepheid.testing.conformance.source import Source
-from cepheid.testing.conformance.trial import whole
+from cepheid.testing.conformance.trial import Asked, _untouched, whole
 from cepheid.testing.conformance.watch import Act
 
 
@@ -174,6 +177,111 @@ def test_a_check_without_problems_is_a_line_that_says_so():
     assert [one.result for one in findings_of("sweep", "names", [])] == [OK]
     twice = [Problem("wrong", "mend it")] * 2
     assert [one.result for one in findings_of("sweep", "names", twice)] == [FAILED]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import socket\nsocket.create_connection(address, 5)",
+        "import socket\nsocket.create_connection(*where)",
+        "from urllib.request import urlopen\nurlopen(url, None, 5)",
+        "import http.client\nhttp.client.HTTPConnection(host, port, 5)",
+        "import smtplib\nsmtplib.SMTP(host, timeout=5)",
+        "import subprocess\nsubprocess.run(words, timeout=5)",
+    ],
+)
+def test_a_time_out_may_be_given_at_its_place(text):
+    assert list(source(text).sleeps()) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import socket\nsocket.create_connection(address)",
+        "from urllib.request import urlopen\nurlopen(url, None)",
+        "import subprocess\nsubprocess.run(words, 5, None)",
+    ],
+)
+def test_what_is_given_none_may_wait_for_ever(text):
+    assert "without timeout=" in said(source(text).sleeps())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import os\nos.environ.get('A')",
+        "import os\nos.getenv('A')",
+        "from os import environ, getenv\nenviron['A']",
+        "from os import getenv\ngetenv('A')",
+    ],
+)
+def test_a_variable_of_the_environment_is_no_configuration(text):
+    (problem,) = source(text).global_conf()
+    assert problem.where == "sweep.py:2"
+
+
+def test_a_program_may_be_given_the_environment():
+    text = "import os, subprocess\nsubprocess.run(words, env={**os.environ, 'LC_ALL': 'C'})"
+    assert list(source(text).global_conf()) == []
+
+
+def test_a_domain_is_untouched_only_where_calls_are_about_others():
+    one, other = (str(uuid.UUID(int=n)) for n in (1, 2))
+    done = [Change(one, outcome="done")]
+
+    def asked(about):
+        return [Asked("hypervisor", "stop", "run", "sweep.py:1", True, about)]
+
+    assert _untouched(asked("all"), done) == []
+    assert _untouched(asked(one), done) == []
+    assert _untouched(asked(other), done) == [one]
+
+
+@pytest.fixture
+def acme(distributions):
+    """A function that gives the metadata of a package with such lines in it."""
+
+    def add(lines="", options="acme_pack.sub.sweep:Sweep.list_opts"):
+        package = distributions.path / "acme_pack" / "sub"
+        package.mkdir(parents=True)
+        for folder in (package.parent, package):
+            (folder / "__init__.py").write_text("raise SystemExit('imported')")
+        (package / "sweep.py").write_text("raise SystemExit('imported')")
+        distributions.add("acme", {"oslo.config.opts": {"acme": options}})
+        (file,) = distributions.path.glob("acme-*/METADATA")
+        file.write_text(file.read_text() + lines)
+        return importlib.metadata.distribution("acme")
+
+    return add
+
+
+def test_the_module_of_options_is_looked_for_without_importing_its_package(acme):
+    assert "there is no module" not in said(metadata._problems(acme()))
+    assert "acme_pack" not in sys.modules
+
+
+@pytest.mark.parametrize("module", ["acme_pack.sub.mop", "acme_pack.mop.sweep", "mop"])
+def test_a_module_of_options_that_is_not_there_is_wrong(acme, module):
+    problems = said(metadata._problems(acme(options=f"{module}:Sweep.list_opts")))
+    assert f"there is no module {module}" in problems
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        ("cepheid>=0.0.1", ""),
+        ("cepheid>=900; python_version < '3'", "does not require cepheid"),
+        ("cepheid; extra == 'agent'", "does not require cepheid"),
+        ("cepheid>=900", "it requires cepheid>=900, and this is"),
+        ("cepheid >= = 1", "which is no requirement"),
+    ],
+)
+def test_a_package_requires_a_cepheid_that_it_works_with(acme, line, wrong):
+    distribution = acme(f"Requires-Dist: {line}\n")
+    problems = said(metadata._requirements(distribution))
+    assert wrong in problems
+    assert bool(wrong) == bool(problems)
+    assert list(metadata.undeclared(distribution, {})) == []
 
 
 def test_the_metadata_of_cepheid_itself_is_well():

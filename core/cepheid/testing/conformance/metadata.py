@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import importlib.metadata
 import importlib.util
 import json
@@ -95,8 +96,18 @@ def _problems(distribution: importlib.metadata.Distribution) -> Iterator[Problem
 
 
 def _requirements(distribution: importlib.metadata.Distribution) -> Iterator[Problem]:
-    required = [requirements.Requirement(one) for one in distribution.requires or ()]
-    ours = [one for one in required if loading._normalized(one.name) == loading.BUNDLED]
+    for text in distribution.requires or ():
+        try:
+            requirements.Requirement(text)
+        except requirements.InvalidRequirement as err:
+            reason = str(err).partition("\n")[0]
+            yield Problem(
+                f"it requires {text!r}, which is no requirement: {reason}",
+                "write it as PEP 508 has it, such as 'acme>=1.0'",
+            )
+    ours = [
+        one for one in _required(distribution) if loading._normalized(one.name) == loading.BUNDLED
+    ]
     if not ours:
         yield Problem(
             "it does not require cepheid, so pip may install it without, or beside one too old",
@@ -111,10 +122,21 @@ def _requirements(distribution: importlib.metadata.Distribution) -> Iterator[Pro
             )
 
 
+def _required(distribution: importlib.metadata.Distribution) -> Iterator[requirements.Requirement]:
+    """Return what it requires here and without extras; what cannot be read is left out."""
+    for text in distribution.requires or ():
+        try:
+            one = requirements.Requirement(text)
+        except requirements.InvalidRequirement:
+            continue
+        if one.marker is None or one.marker.evaluate({"extra": ""}):
+            yield one
+
+
 def _options_of(distribution: importlib.metadata.Distribution) -> Iterator[Problem]:
     """Check the entry points by which oslo.config's generator finds the options."""
     for point in distribution.entry_points:
-        if point.group == "oslo.config.opts" and not _is_there(point.module):
+        if point.group == "oslo.config.opts" and not _is_there(distribution, point.module):
             yield Problem(
                 f"oslo.config.opts names {point.value}, and there is no module {point.module}",
                 "name the task's class: acme_task = acme.acme_task:AcmeTask.list_opts",
@@ -122,12 +144,21 @@ def _options_of(distribution: importlib.metadata.Distribution) -> Iterator[Probl
             )
 
 
-def _is_there(module: str) -> bool:
-    """Tell whether there is a module; the packages above it are imported."""
+def _is_there(distribution: importlib.metadata.Distribution, module: str) -> bool:
+    """Tell whether there is a module's file, installed or in a source tree; nothing is imported."""
+    top, *below = module.split(".")
+    stems = ("/".join([top, *below]), "/".join([top, *below, "__init__"]))
+    names = {stem + suffix for stem in stems for suffix in importlib.machinery.all_suffixes()}
+    if names & {path.as_posix() for path in distribution.files or ()}:
+        return True
     try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
         return False
+    if spec is None or not below:
+        return spec is not None
+    roots = [Path(location).parent for location in spec.submodule_search_locations or ()]
+    return any((root / name).is_file() for root in roots for name in names)
 
 
 def undeclared(
@@ -140,12 +171,7 @@ def undeclared(
     offered = importlib.metadata.packages_distributions()
     declared = {loading._normalized(distribution.metadata["Name"]), loading.BUNDLED}
     for one in (distribution, find(loading.BUNDLED)):
-        required = [requirements.Requirement(text) for text in one.requires or ()]
-        declared.update(
-            loading._normalized(other.name)
-            for other in required
-            if other.marker is None or other.marker.evaluate({"extra": ""})
-        )
+        declared.update(loading._normalized(other.name) for other in _required(one))
     for package, where in sorted(imports.items()):
         providers = {loading._normalized(name) for name in offered.get(package, ())}
         if providers and not providers & declared:

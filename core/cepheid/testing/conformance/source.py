@@ -25,19 +25,23 @@ CLOCKS = {
 }  # fmt: skip
 CHANCE = {f"random.{name}" for name in ("random", "randint", "choice", "uniform", "shuffle",
                                         "sample", "randrange")}  # fmt: skip
-#: What waits for ever where it is given no time-out, as an argument of this name.
-WAITS = {
-    "requests.get": "timeout", "requests.head": "timeout", "requests.post": "timeout",
-    "requests.put": "timeout", "requests.delete": "timeout", "requests.request": "timeout",
-    "urllib.request.urlopen": "timeout", "http.client.HTTPConnection": "timeout",
-    "http.client.HTTPSConnection": "timeout", "smtplib.SMTP": "timeout",
-    "socket.create_connection": "timeout", "subprocess.call": "timeout",
-    "subprocess.check_call": "timeout", "subprocess.check_output": "timeout",
-    "subprocess.run": "timeout",
+#: What waits for ever where it is given no time-out, as an argument of this name or at this place,
+#: counted from 0; None: by its name only.
+WAITS: dict[str, tuple[str, int | None]] = {
+    "requests.get": ("timeout", None), "requests.head": ("timeout", None),
+    "requests.post": ("timeout", None), "requests.put": ("timeout", None),
+    "requests.delete": ("timeout", None), "requests.request": ("timeout", None),
+    "urllib.request.urlopen": ("timeout", 2), "http.client.HTTPConnection": ("timeout", 2),
+    "http.client.HTTPSConnection": ("timeout", None), "smtplib.SMTP": ("timeout", 3),
+    "socket.create_connection": ("timeout", 1), "subprocess.call": ("timeout", None),
+    "subprocess.check_call": ("timeout", None), "subprocess.check_output": ("timeout", None),
+    "subprocess.run": ("timeout", None),
 }  # fmt: skip
 #: What gives the machine's local time where it is given no time zone.
 LOCAL = "datetime.datetime.fromtimestamp"
-ENVIRONMENT = ("os.environ", "os.getenv")
+#: How a variable of the environment is read; as a whole it is for the programs that are started.
+ENVIRON = "os.environ"
+ENVIRONMENT = (f"{ENVIRON}.get", "os.getenv")
 ENDS = {"sys.exit", "os._exit", "os.abort", "exit", "quit"}
 OF_THE_AGENT = {
     "os.chdir": "changes the agent's working directory",
@@ -134,10 +138,10 @@ class Source:
     def sleeps(self) -> Iterator[Problem]:
         """Return where it sleeps by the machine's clock."""
         for where, name, call in self._calls():
-            if name in WAITS and not _names(call, WAITS[name]):
+            if name in WAITS and not _gives(call, *WAITS[name]):
                 yield Problem(
-                    f"it calls {name}() without {WAITS[name]}=, which may wait for ever",
-                    f"give it a {WAITS[name]}= of some seconds",
+                    f"it calls {name}() without {WAITS[name][0]}=, which may wait for ever",
+                    f"give it a {WAITS[name][0]}= of some seconds",
                     where,
                 )
             elif name in ("time.sleep", "eventlet.sleep"):
@@ -162,15 +166,16 @@ class Source:
         for short, tree in self._trees:
             known = _aliases(tree)
             for node in ast.walk(tree):
-                if not isinstance(node, ast.Attribute):
+                if not isinstance(node, ast.Attribute | ast.Name | ast.Subscript):
                     continue
-                if _name(node, known) in ENVIRONMENT:
+                is_item = isinstance(node, ast.Subscript) and _name(node.value, known) == ENVIRON
+                if is_item or _name(node, known) in ENVIRONMENT:
                     yield Problem(
                         "it reads the environment, which the agent's unit does not set",
                         "declare an option, and read self.conf in the decorated method",
                         f"{short}:{node.lineno}",
                     )
-                if _name(node, known) == "oslo_config.cfg.CONF":
+                if isinstance(node, ast.Attribute) and _name(node, known) == "oslo_config.cfg.CONF":
                     yield Problem(
                         "it uses cfg.CONF, which the agent does not fill, and no reload changes",
                         "read self.conf in the decorated method",
@@ -240,6 +245,13 @@ def _running(tree: ast.AST) -> Iterator[ast.AST]:
 def _names(call: ast.Call, argument: str) -> bool:
     """Tell whether a call names an argument, or may: by ``**``."""
     return any(keyword.arg in (argument, None) for keyword in call.keywords)
+
+
+def _gives(call: ast.Call, argument: str, place: int | None) -> bool:
+    """Tell whether a call gives an argument, by its name or at its place, or may: by ``*``."""
+    if _names(call, argument) or place is None:
+        return _names(call, argument)
+    return len(call.args) > place or any(isinstance(one, ast.Starred) for one in call.args)
 
 
 def _aliases(tree: ast.Module) -> dict[str, str]:

@@ -297,7 +297,7 @@ def _untouched(asked: Sequence[Asked], changes: Sequence[Change]) -> list[str]:
     """Return the domains that changes are done of, where all that was done was to others."""
     if {one.kind for one in asked} != {"hypervisor"}:
         return []
-    about = {one.about for one in asked if isinstance(one.about, str)}
+    about = {one.about for one in asked if uuidutils.is_uuid_like(one.about)}
     targets = [change.target for change in changes if change.outcome == "done"]
     return [one for one in targets if about and uuidutils.is_uuid_like(one) and one not in about]
 
