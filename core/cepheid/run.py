@@ -7,7 +7,7 @@ import datetime
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -194,8 +194,13 @@ class RunContext(Unheard, oslo_context.RequestContext):
             return []
         try:
             self._carry_out(admitted, do)
-        finally:
-            self._complete(admitted)
+        except BaseException:
+            try:
+                self._complete(admitted)
+            except errors.JournalError as err:  # what ends the run counts more
+                LOG.error("What came of changes (%s) is not recorded: %s", kind, err)
+            raise
+        self._complete(admitted)
         return [change for change in admitted if change.outcome == "done"]
 
     def settle(self, results: Mapping[str, Any]) -> None:
@@ -259,13 +264,15 @@ class RunContext(Unheard, oslo_context.RequestContext):
     def _carry_out(self, changes: list[Change], do: Callable[[list[Change]], Any]) -> None:
         try:
             answer = do(changes)
-            if answer is None:
-                answer = [change.target for change in changes]
-            results = answer if isinstance(answer, Mapping) else dict.fromkeys(answer)
+            if isinstance(answer, Iterator):
+                answer = list(answer)  # of a generator, which changes while it is asked
         except Exception as err:
             LOG.debug("%s failed", changes[0].kind, exc_info=True)
             self.settle({change.target: err for change in changes})
             return
+        if answer is None:
+            answer = [change.target for change in changes]
+        results = answer if isinstance(answer, Mapping) else dict.fromkeys(answer)
         for change in changes:
             _enter(change, results.get(change.target, "raced"))
 
@@ -289,7 +296,7 @@ class RunContext(Unheard, oslo_context.RequestContext):
 def _enter(change: Change, result: Any) -> None:
     """Enter what became of a change: None, ``"raced"`` or an exception."""
     if result is None:
-        change.outcome = "done"
+        change.outcome, change.error = "done", ""
     elif isinstance(result, Exception) and not isinstance(result, Raced):
         change.outcome, change.error = "failed", describe(result)
     else:

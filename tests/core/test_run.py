@@ -255,10 +255,48 @@ def test_a_batch_that_fails_has_failed_for_every_target(agent, act):
     assert {row[0] for row in recorded(agent, "outcome")} == {"failed"}
 
 
-def test_a_batch_that_answers_nonsense_has_failed(agent, act):
+def test_what_came_of_a_batch_that_answers_nonsense_is_not_known(agent, act):
     run = act(lambda context: batch(context, lambda _: 17))
-    assert run.counters == {"failed": 3}
-    assert "not iterable" in recorded(agent, "error")[0][0]
+    assert (run.outcome, run.counters) == ("failed", {"unknown": 3})
+    assert "not iterable" in run.error
+    assert recorded(agent, "outcome", "error") == [("unknown", "")] * 3
+
+
+def test_a_batch_that_answers_while_it_changes_fails_as_any_other(agent, act):
+    def change(changes):
+        yield changes[0].target
+        fail()
+
+    assert act(lambda context: batch(context, change)).counters == {"failed": 3}
+
+
+def test_a_target_that_failed_and_was_done_after_all_has_no_error(agent, act):
+    def change(changes):
+        # Both are of one target, which the answer goes for.
+        context.settle({"i0": OSError("busy")})
+        return {change.target for change in changes}
+
+    def body(it):
+        nonlocal context
+        context = it
+        batch(it, change)
+
+    context = None
+    act(body)
+    assert recorded(agent, "outcome", "error") == [("done", "")] * 3
+
+
+def test_a_journal_that_fails_does_not_hide_what_ends_a_run(agent, act, monkeypatch, caplog):
+    def refuse(changes):
+        raise errors.JournalError("The journal is full")
+
+    def interrupt(changes):
+        monkeypatch.setattr(agent.journal, "complete_changes", refuse)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        act(lambda context: batch(context, interrupt))
+    assert "What came of changes (sync) is not recorded: The journal is full" in caplog.text
 
 
 def test_an_empty_batch_is_nothing(agent, act, world):
