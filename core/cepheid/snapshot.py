@@ -106,7 +106,8 @@ def _next_run(
 
 
 def _of_run(agent: Agent, active: ActiveRun) -> dict[str, Any]:
-    run = active.run
+    """Return the state of a run; ``ended_seconds`` is since it ended and is not recorded yet."""
+    run, now = active.run, agent.clock.monotonic()
     return {
         "id": run.id,
         "task": run.task,
@@ -114,7 +115,8 @@ def _of_run(agent: Agent, active: ActiveRun) -> dict[str, Any]:
         "dry_run": run.dry_run,
         "request_id": run.request_id,
         "started_at": text(run.started_at),
-        "seconds": agent.clock.monotonic() - active.started,
+        "seconds": now - active.started,
+        "ended_seconds": None if active.ended is None else now - active.ended,
         "time_limit_seconds": active.time_limit or None,
         "outcome": active.outcome,
         "counters": run.counters,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cepheid import wording
+from cepheid.active_run import ENDING_SECONDS
 from cepheid.attention import LATE_SECONDS
 from cepheid.call_record import Standing
 from cepheid.durations import in_words
@@ -109,11 +110,13 @@ def _runs(facts: Facts) -> Check:
     overdue = []
     for run in facts.runs:
         limit = run["time_limit_seconds"] or 0
-        if 0 < limit < run["seconds"]:
+        if run["ended_seconds"] is not None:
+            if run["ended_seconds"] >= ENDING_SECONDS:
+                text = f"{run['task']} has ended; the journal or an observer hangs over it"
+                overdue.append(text)
+        elif 0 < limit < run["seconds"]:
             text = f"{run['task']} has run for {in_words(run['seconds'])}, its time_limit is "
             overdue.append(f"{text}{limit:g} s")
-        elif run["outcome"] == "overdue":
-            overdue.append(f"{run['task']} has ended; the journal or an observer hangs over it")
     return _verdict("runs", overdue, f"{len(facts.runs)} under way, none beyond its time_limit")
 
 

@@ -8,8 +8,9 @@ from cepheid.status.watch import wants_probe
 
 NOW = 10_000.0
 
-RUN = {"task": "slow", "seconds": 90.0, "time_limit_seconds": 60, "outcome": "running"}
-STUCK = {**RUN, "time_limit_seconds": None, "outcome": "overdue"}
+RUN = {"task": "slow", "seconds": 90.0, "time_limit_seconds": 60, "outcome": "running",
+       "ended_seconds": None}  # fmt: skip
+STUCK = {**RUN, "outcome": "overdue", "ended_seconds": 61.0}
 TASK = {"name": "mine", "distribution": "acme", "state": "enabled", "reason": ""}
 
 
@@ -63,6 +64,7 @@ def test_is_not_ready_and_says_why(what, name, why):
     "what",
     [
         {"runs": [{**RUN, "time_limit_seconds": None}, {**RUN, "seconds": 59.0}]},
+        {"runs": [{**RUN, "outcome": "overdue", "ended_seconds": 2.0}]},
         {"drivers": {"x": Standing()}},
         {"drivers": {"x": Standing(NOW - 1, under_way=("ask", NOW - 500))}},
         {"drivers": {"x": Standing(NOW - 500, under_way=("ask", NOW - 19))}},
