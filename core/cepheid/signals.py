@@ -68,9 +68,10 @@ class SignalWatcher:
         self._pending: set[int] = set()
         #: The stop signal that has arrived; no other is waited for after it.
         self._stop: int | None = None
+        # First: what arrived between would be received by a handler that ignores it.
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         for number in (*STOP_SIGNALS, *RELOAD_SIGNALS, *REPORT_SIGNALS):
             signal.signal(number, _ignore)
-        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         os.write(wakeup, bytes(set(_early)))
         threading = concurrency.original("threading")
         threading.Thread(target=self._watch, name="cepheid-signals", daemon=True).start()

@@ -73,7 +73,7 @@ def test_what_a_nova_conf_says_to_others_is_not_named(said, tmp_path):
 @pytest.mark.parametrize("name", ["00-nova.conf", "00-compute.conf"])
 def test_nor_where_it_is_linked_to(said, tmp_path, name):
     nova, folder = tmp_path / "nova.conf", tmp_path / "conf.d"
-    nova.write_text("[DEFAULT]\nmy_ip = 10.0.0.1\n")
+    nova.write_text("[DEFAULT]\nmy_ip = 10.0.0.1\n[glance]\nregion = here\n")
     folder.mkdir()
     (folder / name).symlink_to(nova)
     assert said(folders=[folder]) == []

@@ -9,6 +9,7 @@ import os
 import pytest
 
 from cepheid import config, errors
+from cepheid.cli import base
 from cepheid.cli.history import TaskHistory
 from cepheid.cli.status import StatusCommand
 from cepheid.journal import FILE_NAME, Journal
@@ -75,3 +76,25 @@ def test_status_is_unknown(program, capsys, monkeypatch):
 def test_a_journal_that_cannot_be_opened_says_it_too(program, tmp_path):
     with as_user(NOBODY), pytest.raises(errors.JournalError, match=TOLD):
         Journal(tmp_path / FILE_NAME)
+
+
+class Refused(base.Command):
+    """Meet an error that is not about the user."""
+
+    error = PermissionError(1, "Operation not permitted", "/proc/1/mem")
+
+    def take_action(self, parsed_args):
+        raise self.error
+
+
+def test_what_root_may_not_do_is_not_answered_with_run_it_as_root(program):
+    command = Refused(program, None)
+    with pytest.raises(PermissionError):
+        command.run(command.get_parser("it").parse_args([]))
+
+
+def test_what_is_refused_and_no_file_is_not_named_as_one(program):
+    command = Refused(program, None)
+    command.error = PermissionError("the hypervisor says no")
+    with as_user(NOBODY), pytest.raises(PermissionError, match="the hypervisor says no"):
+        command.run(command.get_parser("it").parse_args([]))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -79,6 +80,8 @@ class _WithConfiguration(command.Command):
         try:
             return int(super().run(parsed_args) or 0)
         except PermissionError as err:
+            if not err.filename or os.geteuid() == 0:
+                raise  # of something else than this user's rights to the agent's files
             raise errors.NotPermitted(err.filename) from err
 
     def say(self, text: str) -> None:
