@@ -26,6 +26,7 @@ MAX_CHANGES = 100
 STATUSES = {
     "Busy": HTTPStatus.CONFLICT,
     "Paused": HTTPStatus.CONFLICT,
+    "NoSuchTask": HTTPStatus.NOT_FOUND,
     "PluginError": HTTPStatus.NOT_FOUND,
     "JournalError": HTTPStatus.SERVICE_UNAVAILABLE,
     "TooLate": HTTPStatus.GATEWAY_TIMEOUT,
