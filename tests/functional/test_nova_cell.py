@@ -28,6 +28,7 @@ from tests.fake_agent import FakeAgent, FakeClock
 from tests.fakes import FakeHypervisor
 from tests.functional.inventories import Used
 from tests.functional.nova_cell import least_account
+from tests.images import qemu_img
 from tests.neutron import NeutronServer, port
 
 pytestmark = [pytest.mark.functional, pytest.mark.timeout(600)]
@@ -295,7 +296,9 @@ def test_time_outs_on_a_database_that_nova_wrote_leave_what_nova_can_read(tmp_pa
         directory.mkdir(parents=True)
         (directory / "disk").write_bytes(b"disk")
         os.utime(directory / "disk", (0, 0))  # before it was shelved
-    source.define_rescue(uuids["rescued-for-good"], "/nowhere/disk.rescue")
+    rescue_disk = tmp_path / "disk.rescue"
+    qemu_img("create", "-f", "qcow2", rescue_disk, "1M")
+    source.define_rescue(uuids["rescued-for-good"], str(rescue_disk))
     novas = (
         "<metadata><n:instance xmlns:n='http://openstack.org/xmlns/libvirt/nova/1.1'/></metadata>"
     )
@@ -305,7 +308,7 @@ def test_time_outs_on_a_database_that_nova_wrote_leave_what_nova_can_read(tmp_pa
     source.definitions[uuids["left-over"]] = text.replace("<memory", f"{novas}<memory", 1)
     before = source.definition(uuids["rescued"])
     (files / uuids["rescued"] / "unrescue.xml").write_text(before)
-    source.define_rescue(uuids["rescued"], "/nowhere/disk.rescue")
+    source.define_rescue(uuids["rescued"], str(rescue_disk))
 
     for agent in (host4, host3):
         for factory, options in (
