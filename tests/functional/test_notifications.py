@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections import Counter
 
 import pytest
 
@@ -157,7 +158,10 @@ def test_a_broker_that_is_killed_and_comes_back_gets_the_rest(host_with, broker,
     # What the broker had taken before is in its queue still.
     wait_until(lambda: queue.take() and left[-1] in queue.ids, host.read_log, 3 * PATIENCE_SECONDS)
     assert host.stop_agent() == 0
-    assert [one for one in queue.ids if one in left] == left
+    came = Counter(one for one in queue.ids if one in left)
+    assert list(came) == left
+    # The one that was under way when the broker died may have reached its queue before.
+    assert [one for one, times in came.items() if times > 1] in ([], left[:1])
     assert host.waiting() == []
 
 

@@ -165,6 +165,7 @@ def test_answers_while_the_hub_is_blocked_and_says_so(start, distributions):
 def test_answers_while_somebody_holds_the_journal(start, distributions, mode):
     distributions.add_task("acme-quick", "quick", QUICK)
     agent, server = start(mode)
+    assert server.get("/healthz").status == 200  # it has begun to serve
     other = sqlite3.connect(agent.path / "cepheid-journal.sqlite", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     # With green threads the hub waits in SQLite for it, and so does every thread.

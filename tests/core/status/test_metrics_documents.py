@@ -59,8 +59,16 @@ def scraped(tmp_path_factory):
     agent.start_agent()
     server = StatusServer(path, agent.log)
     try:
-        wait_until(lambda: "cepheid_instances{" in server.get("/metrics").text, agent.read_log)
-        text = server.get("/metrics")
+        # The journal's size is left out while somebody else holds the journal.
+        late = ("cepheid_instances{", "\ncepheid_journal_size_bytes ")
+        texts = []
+
+        def is_complete():
+            texts.append(server.get("/metrics"))
+            return all(name in texts[-1].text for name in late)
+
+        wait_until(is_complete, agent.read_log)
+        text = texts[-1]
         assert text.headers["Content-Type"].startswith("text/plain; version=")
         yield text.text
     finally:
