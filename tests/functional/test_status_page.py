@@ -251,7 +251,7 @@ def test_tells_the_timeline_in_words_to_who_does_not_see_it(full_host, visit):
     lane.focus()
     lane.press("ArrowLeft")
     expect(lane).to_have_attribute(
-        "aria-valuetext", re.compile(r"^\d\d:\d\d:\d\d · ok, took 125 ms")
+        "aria-valuetext", re.compile(r"\d\d:\d\d:\d\d · ok, took 125 ms")
     )
     expect(page.get_by_role("tooltip")).to_contain_text("took 125 ms")
     lane.press("Escape")
@@ -442,7 +442,7 @@ def test_says_so_when_the_agent_dies_and_comes_back_by_itself(start, distributio
     agent.agent.wait(PATIENCE_SECONDS)
     lost = page.locator("#lost")
     expect(lost).to_contain_text(
-        re.compile(r"No answer since \d\d:\d\d:\d\d, showing what was last known")
+        re.compile(r"No answer since .*\d\d:\d\d:\d\d, showing what was last known")
     )
     expect(page.locator("#health")).to_have_text("Not known")
     expect(page.locator("#task-tick")).to_be_visible()
