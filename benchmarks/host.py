@@ -218,6 +218,8 @@ class Raw:
         self.libvirt = add_counters(libvirt.open(host.agent.conf.hypervisor.uri))
         self.statements: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
+        #: Those of them that ask of all domains.
+        self.bulk_calls: Counter[str] = Counter()
         #: The columns that the queries returned, and how many rows.
         self.selected: list[tuple[int, int]] = []
 
@@ -261,7 +263,7 @@ class Raw:
 
     def stats(self, groups: int, flags: int = 0) -> list[tuple[Any, dict[str, Any]]]:
         """Return what the bulk call tells of all domains."""
-        self.calls["virConnectGetAllDomainStats"] += 1
+        self._count_bulk("virConnectGetAllDomainStats")
         told: list[tuple[Any, dict[str, Any]]] = self.libvirt.getAllDomainStats(groups, flags)
         return told
 
@@ -272,8 +274,12 @@ class Raw:
 
     def names(self) -> list[tuple[str, str]]:
         """Return uuid and name of all domains: the call that lists them, and what is in it."""
-        self.calls["virConnectListAllDomains"] += 1
+        self._count_bulk("virConnectListAllDomains")
         return [(one.UUIDString(), one.name()) for one in self.libvirt.listAllDomains(0)]
+
+    def _count_bulk(self, name: str) -> None:
+        self.calls[name] += 1
+        self.bulk_calls[name] += 1
 
     def close(self) -> None:
         """Close both."""

@@ -35,6 +35,14 @@ class Timings:
         ordered = sorted(self.seconds)
         return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
 
+    def plus(self, other: Timings) -> Timings:
+        """Return what both took together.
+
+        :param other: measured in the same rounds
+        """
+        both = zip(self.seconds, other.seconds, strict=True)
+        return Timings([mine + theirs for mine, theirs in both])
+
     def ratio_to(self, other: Timings) -> float:
         """Return how many times as long as `other` it took: the median over the rounds.
 

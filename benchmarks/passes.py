@@ -7,7 +7,7 @@ import contextlib
 import logging
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class Cost:
 
     :param first_rows: rows that the first pass wrote
     :param ratio: the pass over its floor, the median over the rounds
+    :param ratio_with_bulk: likewise, where the floor has libvirt's bulk call in any case
     :param run_ms: the pass together with its record in the journal and its lock
     """
 
@@ -53,6 +54,7 @@ class Cost:
     floor_ms: float
     pass_ms: float
     ratio: float
+    ratio_with_bulk: float
     run_ms: float
 
 
@@ -123,18 +125,23 @@ def measure(host: Host, case: Case, database: str, seconds: float) -> Cost:
         case.floor(host)
         host.raw.end()
 
-    with counting(statements=host.raw.statements, calls=host.raw.calls) as of_floor:
+    with counting(
+        statements=host.raw.statements, calls=host.raw.calls, bulk=host.raw.bulk_calls
+    ) as of_floor:
         floor()
 
     taken = in_turn(
         {
             "floor": floor,
+            "bulk": host.raw.domains,
             "pass": lambda: run_bare(task),
             "run": lambda: host.agent.run(task),
         },
         seconds,
         least=3,
     )
+    has_bulk = of_floor.totals["bulk"] > 0
+    with_bulk = taken["floor"] if has_bulk else taken["floor"].plus(taken["bulk"])
     for table in case.tables:
         host.empty(table)
     return Cost(
@@ -150,6 +157,7 @@ def measure(host: Host, case: Case, database: str, seconds: float) -> Cost:
         floor_ms=taken["floor"].median * 1e3,
         pass_ms=taken["pass"].median * 1e3,
         ratio=taken["pass"].ratio_to(taken["floor"]),
+        ratio_with_bulk=taken["pass"].ratio_to(with_bulk),
         run_ms=taken["run"].median * 1e3,
     )
 
@@ -180,12 +188,16 @@ def surroundings(host: Host) -> float:
 def notes(costs: Sequence[Cost], empty_run_ms: float) -> list[str]:
     """Say how it was measured, and what is beyond the aim."""
     remarks = {case.name: case.remark for case in CASES if case.remark}
-    beyond = [
-        f"``{cost.task}`` on {cost.database} ({cost.ratio:.1f})"
-        for cost in sorted(costs, key=lambda cost: -cost.ratio)
-        if cost.instances == AIMED_AT and cost.ratio > AIM
-    ]
-    aim = f"The aim is a pass within {AIM:g} times its floor at {AIMED_AT:,} instances. "
+    at_aim = [cost for cost in costs if cost.instances == AIMED_AT]
+    aim = (
+        f"The aim is a pass within {AIM:g} times its floor at {AIMED_AT:,} instances. Beyond it "
+        "where each floor has libvirt's bulk call and the SELECTs: "
+        + beyond({f"``{one.task}`` on {one.database}": one.ratio_with_bulk for one in at_aim})
+        + ". Beyond it where, as in the columns of these tables, only the floors of tasks that ask "
+        "of all domains have that call: "
+        + beyond({f"``{one.task}`` on {one.database}": one.ratio for one in at_aim})
+        + "."
+    )
     return [
         "A pass in which nothing changes, all instances being in the state that the task is "
         "about. The floor is the raw SELECTs with the database's own module and the raw calls of "
@@ -196,25 +208,32 @@ def notes(costs: Sequence[Cost], empty_run_ms: float) -> list[str]:
         "transaction: whoever keeps it open does not see that a backup has been put in its place.",
         f"Each run has, besides its pass, a lock and two records in the journal, each synced to "
         f"the disk: {empty_run_ms:.1f} ms here, whatever the task and the number of instances.",
-        aim + (f"Beyond it: {', '.join(beyond)}." if beyond else "All are."),
+        aim,
         "Of some tasks the floor needs a word: "
         + "; ".join(f"``{name}``: {remark}" for name, remark in remarks.items())
         + ".",
     ]
 
 
+def beyond(ratios: Mapping[str, float]) -> str:
+    """Return a sentence that names those beyond the aim, the farthest first."""
+    found = sorted(((r, name) for name, r in ratios.items() if r > AIM), reverse=True)
+    return ", ".join(f"{name} ({ratio:.1f})" for ratio, name in found) or "none"
+
+
 def at_size(costs: Sequence[Cost], number: int) -> Table:
     """Return all that is known of passes over so many instances."""
     headings = (
         "Task", "Database", "Rows written, first pass", "Rows written", "SQL statements (floor)",
-        "libvirt calls (floor)", "Floor, ms", "Pass, ms", "Pass : floor", "Run, ms",
+        "libvirt calls (floor)", "Floor, ms", "Pass, ms", "Pass : floor",
+        "Pass : floor and bulk call", "Run, ms",
     )  # fmt: skip
     rows = [
         (
             cost.task, cost.database, cost.first_rows, cost.rows,
             f"{cost.statements:,} ({cost.floor_statements:,})",
             f"{cost.calls:,} ({cost.floor_calls:,})",
-            cost.floor_ms, cost.pass_ms, cost.ratio, cost.run_ms,
+            cost.floor_ms, cost.pass_ms, cost.ratio, cost.ratio_with_bulk, cost.run_ms,
         )
         for cost in sorted(costs, key=lambda cost: cost.task)
         if cost.instances == number
