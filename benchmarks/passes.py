@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import sqlalchemy as sa
 
@@ -102,9 +104,23 @@ def opened(number: int, make_url: Callable[[], sa.URL | None]) -> Iterator[Host]
     with tempfile.TemporaryDirectory(prefix="cepheid-bench-") as directory:
         host = Host(Path(directory), number, make_url())
         try:
-            yield host
+            with still_disk(directory):
+                yield host
         finally:
             host.close()
+
+
+@contextlib.contextmanager
+def still_disk(path: str) -> Iterator[None]:
+    """Let the disk be as full as it is now: what others write meanwhile would be a change."""
+    ask, now = os.statvfs, os.statvfs(path)
+
+    def ask_all_the_same(path: Any) -> os.statvfs_result:
+        ask(path)
+        return now
+
+    with mock.patch.object(os, "statvfs", ask_all_the_same):
+        yield
 
 
 def measure(host: Host, case: Case, database: str, seconds: float) -> Cost:
