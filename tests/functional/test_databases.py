@@ -18,6 +18,7 @@ from cepheid_plugins.bandwidth.libvirt_driver import LibvirtMeter
 from cepheid_plugins.database import grants, migrate, models
 from cepheid_plugins.database.driver import Database
 from cepheid_plugins.database.errors import (
+    ClockDiffers,
     DatabaseError,
     DatabaseNotMigrated,
     DatabaseUnavailable,
@@ -353,5 +354,24 @@ def test_the_server_ends_a_statement_that_takes_too_long(tmp_path, server, kind)
     slow = {"mariadb": "SELECT SLEEP(30)", "postgresql": "SELECT pg_sleep(30)"}[kind]
     with pytest.raises(DatabaseError, match=r"max_statement_time|statement timeout"):
         database._read(lambda connection: connection.execute(sa.text(slow)).all())
+    database.close()
+    agent.close()
+
+
+@pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
+def test_a_clock_that_is_not_the_servers_is_noticed(tmp_path, server, kind, monkeypatch):
+    url = servers.new_database(server(kind), "cepheid_clock")
+    agent, database = open_database(tmp_path, url)
+    database.sync()
+    database.statements.clear()
+    database.check_clock()
+    assert not database.statements  # it told its time when it was connected to
+    now = time.time
+    for seconds, how in ((86400 * 365, "365 d ahead of"), (-3600, "60 min behind")):
+        with monkeypatch.context() as patched:
+            patched.setattr(time, "time", lambda by=seconds: now() + by)
+            with pytest.raises(ClockDiffers, match=f"This host's clock is {how} that of"):
+                database.check_clock()
+    database.check_clock()
     database.close()
     agent.close()

@@ -163,8 +163,10 @@ def doubts_of(agent: Agent, sightings: Sightings, live: Collection[str]) -> str:
     """Return why the inventory is not to be trusted with destruction; nothing if it is.
 
     :param live: the instances that are alive on this host now
+    :raises CepheidError: this host's clock is not the database's
     """
     database, hypervisor = agent.driver("database"), agent.driver("hypervisor")
+    database.check_clock()
     rows: set[str] = set()
     is_known = False
     if not live and sightings.is_new:
@@ -175,7 +177,10 @@ def doubts_of(agent: Agent, sightings: Sightings, live: Collection[str]) -> str:
 
 
 def is_in_doubt(context: RunContext, agent: Agent) -> bool:
-    """Tell whether nothing of this host is to be destroyed, and say why."""
+    """Tell whether nothing of this host is to be destroyed, and say why.
+
+    :raises CepheidError: as :func:`doubts_of`
+    """
     live = agent.driver("database").instance_uuids_on_host(agent.host)
     doubts = doubts_of(agent, SightingsFile(agent.conf.state_path).read(), live)
     if doubts:

@@ -32,6 +32,7 @@ from cepheid_plugins.database import (
     models,
     opts,
     resizes,
+    server_clock,
     usage_audit,
     volume_usage,
 )
@@ -62,6 +63,7 @@ from cepheid_plugins.database.records import (
     Volume,
     VolumeUsage,
 )
+from cepheid_plugins.database.server_clock import ServerClock
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
@@ -107,6 +109,7 @@ class Database:
         #: The same with their times, transactions as a whole, and whether the database answers.
         self.record = CallRecord(errors.DatabaseUnavailable)
         self._engine: sa.Engine | None = None
+        self._server_clock = ServerClock()
         #: Whose the tables are, once it was asked.
         self._owner: str | None = None
         self._lock = threading.Lock()
@@ -454,6 +457,21 @@ class Database:
         """Make a transaction that costs the database nothing, to see that it answers."""
         self._read(_ask_nothing)
 
+    def check_clock(self) -> None:
+        """See that times in the database can be compared with this host's clock.
+
+        A server is asked anew only where the two seem to differ. SQLite has no clock of its own.
+
+        :raises ClockDiffers: by more than five minutes
+        """
+        limit = server_clock.MOST_SECONDS
+        if self._is_sqlite or abs(self._server_clock.seconds_ahead()) <= limit:
+            return
+        self._server_clock.set(self._read(server_clock.ask))
+        ahead = self._server_clock.seconds_ahead()
+        if abs(ahead) > limit:
+            raise errors.clock_differs(self.url, ahead)
+
     def missing(self) -> list[str]:
         """Return the tables and columns that are needed and not there."""
         self._require_file()
@@ -516,7 +534,7 @@ class Database:
     def _connected(self) -> sa.Engine:
         with self._lock:
             if self._engine is None:
-                self._engine = engine.create(self._agent.conf, self.url)
+                self._engine = engine.create(self._agent.conf, self.url, self._server_clock)
                 sa.event.listen(self._engine, "before_cursor_execute", self._count)
                 sa.event.listen(self._engine, "after_cursor_execute", self._time)
             return self._engine

@@ -13,6 +13,8 @@ from oslo_config import cfg
 from oslo_db.sqlalchemy import engines
 
 from cepheid import concurrency, errors
+from cepheid_plugins.database import server_clock
+from cepheid_plugins.database.server_clock import ServerClock
 
 #: Seconds that SQLite itself waits for another process that writes. Waiting so, it lets no green
 #: thread go on; the rest of the time is waited for between tries.
@@ -58,8 +60,11 @@ def parse_url(connection: str) -> sa.URL:
     return url
 
 
-def create(conf: cfg.ConfigOpts, url: sa.URL) -> sa.Engine:
-    """Make the engine; it connects when it is first used, and tries once."""
+def create(conf: cfg.ConfigOpts, url: sa.URL, clock: ServerClock) -> sa.Engine:
+    """Make the engine; it connects when it is first used, and tries once.
+
+    :param clock: takes what a server tells of its time at each connection
+    """
     options = conf.database
     is_sqlite = url.get_backend_name() == "sqlite"
     pool = {} if is_sqlite else {"pool_timeout": options.pool_timeout}
@@ -79,7 +84,7 @@ def create(conf: cfg.ConfigOpts, url: sa.URL) -> sa.Engine:
     if is_sqlite:
         _set_up_sqlite(engine)
     else:
-        _set_up_server(engine, options.statement_timeout)
+        _set_up_server(engine, options.statement_timeout, clock)
     return engine
 
 
@@ -125,7 +130,7 @@ def _with_timeouts(url: sa.URL, statement_seconds: int) -> sa.URL:
     )
 
 
-def _set_up_server(engine: sa.Engine, statement_seconds: int) -> None:
+def _set_up_server(engine: sa.Engine, statement_seconds: int, clock: ServerClock) -> None:
     """Let the server end statements that take too long, and green threads go on meanwhile."""
     if engine.dialect.driver == "psycopg2" and concurrency.is_green():
         # It waits in C; this lets it wait in select(), which is green. PyMySQL is all Python.
@@ -144,6 +149,8 @@ def _set_up_server(engine: sa.Engine, statement_seconds: int) -> None:
             statement = f"SET SESSION max_execution_time = {statement_seconds * 1000}"
         with connection.cursor() as cursor:
             cursor.execute(statement)
+            cursor.execute(server_clock.QUERIES[engine.dialect.name])
+            clock.set(float(cursor.fetchone()[0]))
         connection.commit()
 
 

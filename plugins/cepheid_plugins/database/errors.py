@@ -10,7 +10,7 @@ import sqlalchemy as sa
 import sqlalchemy.exc
 from oslo_db import exception as oslo_db_exception
 
-from cepheid import errors
+from cepheid import durations, errors
 
 #: What servers call a table that is not there: MySQL's ER_NO_SUCH_TABLE, PostgreSQL's SQLSTATE
 #: undefined_table. oslo.db tells it for SQLite only.
@@ -28,6 +28,10 @@ class DatabaseUnavailable(DatabaseError):
 
 class DatabaseNotMigrated(DatabaseError):
     """The database has not the tables that this version needs."""
+
+
+class ClockDiffers(DatabaseError):
+    """This host's clock and the server's show different times."""
 
 
 class DuplicateRow(DatabaseError):
@@ -70,6 +74,16 @@ def not_migrated(url: sa.URL) -> DatabaseNotMigrated:
     """Return the error for a database without our tables."""
     return DatabaseNotMigrated(
         f"The database {_name(url)} has not been made or migrated; run 'cepheid db sync'."
+    )
+
+
+def clock_differs(url: sa.URL, seconds_ahead: float) -> ClockDiffers:
+    """Return the error for a host whose clock is that much ahead of the server's, or behind."""
+    differs = "ahead of" if seconds_ahead > 0 else "behind"
+    return ClockDiffers(
+        f"This host's clock is {durations.in_words(abs(seconds_ahead))} {differs} that of the "
+        f"database {_name(url)}, so nothing is destroyed. Set the one that is wrong ('timedatectl' "
+        "tells about this host's); after that it goes on by itself."
     )
 
 

@@ -3,13 +3,14 @@
 
 import datetime
 import logging
+from unittest.mock import Mock
 
 import pytest
 
 from cepheid.run import Run
 from cepheid_plugins.compute.deletion import DeletionOperations
 from cepheid_plugins.compute.sightings import Sightings, SightingsFile
-from cepheid_plugins.database import models
+from cepheid_plugins.database import errors, models
 from cepheid_plugins.tasks.reclaim_queued_deletes import ReclaimQueuedDeletes
 from tests.worlds import disk_world, fake_world, uuid_of
 
@@ -54,6 +55,17 @@ def test_asks_nothing_when_nothing_is_reclaimed(world, seconds):
     assert world.agent.run(make(world, seconds)).outcome == "ok"
     assert world.statements() == 0
     assert left(world) == [1, 2, 3]
+
+
+def test_nothing_is_deleted_by_a_clock_that_is_not_the_databases(world, task, monkeypatch):
+    soft_delete(world, 1)
+    differs = errors.clock_differs(world.database.url, 86400)
+    monkeypatch.setattr(world.database, "check_clock", Mock(side_effect=differs))
+    run = world.agent.run(task)
+    assert (run.outcome, run.changes, left(world)) == ("failed", [], [1, 2, 3])
+    assert "clock is 24 h ahead of that of the database" in run.error
+    monkeypatch.undo()
+    assert world.agent.run(task).counters["done"] == 1
 
 
 def test_only_what_was_soft_deleted_long_ago_is_deleted(world, task):
