@@ -15,7 +15,8 @@ from cepheid_plugins.compute.leftovers import Leftovers
 from cepheid_plugins.compute.notifications import Notifications
 from cepheid_plugins.compute.shutdown import Shutdown
 from cepheid_plugins.database.records import Instance, InstanceUpdate
-from cepheid_plugins.storage.errors import StorageError
+from cepheid_plugins.hypervisor.driver import HypervisorUnavailable
+from cepheid_plugins.storage.errors import StorageError, StorageUnavailable
 from cepheid_plugins.storage.instances_path import InstancesPath
 from cepheid_plugins.storage.native_files import LOOK_SECONDS, NativeInstancesPath
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from cepheid.agent import Agent
 
 T = TypeVar("T")
+
+#: Whether what was asked for can be done is not known; it is asked for again later.
+NO_ANSWER = (HypervisorUnavailable, StorageUnavailable, errors.CallTimeout)
 
 #: What becomes of one instance: what is to be written of it. Raises what it failed with.
 Act = Callable[[Instance], Mapping[str, Any]]
@@ -68,6 +72,13 @@ class Operations:
         """Make a short call to the file system; storage that hangs holds nobody else up."""
         answer: T = self._agent.run_native(call, *arguments, deadline=LOOK_SECONDS)
         return answer
+
+    def require_storage(self) -> None:
+        """See that the storage of instances' files answers, before anything is claimed.
+
+        :raises CepheidError: it is not there, or hangs
+        """
+        self._files.check()
 
     def release_interrupted(self, context: RunContext, instances: Iterable[Instance]) -> set[str]:
         """Make instances idle whose operation ended half-way, see :class:`Claims`."""

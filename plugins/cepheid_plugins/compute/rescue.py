@@ -13,7 +13,7 @@ from typing import Any
 from cepheid_plugins.compute import power_state, vm_states
 from cepheid_plugins.compute.claims import Outcome, Results
 from cepheid_plugins.compute.kinds import RESCUE, UNRESCUE
-from cepheid_plugins.compute.operations import Operations
+from cepheid_plugins.compute.operations import NO_ANSWER, Operations
 from cepheid_plugins.database.records import Instance
 from cepheid_plugins.hypervisor.driver import (
     DomainNotFound,
@@ -60,14 +60,14 @@ class RescueOperations(Operations):
     def unrescue(self, instances: Sequence[Instance], request_id: str) -> Results:
         """Power guests off and boot them as they were before their rescue.
 
-        One with which that fails is set to error, as in Nova, unless the hypervisor does not
-        answer: then it stays rescued.
+        One with which that fails is set to error, as in Nova, unless the hypervisor or the storage
+        does not answer: then it stays rescued.
         """
 
         def act(claimed: Sequence[Instance], outcome: Outcome) -> None:
             self._each(claimed, outcome, self._unrescue_one)
             for uuid, failure in outcome.failures.items():
-                if not isinstance(failure, HypervisorUnavailable):
+                if not isinstance(failure, NO_ANSWER):
                     outcome.values[uuid] = {"vm_state": vm_states.ERROR}
 
         return self._operate(UNRESCUE, instances, request_id, act)

@@ -17,7 +17,7 @@ from cepheid.run import Raced
 from cepheid_plugins.compute import power_state, vm_states
 from cepheid_plugins.compute.claims import Outcome, Results
 from cepheid_plugins.compute.kinds import CONFIRM, RESIZE
-from cepheid_plugins.compute.operations import NotPossible, Operations
+from cepheid_plugins.compute.operations import NO_ANSWER, NotPossible, Operations
 from cepheid_plugins.database.records import (
     ActionStart,
     Confirmed,
@@ -26,7 +26,7 @@ from cepheid_plugins.database.records import (
     Migration,
     Resized,
 )
-from cepheid_plugins.hypervisor.driver import HypervisorError, HypervisorUnavailable
+from cepheid_plugins.hypervisor.driver import HypervisorError
 from cepheid_plugins.storage import qemu_img
 
 
@@ -205,7 +205,7 @@ class ResizeOperations(Operations):
                 f"{uuid}: the resize's files are removed, but its row had changed meanwhile and is "
                 "left as it is"
             )
-        # A hypervisor that does not answer is asked again in a later pass.
+        # A hypervisor or storage that does not answer is asked again in a later pass.
         self._fail(
             {u: e for u, e in outcome.failures.items() if _is_final(e)}, migrations, instances
         )
@@ -327,4 +327,4 @@ class ResizeOperations(Operations):
 
 
 def _is_final(err: Exception | None) -> bool:
-    return not isinstance(err, HypervisorUnavailable)
+    return not isinstance(err, NO_ANSWER)

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 
 from cepheid_plugins.storage import trees
 from cepheid_plugins.storage.errors import StorageError as StorageError
+from cepheid_plugins.storage.errors import StorageUnavailable
 
 #: What an entry of an instance is called: its uuid, its files before a resize, those that are
 #: being deleted, and a copy that is not complete.
@@ -68,7 +69,7 @@ class InstancesPath:
     def check(self) -> None:
         """See that the directory is there and can be opened.
 
-        :raises StorageError: it is not, or cannot
+        :raises StorageUnavailable: it is not, or cannot
         """
         with self._opened():
             pass
@@ -278,7 +279,7 @@ class InstancesPath:
         try:
             root = os.open(self.path, trees.DIRECTORY)
         except OSError as err:
-            raise StorageError(
+            raise StorageUnavailable(
                 f"The directory {self.path} cannot be opened: {err.strerror}. Is [compute] "
                 f"{self._option} right, and its storage mounted?"
             ) from err

@@ -42,6 +42,9 @@ class NativeInstancesPath(InstancesPath):
         folder = run_native(InstancesPath, path, option, deadline=LOOK_SECONDS, name=option)
         self.path, self._option = folder.path, option
 
+    def check(self) -> None:
+        self._native(lambda folder: folder.check())
+
     def exists(self, name: str) -> bool:
         return self._native(lambda folder: folder.exists(name))
 

@@ -66,8 +66,9 @@ class PollRescuedInstances(cepheid.Task):
         context.count("busy", len(ages.old) - len(due))
         self.operations.explain_busy(context, ages.old, due.values())
         if due:
-            # Where the hypervisor does not answer, the pass ends before anything is claimed.
+            # Where hypervisor or storage do not answer, the pass ends before anything is claimed.
             self.hypervisor.domains()
+            self.operations.require_storage()
         context.change_many(
             "unrescue",
             [

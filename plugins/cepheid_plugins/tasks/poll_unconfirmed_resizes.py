@@ -97,6 +97,7 @@ class PollUnconfirmedResizes(cepheid.Task):
         due = self._due(context, mine, decisions)
         if due and is_in_doubt(context, self.agent):
             return
+        self._require_storage(due)
         context.change_many(
             "confirm_resize",
             [
@@ -126,6 +127,7 @@ class PollUnconfirmedResizes(cepheid.Task):
         due = self._due(context, waiting, decisions)
         if due and is_in_doubt(context, self.agent):
             return
+        self._require_storage(due)
         context.change_many(
             "confirm_resize",
             [
@@ -142,6 +144,11 @@ class PollUnconfirmedResizes(cepheid.Task):
                 [due[change.target] for change in changes], instances, context.request_id
             ),
         )
+
+    def _require_storage(self, due: Mapping[str, Migration]) -> None:
+        """End the pass where files of this host are to be removed and its storage is away."""
+        if any(row.source_compute == self.agent.host for row in due.values()):
+            self.operations.require_storage()
 
     def _explain_young(self, context: RunContext, waiting: Sequence[Migration]) -> None:
         """Say of resizes that wait for a short time only when they are confirmed."""

@@ -9,7 +9,9 @@ import pytest
 from cepheid import concurrency, errors
 from cepheid_plugins.compute import power_state
 from cepheid_plugins.compute.reaping import ReapingOperations
+from cepheid_plugins.database import models
 from cepheid_plugins.storage import native_files, trees
+from cepheid_plugins.storage.instances_path import InstancesPath
 from tests import operations
 from tests.fake_agent import eventually
 from tests.worlds import disk_world
@@ -96,6 +98,29 @@ def test_d20_nothing_is_deleted_while_the_storage_hangs(world, monkeypatch):
     assert operations.UUID in world.hypervisor.states
     row = world.row(operations.NUMBER)
     assert (row.vm_state, row.task_state, row.deleted) == ("active", None, 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "operation", "call", "vm_state"),
+    [("rescue", "unrescue", "read", "rescued"), ("resize", "confirm", "remove", "resized")],
+)
+def test_d20_an_instance_whose_storage_hangs_stays_what_it_was_and_is_asked_again(
+    world, monkeypatch, before, operation, call, vm_state
+):
+    operations.run(world, before)
+    over = concurrency.original("threading").Event()
+    with monkeypatch.context() as hanging:
+        hanging.setattr(native_files, "LOOK_SECONDS", 0.1)
+        hanging.setattr(native_files, "REMOVE_SECONDS", 0.1)
+        hanging.setattr(InstancesPath, call, lambda *arguments: over.wait(20))
+        results = operations.run(world, operation)
+        over.set()
+    assert isinstance(results[operations.UUID], errors.CallTimeout)
+    row = world.row(operations.NUMBER)
+    assert (row.vm_state, row.task_state) == (vm_state, None)
+    assert "error" not in {row.status for row in world.rows(models.migrations)}
+    assert operations.run(world, operation) == {operations.UUID: None}
+    assert world.row(operations.NUMBER).vm_state == "active"
 
 
 def test_d20_what_storage_that_hangs_keeps_from_being_reaped_is_left_to_another_task(

@@ -176,6 +176,18 @@ def test_a_hypervisor_that_does_not_answer_ends_the_pass_without_a_change(world,
     assert world.row(1).vm_state == "active"
 
 
+def test_storage_that_is_away_ends_the_pass_without_a_change(world, task):
+    rescue(world, 1)
+    away = (world.path / "instances").rename(world.path / "away")
+    run = world.agent.run(task)
+    assert (run.outcome, run.changes) == ("failed", [])
+    assert (world.row(1).vm_state, world.row(1).task_state) == ("rescued", None)
+    assert world.rows(models.instance_faults) == []
+    away.rename(world.path / "instances")
+    world.agent.run(task)
+    assert world.row(1).vm_state == "active"
+
+
 def test_a_database_that_does_not_answer_ends_the_pass(world, task):
     (world.path / "cepheid.sqlite").rename(world.path / "elsewhere")
     run = world.agent.run(task)

@@ -375,6 +375,28 @@ def test_a_hypervisor_that_does_not_answer_leaves_it_for_a_later_pass(source, de
     assert statuses(source) == ["confirmed"]
 
 
+def test_storage_that_is_away_leaves_it_for_a_later_pass(source, destination):
+    move(source, 1, seconds_ago=3600)
+    poll(destination)
+    away = (source.path / "instances").rename(source.path / "away")
+    run = poll(source)
+    assert (run.outcome, run.changes) == ("failed", [])
+    assert statuses(source) == ["confirming"]
+    assert (source.row(1).vm_state, source.row(1).task_state) == ("resized", None)
+    away.rename(source.path / "instances")
+    poll(source)
+    assert statuses(source) == ["confirmed"]
+
+
+def test_a_destination_whose_own_storage_is_away_hands_over_what_it_has_no_files_of(
+    source, destination
+):
+    move(source, 1, seconds_ago=3600)
+    assert not (destination.path / "instances").exists()
+    assert poll(destination).outcome == "ok"
+    assert statuses(source) == ["confirming"]
+
+
 # What was left behind, and its instance has moved on: an administrator has reset its state.
 
 
