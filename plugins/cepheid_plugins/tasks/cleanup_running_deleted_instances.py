@@ -21,6 +21,7 @@ from cepheid_plugins.compute import domain_names, opts, power_state
 from cepheid_plugins.compute.ages import older_than
 from cepheid_plugins.compute.reaping import ReapingOperations
 from cepheid_plugins.compute.sightings import Sightings, SightingsFile, doubts_of, say_doubts
+from cepheid_plugins.compute.turns import Turns
 from cepheid_plugins.database.records import Fate
 from cepheid_plugins.hypervisor.driver import DomainNotFound
 
@@ -68,8 +69,7 @@ class CleanupRunningDeletedInstances(cepheid.Task):
         self.hypervisor = agent.driver("hypervisor")
         self.operations = ReapingOperations(agent)
         self.file = SightingsFile(agent.conf.state_path)
-        #: Those that could not be removed in the last pass; the others have their turn first.
-        self._failed: set[str] = set()
+        self._turns = Turns()
 
     @periodic_task(spacing=1800, run_immediately=True)
     def cleanup_running_deleted_instances(self, context: RunContext) -> None:
@@ -180,13 +180,12 @@ class CleanupRunningDeletedInstances(cepheid.Task):
         if action == "shutdown":
             self._power_off(context, sure)
         elif action == "reap":
-            in_turn = sorted(sure.values(), key=lambda row: row.uuid in self._failed)
             context.change_many(
                 "reap",
-                _changes(in_turn, "deleted, with a domain", None),
+                _changes(self._in_turn(sure), "deleted, with a domain", None),
                 lambda changes: self.operations.reap([change.target for change in changes]),
             )
-            self._failed = context.failed()
+            self._turns.enter(sure, context.failed())
 
     def _power_off(self, context: RunContext, sure: Mapping[str, Fate]) -> None:
         domains = self.hypervisor.domains() if sure else {}
@@ -203,11 +202,15 @@ class CleanupRunningDeletedInstances(cepheid.Task):
             )
         context.change_many(
             "power_off",
-            _changes(running.values(), "deleted, with a running domain", "shut down"),
+            _changes(self._in_turn(running), "deleted, with a running domain", "shut down"),
             lambda changes: self.operations.power_off_deleted(
                 [change.target for change in changes]
             ),
         )
+        self._turns.enter(running, context.failed())
+
+    def _in_turn(self, rows: Mapping[str, Fate]) -> list[Fate]:
+        return [rows[uuid] for uuid in self._turns.in_order(rows)]
 
 
 def _changes(rows: Iterable[Fate], before: str, after: str | None) -> list[Change]:

@@ -20,6 +20,7 @@ from cepheid_plugins.compute.kinds import OFFLOAD
 from cepheid_plugins.compute.shelf import shelved_at
 from cepheid_plugins.compute.shelving import SHELVED_AT, ShelvingOperations
 from cepheid_plugins.compute.sightings import is_in_doubt
+from cepheid_plugins.compute.turns import Turns
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
@@ -41,8 +42,7 @@ class PollShelvedInstances(cepheid.Task):
         self.database = agent.driver("database")
         self.hypervisor = agent.driver("hypervisor")
         self.operations = ShelvingOperations(agent)
-        #: Those whose offload has failed in the last pass; the others have their turn first.
-        self._failed: set[str] = set()
+        self._turns = Turns()
 
     @periodic_task(spacing=3600)
     def poll_shelved_instances(self, context: RunContext) -> None:
@@ -74,7 +74,6 @@ class PollShelvedInstances(cepheid.Task):
             self.hypervisor.domains()
             if is_in_doubt(context, self.agent):
                 return
-        due.sort(key=self._failed.__contains__)
         context.change_many(
             "offload",
             [
@@ -85,10 +84,10 @@ class PollShelvedInstances(cepheid.Task):
                     f"{free[uuid].display_name}: shelved at {since[uuid]:%Y-%m-%d %H:%M:%S}, more "
                     f"than {age_seconds} s ago",
                 )
-                for uuid in due
+                for uuid in self._turns.in_order(due)
             ],
             lambda changes: self.operations.offload(
                 [free[change.target] for change in changes], context.request_id
             ),
         )
-        self._failed = context.failed()
+        self._turns.enter(due, context.failed())

@@ -20,6 +20,7 @@ from cepheid_plugins.compute.ages import older_than
 from cepheid_plugins.compute.deletion import DeletionOperations
 from cepheid_plugins.compute.kinds import DELETE
 from cepheid_plugins.compute.sightings import is_in_doubt
+from cepheid_plugins.compute.turns import Turns
 from cepheid_plugins.database.records import Instance
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class ReclaimQueuedDeletes(cepheid.Task):
         self.database = agent.driver("database")
         self.hypervisor = agent.driver("hypervisor")
         self.operations = DeletionOperations(agent)
+        self._turns = Turns()
 
     @periodic_task
     def reclaim_queued_deletes(self, context: RunContext) -> None:
@@ -98,9 +100,10 @@ class ReclaimQueuedDeletes(cepheid.Task):
                     f"{row.display_name}: soft-deleted at {row.deleted_at:%Y-%m-%d %H:%M:%S}, "
                     f"more than {age_seconds} s ago",
                 )
-                for row in due
+                for row in (by_uuid[uuid] for uuid in self._turns.in_order(by_uuid))
             ],
             lambda changes: self.operations.delete(
                 [by_uuid[change.target] for change in changes], context.request_id
             ),
         )
+        self._turns.enter(by_uuid, context.failed())

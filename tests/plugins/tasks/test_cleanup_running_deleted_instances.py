@@ -167,6 +167,19 @@ def test_a_pass_removes_five_at_most_unless_told_otherwise(world, task):
     assert len(left(world)) == 2
 
 
+@pytest.mark.parametrize("action", ["shutdown", "reap"])
+def test_however_many_cannot_be_removed_the_others_have_their_turn(world, action):
+    task = make(world, action)
+    delete(world, 1)
+    world.add(9)
+    world.agent.set(task.name, max_changes=1)
+    world.agent.run(task)
+    first, second, third = (change.target for change in world.agent.run(task, dry_run=True).changes)
+    world.hypervisor.stubborn |= {first, second}
+    passes(world, task, 3)
+    assert world.hypervisor.states.get(third) != RUNNING
+
+
 def test_d2_volumes_are_left_to_their_service(world, task):
     with world.engine.begin() as connection:
         connection.execute(

@@ -11,6 +11,7 @@ from cepheid.run import Run
 from cepheid_plugins.compute.deletion import DeletionOperations
 from cepheid_plugins.compute.sightings import Sightings, SightingsFile
 from cepheid_plugins.database import errors, models
+from cepheid_plugins.hypervisor.driver import HypervisorError
 from cepheid_plugins.tasks.reclaim_queued_deletes import ReclaimQueuedDeletes
 from tests.worlds import disk_world, fake_world, uuid_of
 
@@ -42,6 +43,18 @@ def soft_delete(world, *numbers, minutes_ago=65, **columns):
         world.hypervisor.states[uuid_of(number)] = SHUTDOWN
         values = {"vm_state": "soft-delete", "power_state": SHUTDOWN, "deleted_at": deleted_at}
         world.update(number, **{**values, **columns})
+
+
+def fail_to_undefine(world, uuids):
+    """Let the hypervisor refuse to forget these domains."""
+    undefine = world.hypervisor.undefine
+
+    def refuse(uuid, keep_nvram=False):
+        if uuid in uuids:
+            raise HypervisorError(f"{uuid}: refused")
+        undefine(uuid, keep_nvram)
+
+    world.hypervisor.undefine = refuse
 
 
 def left(world):
@@ -214,6 +227,17 @@ def test_one_pass_deletes_twenty_at_most_unless_told_otherwise(world, task):
     run = world.agent.run(task)
     assert run.counters == {"instances": 3, "done": 2, "refused": 1}
     assert len(left(world)) == 1
+
+
+def test_however_many_cannot_be_deleted_the_others_have_their_turn(world, task):
+    soft_delete(world, 1, 2, 3)
+    world.agent.set(task.name, max_changes=1)
+    first = world.agent.run(task, dry_run=True).changes[0].target
+    fail_to_undefine(world, {uuid_of(number) for number in (1, 2, 3)} - {uuid_of(1)})
+    assert first != uuid_of(1)
+    for _ in range(3):
+        world.agent.run(task)
+    assert world.row(1).deleted
 
 
 @pytest.mark.parametrize("count", [10, 1000])
