@@ -114,7 +114,9 @@ def use_of_host(
 
 def occupants(connection: sa.Connection, host: str) -> list[Occupant]:
     """Return the live instances of a host, hidden and soft-deleted ones included."""
-    return [_occupant(row) for row in connection.execute(_OCCUPANTS, {"on_host": host}).all()]
+    rows = connection.execute(_OCCUPANTS, {"on_host": host}).all()
+    # Nothing keeps instance_extra from having two rows of an instance.
+    return list({row.uuid: _occupant(row) for row in rows}.values())
 
 
 def moves(connection: sa.Connection, host: str) -> list[Move]:

@@ -219,6 +219,15 @@ def test_the_flavor_goes_before_the_row(world, task):
     assert used(world) == (3, 256, 2)
 
 
+def test_an_instance_with_two_rows_of_flavors_counts_once(world, task):
+    world.add(1, **TINY)
+    for _ in range(2):
+        extra(world, 1, flavor(memory_mb=256, vcpus=2, root_gb=3))
+    world.agent.run(task)
+    assert used(world) == (3, 256, 2)
+    assert record(world).running_vms == 1
+
+
 @pytest.mark.parametrize(("swap_mb", "disk_gb"), [(0, 1), (512, 1), (1024, 2), (1536, 2)])
 def test_swap_counts_in_whole_gib(world, task, swap_mb, disk_gb):
     world.add(1, **TINY)
