@@ -66,6 +66,8 @@ class NeutronServer:
             },
         ]  # fmt: skip
         self.floatingips: list[dict[str, Any]] = []
+        #: How many an answer lists at most; 0 for all.
+        self.page_size = 0
         #: Answers that come before all others: status, headers, body.
         self.failures: list[tuple[int, dict[str, str], Any]] = []
         #: Requests to Neutron: method and path with its query.
@@ -116,9 +118,16 @@ class NeutronServer:
             row.update(body["port"])
             return 200, {}, {"port": row}
         wanted = parse_qs(where.query)
-        return 200, {}, {
-            what: [r for r in rows if all(r.get(key) in values for key, values in wanted.items())]
-        }  # fmt: skip
+        marker = wanted.pop("marker", [None])[0]
+        found = [r for r in rows if all(r.get(key) in values for key, values in wanted.items())]
+        if marker is not None:
+            found = found[[r["id"] for r in found].index(marker) + 1 :]
+        if not self.page_size:
+            return 200, {}, {what: found}
+        link = {"rel": "next", "href": f"{self.url}{path}"}
+        # A full page has a next one, be there nothing in it.
+        links = [link] if len(found) >= self.page_size else []
+        return 200, {}, {what: found[: self.page_size], f"{what}_links": links}
 
     def _keystone(self, method: str, path: str) -> tuple[int, dict[str, str], Any]:
         if method == "GET":

@@ -100,11 +100,13 @@ def fixed_addresses(found: Vif) -> list[str]:
 
 
 def parsed(text: str | None) -> list[Vif]:
-    """Return the interfaces in a cache; none where it cannot be read."""
+    """Return the interfaces in a cache; none where it, or one of them, cannot be read."""
     try:
-        return read(text)
-    except ValueError:
+        found = read(text)
+        summary(found)
+    except (ValueError, TypeError, KeyError, AttributeError):
         return []
+    return found if all(isinstance(one.get("id"), str) for one in found) else []
 
 
 def read(text: str | None) -> list[Vif]:

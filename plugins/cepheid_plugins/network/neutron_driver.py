@@ -95,6 +95,12 @@ class NeutronNetwork(Network):
         if not ports:
             return LookUp([], {})
         networks = self._by_id("networks", (port["network_id"] for port in ports))
+        missing = [port["id"] for port in ports if port["network_id"] not in networks]
+        if missing:
+            raise NetworkError(
+                f"Neutron does not tell of the network of port {missing[0]}, so it is not known "
+                "which interfaces there are. May the account of [neutron] read all networks?"
+            )
         fixed = [one for port in ports for one in port["fixed_ips"]]
         subnets = self._by_id("subnets", (one["subnet_id"] for one in fixed))
         floating = self._get("floatingips", port_id=[port["id"] for port in ports])
@@ -105,7 +111,6 @@ class NeutronNetwork(Network):
                 _vif(port, networks[port["network_id"]], subnets, floating, dhcp,
                      known.get(port["id"]))
                 for port in ports
-                if port["network_id"] in networks
             ],
             {port["id"]: why for port in ports if (why := self._misbound(port))},
         )  # fmt: skip
@@ -127,8 +132,21 @@ class NeutronNetwork(Network):
         return {one["id"]: one for one in self._get(what, id=wanted)} if wanted else {}
 
     def _get(self, what: str, **query: Any) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._call("GET", f"/{what}", params=query)[what]
-        return found
+        """Return all that Neutron lists; it may have a limit to what is in one answer."""
+        found: list[dict[str, Any]] = []
+        while True:
+            answer = self._call("GET", f"/{what}", params=query)
+            try:
+                found += answer[what]
+                links = answer.get(f"{what}_links") or ()
+                if not answer[what] or all(link["rel"] != "next" for link in links):
+                    return found
+                last = found[-1]["id"]
+            except (KeyError, TypeError, AttributeError) as err:
+                raise NetworkError(f"Neutron answered GET /{what} with no list of them.") from err
+            if last == query.get("marker"):
+                raise NetworkError(f"Neutron answered GET /{what} with the same page again.")
+            query["marker"] = last
 
     def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
         self.calls += 1

@@ -142,6 +142,25 @@ def test_an_answer_that_is_no_json_is_a_failure(server, network):
         network.look_up(UUID, [], [])
 
 
+@pytest.mark.parametrize("body", [b"{}", b"[]", b'{"ports": null}'])
+def test_an_answer_that_lists_nothing_is_a_failure(server, network, body):
+    server.failures.append((200, {}, body))
+    with pytest.raises(NetworkError, match="no list"):
+        network.look_up(UUID, [], [])
+
+
+@pytest.mark.parametrize("page_size", [1, 2, 3])
+def test_all_pages_of_a_list_are_read(server, network, page_size):
+    server.page_size = page_size
+    assert len(network.look_up(UUID, [], []).vifs) == 2
+
+
+def test_a_port_whose_network_is_not_told_is_not_taken_for_one_that_is_gone(server, network):
+    server.ports[1]["network_id"] = "another"
+    with pytest.raises(NetworkError, match="network of port port-b"):
+        network.look_up(UUID, [], [])
+
+
 def test_a_service_that_hangs_is_away_after_its_time(server, tmp_path):
     server.hang = threading.Event()
     settings = server.settings.replace("timeout = 5", "timeout = 1")

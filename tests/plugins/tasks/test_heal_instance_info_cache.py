@@ -182,9 +182,20 @@ def test_what_agrees_is_not_written(world, task):
     assert world.agent.run(task).changes == []
 
 
-def test_a_cache_that_cannot_be_read_is_written_anew(world, task):
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{broken",
+        "5",
+        '[{"address": 5, "id": "a"}]',
+        '[{"address": "fa:16:3e:00:00:02"}]',
+        '[{"address": "fa:16:3e:00:00:02", "id": "a", "network": "private"}]',
+        '[{"address": "fa:16:3e:00:00:02", "id": "a", "network": {"subnets": [{"ips": [5]}]}}]',
+    ],
+)
+def test_a_cache_that_cannot_be_read_is_written_anew(world, task, text):
     with world.engine.begin() as connection:
-        connection.execute(sa.update(models.instance_info_caches).values(network_info="{broken"))
+        connection.execute(sa.update(models.instance_info_caches).values(network_info=text))
     world.agent.run(task)
     assert cached(world, 2) == [vif(2)]
 
