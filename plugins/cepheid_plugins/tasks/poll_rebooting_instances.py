@@ -145,15 +145,18 @@ class PollRebootingInstances(cepheid.Task):
         )
 
     def _reboot(self, context: RunContext, away: Sequence[Instance]) -> None:
-        if not away:
+        for row in away:
+            if row.launched_at is None:
+                context.skip(row.uuid, "it cannot be rebooted: its launched_at is NULL")
+        by_uuid = {row.uuid: row for row in away if row.launched_at is not None}
+        if not by_uuid:
             return
-        by_uuid = {row.uuid: row for row in away}
         failures = self.database.failures_in_a_row(list(by_uuid), REBOOT.event)
         context.change_many(
             "hard_reboot",
             [
                 Change(row.uuid, row.task_state, vm_states.ACTIVE, _reason(row, failures))
-                for row in away
+                for row in by_uuid.values()
             ],
             lambda changes: self.operations.hard_reboot(
                 [by_uuid[change.target] for change in changes],

@@ -204,6 +204,16 @@ def test_d21_a_null_updated_at_is_one_bad_row(world, task):
     assert run.counters == {"instances": 2, "skipped": 1, "done": 1}
 
 
+def test_d21_a_null_launched_at_is_one_bad_row(world, task):
+    rebooting(world, 1, launched_at=None)
+    rebooting(world, 2)
+    rebooting(world, 3, launched_at=None)
+    world.hypervisor.states[uuid_of(3)] = RUNNING
+    run = world.agent.run(task)
+    assert run.counters == {"instances": 3, "skipped": 1, "done": 2}
+    assert [world.row(number).task_state for number in (1, 2, 3)] == ["rebooting", None, None]
+
+
 def test_a_hypervisor_that_does_not_answer_ends_the_pass_without_a_change(world, task):
     rebooting(world, 1)
     world.hypervisor.available = False
