@@ -25,6 +25,9 @@ T = TypeVar("T")
 
 #: Abandoned calls that may hang at one time; beyond, the pool refuses work at once.
 MAX_ABANDONED = 64
+#: Those of one name; beyond, it refuses that one. Storage that hangs does not keep libvirt from
+#: being asked, nor the other way round.
+MAX_ABANDONED_OF_ONE = 16
 
 
 class _Call:
@@ -61,11 +64,18 @@ class NativePool:
 
     :param size: calls that may run at one time, abandoned ones not counted
     :param max_abandoned: calls that may hang at one time before new ones are refused
+    :param max_of_one: those of them that may have one name before others of that name are refused
     """
 
-    def __init__(self, size: int = 8, max_abandoned: int = MAX_ABANDONED) -> None:
+    def __init__(
+        self,
+        size: int = 8,
+        max_abandoned: int = MAX_ABANDONED,
+        max_of_one: int = MAX_ABANDONED_OF_ONE,
+    ) -> None:
         self.size = size
         self.max_abandoned = max_abandoned
+        self.max_of_one = max_of_one
         self._threading = concurrency.original("threading")
         # The descriptor's own write: with green threads the caller's socket is green, and a
         # worker must not touch the hub.
@@ -159,6 +169,12 @@ class NativePool:
                 raise errors.CallTimeout(
                     f"{call.name} was not called: {self._abandoned} earlier calls hang past "
                     "their deadlines. Look at libvirtd and its log, then restart the agent."
+                )
+            alike = sum(one.abandoned and one.name == call.name for one in self._running)
+            if alike >= self.max_of_one:
+                raise errors.CallTimeout(
+                    f"{call.name} was not called: {alike} earlier calls of it hang past their "
+                    "deadlines. It is tried again when one of them has returned."
                 )
             self._queue.append(call)
             self._provide_worker()

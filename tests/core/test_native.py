@@ -116,7 +116,8 @@ def test_a_call_whose_time_is_over_is_not_made(pool, hang):
 
 def test_fifty_hung_calls_starve_nobody(make_pool, hang):
     pool = make_pool(size=4)
-    abandon(pool, hang, times=50)
+    for number in range(50):
+        abandon(pool, hang, name=f"call {number}")
     assert pool.abandoned == 50
     assert [pool.run(abs, -n, deadline=LONG) for n in range(20)] == list(range(20))
 
@@ -199,6 +200,17 @@ def test_refuses_work_when_too_many_calls_hang(make_pool, hang):
     hang.let_go()
     eventually(lambda: pool.abandoned == 0)
     assert pool.run(abs, -1, deadline=LONG) == 1
+
+
+def test_calls_of_one_name_that_hang_keep_no_others_from_being_made(make_pool, hang):
+    pool = make_pool(size=1, max_of_one=3)
+    abandon(pool, hang, times=3, name="statvfs")
+    with pytest.raises(errors.CallTimeout, match="statvfs was not called: 3 earlier calls of it"):
+        pool.run(abs, -1, deadline=LONG, name="statvfs")
+    assert pool.run(abs, -1, deadline=LONG) == 1
+    hang.let_go()
+    eventually(lambda: pool.abandoned == 0)
+    assert pool.run(abs, -1, deadline=LONG, name="statvfs") == 1
 
 
 def test_an_exit_out_of_a_call_reaches_the_caller_and_costs_no_thread(make_pool):
@@ -395,7 +407,7 @@ pool = NativePool()
 sleep = concurrency.original("time").sleep
 while pool.abandoned < 50:
     try:
-        pool.run(sleep, 600, deadline=0.001)
+        pool.run(sleep, 600, deadline=0.001, name=str(pool.abandoned))
     except errors.CallTimeout:
         pass
 print(pool.abandoned)
