@@ -49,10 +49,14 @@ def _of_agent(overview: dict[str, Any]) -> Iterator[Point]:
         yield _point("error", plugin["name"], f"{plugin['state']}: {plugin['reason']}")
     abandoned = sum(call["abandoned"] for call in overview["native_calls"])
     if abandoned:
-        yield _point("warning", "", f"{abandoned} native calls hang past their deadlines")
-    if overview["native_calls_queued"]:
-        text = f"{overview['native_calls_queued']} native calls wait for a thread"
-        yield _point("warning", "", text)
+        calls = "1 native call hangs past its deadline"
+        if abandoned > 1:
+            calls = f"{abandoned} native calls hang past their deadlines"
+        yield _point("warning", "", calls)
+    queued = overview["native_calls_queued"]
+    if queued:
+        calls = "1 native call waits" if queued == 1 else f"{queued} native calls wait"
+        yield _point("warning", "", f"{calls} for a thread")
     for pause in overview["pauses"]:
         yield _point("warning", pause["task"], paused(pause))
 

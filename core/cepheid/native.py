@@ -29,6 +29,9 @@ MAX_ABANDONED = 64
 #: being asked, nor the other way round.
 MAX_ABANDONED_OF_ONE = 16
 
+#: Seconds after which a call counts as one that waits; until then a thread may be on its way to it.
+QUEUED_SECONDS = 1.0
+
 
 class _Call:
     """One call: queued, then running, then finished or abandoned."""
@@ -41,8 +44,9 @@ class _Call:
         self.error: BaseException | None = None
         #: Why no thread is there to make it.
         self.refusal = ""
+        #: When it was queued, and when it was started, in the operating system's monotonic seconds.
+        self.queued_at = 0.0
         self.started = False
-        #: When it was started, in the operating system's monotonic seconds.
         self.started_at = 0.0
         self.finished = False
         self.abandoned = False
@@ -110,8 +114,10 @@ class NativePool:
 
     @property
     def queued(self) -> int:
-        """Calls that wait for a thread."""
-        return len(self._queue)
+        """Calls that have waited for a thread for :data:`QUEUED_SECONDS` or longer."""
+        since = self._monotonic() - QUEUED_SECONDS
+        with self._changed:
+            return sum(call.queued_at <= since for call in self._queue)
 
     def run(self, function: Callable[..., T], *args: Any, deadline: float, name: str = "") -> T:
         """Call `function` on a native thread and return what it returns.
@@ -176,6 +182,7 @@ class NativePool:
                     f"{call.name} was not called: {alike} earlier calls of it hang past their "
                     "deadlines. It is tried again when one of them has returned."
                 )
+            call.queued_at = self._monotonic()
             self._queue.append(call)
             self._provide_worker()
 

@@ -443,6 +443,25 @@ def test_tells_what_is_under_way_and_what_waits(make_pool, hang):
     assert (pool.under_way, pool.queued) == ([], 0)
 
 
+def test_a_call_counts_as_one_that_waits_once_it_has_waited_for_a_while(
+    make_pool, hang, monkeypatch
+):
+    pool = make_pool(size=1)
+    callers = [
+        threading.Thread(target=pool.run, args=(hang,), kwargs={"deadline": LONG}) for _ in range(2)
+    ]
+    for caller in callers:
+        caller.start()
+    with monkeypatch.context() as patched:
+        patched.setattr(native, "QUEUED_SECONDS", 0.0)
+        eventually(lambda: pool.queued == 1)
+        patched.setattr(native, "QUEUED_SECONDS", LONG)
+        assert pool.queued == 0
+    hang.let_go()
+    for caller in callers:
+        caller.join()
+
+
 def test_an_abandoned_call_is_under_way_until_it_returns(pool, hang):
     abandon(pool, hang)
     assert [abandoned for _, _, abandoned in pool.under_way] == [True]

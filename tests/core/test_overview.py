@@ -297,7 +297,7 @@ def test_health_tells_the_worst_first(journal):
         ("error", "", "The journal cannot be read."),
         ("error", "b", "has run for 2 min, its time_limit is 60 s"),
         ("error", "c", "its timer is 10 min late"),
-        ("warning", "", "1 native calls hang past their deadlines"),
+        ("warning", "", "1 native call hangs past its deadline"),
         ("warning", "", "3 native calls wait for a thread"),
         ("warning", "a", "paused by alice until 2026-11-23 14:00 UTC: a new switch"),
     ]

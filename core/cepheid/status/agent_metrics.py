@@ -45,7 +45,7 @@ def of_state(state: Mapping[str, Any]) -> Iterator[Metric]:
     )
     yield gauge(
         "cepheid_native_calls_queued",
-        "Native calls that wait for a thread.",
+        "Native calls that have waited for a thread for a second or longer.",
         state["native_calls_queued"],
     )
 
