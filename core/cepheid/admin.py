@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cepheid import errors
+from cepheid import errors, host_lock
 
 LOG = logging.getLogger(__name__)
 
@@ -208,16 +208,27 @@ def call(
                 "it write where."
             ) from err
         except OSError as err:
-            raise errors.NotRunning(
-                f"No agent answers on {path}. Start it: 'systemctl start cepheid', or "
-                "'cepheid agent' in the foreground."
-            ) from err
+            raise errors.NotRunning(_absence(path)) from err
     if not line.endswith(b"\n"):
         raise errors.CepheidError("The agent ended before it answered; see its log.")
     answer = json.loads(line)
     if "error" in answer:
         raise errors.CepheidError(answer["error"])
     return answer["result"]
+
+
+def _absence(path: Path) -> str:
+    """Say why nobody answers: no agent runs, or one that does takes no requests."""
+    holder = host_lock.holder(path.parent)
+    if holder is not None:
+        return (
+            f"The agent, process {holder}, takes no requests on {path}: it starts or stops, or the "
+            "socket was removed; its log says which."
+        )
+    return (
+        f"No agent answers on {path}. Start it: 'systemctl start cepheid', or "
+        "'cepheid agent' in the foreground."
+    )
 
 
 def ask(state_path: str | Path, command: str, **arguments: Any) -> Any:

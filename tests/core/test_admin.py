@@ -4,13 +4,14 @@
 import contextlib
 import errno
 import logging
+import os
 import socket
 import threading
 import time
 
 import pytest
 
-from cepheid import admin, errors
+from cepheid import admin, errors, host_lock
 from tests.fake_agent import eventually
 
 
@@ -174,4 +175,15 @@ def test_ends_though_the_file_cannot_be_removed(tmp_path, monkeypatch):
     server.close()
     assert serving() == []
     with pytest.raises(errors.NotRunning):
+        admin.call(tmp_path, "greet")
+
+
+def test_says_of_an_agent_that_takes_no_requests_that_it_is_there(tmp_path):
+    lock = host_lock.acquire(tmp_path)
+    try:
+        with pytest.raises(errors.NotRunning, match=rf"The agent, process {os.getpid()}, takes no"):
+            admin.call(tmp_path, "greet")
+    finally:
+        os.close(lock)
+    with pytest.raises(errors.NotRunning, match="Start it: 'systemctl start cepheid'"):
         admin.call(tmp_path, "greet")

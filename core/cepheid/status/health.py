@@ -94,6 +94,8 @@ def checks(facts: Facts) -> list[Check]:
 
 
 def _timers(facts: Facts) -> Check:
+    if facts.is_stopping:
+        return Check("timers", OK, "the agent has stopped them")
     silence = facts.now - facts.beat
     if silence > MAX_BEAT_SECONDS:
         text = f"none has turned for {in_words(silence)}: something blocks the agent's threads"
@@ -135,6 +137,8 @@ def _driver(kind: str, standing: Standing, now: float) -> Check:
 
 def _native_calls(facts: Facts) -> Check:
     name, text = "native_calls", f"{facts.hanging} hang past their deadlines"
+    if facts.hanging == 1:
+        text = "1 hangs past its deadline"
     if facts.hanging >= facts.max_hanging:
         return Check(name, FAILED, f"{text}, and no more are made; restart the agent")
     if facts.hanging:

@@ -50,6 +50,7 @@ def test_an_agent_that_works_is_ready():
         ({"journal": JournalFacts("disk I/O error", 5)}, "journal", "disk I/O error"),
         ({"journal": JournalFacts("", 5000)}, "journal", "5000 bytes are free"),
         ({"is_stopping": True}, "agent", "it is stopping"),
+        ({"is_stopping": True, "beat": NOW - 42}, "agent", "it is stopping"),
     ],
 )  # fmt: skip
 def test_is_not_ready_and_says_why(what, name, why):
