@@ -104,6 +104,24 @@ def test_what_is_left_out_of_a_cell_is_what_tells_least():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("reason", "note"), [("it is due", "it is due; "), ("", "")])
+def test_in_a_narrow_table_a_failure_stays_and_its_error_stands_below(reason, note):
+    names = ("Task", "Outcome", "Change", "Result", "Reason")
+    error = "the disk is missing: mount its storage"
+    rows = [("tidy", "partial", "reap", f"failed: {error}", reason),
+            ("tidy", "ok", "reap", "done", reason)]  # fmt: skip
+    out = io.StringIO()
+    asked = argparse.Namespace(max_width=50, fit_width=False, print_empty=False)
+    lists.FittedTable(("Change", "Result"), "Outcome", result="Result").emit_list(
+        names, rows, out, asked
+    )
+    lines = out.getvalue().splitlines()
+    assert columns(lines) == ["Task", "Outcome", "Change", "Result"]
+    assert [line.split("|")[4].strip() for line in lines[3:5]] == ["failed", "done"]
+    below = " ".join(line.strip() for line in lines[6:])
+    assert below.startswith(f"[1] {note}failed: {error}")
+
+
 def test_uuids_that_begin_alike_are_still_told_apart():
     counted = [f"00000000-0000-0000-0000-00000000000{n}" for n in (1, 2)]
     assert cells.short_targets([*counted, ""]) == ["…00000001", "…00000002", ""]

@@ -29,8 +29,9 @@ COLUMNS = (
 class TaskHistory(lists.FittedLister):
     """List the latest runs, their changes, and pauses, newest last, from the journal."""
 
-    importance = ("Change", "Target", "After", "Result", "Before", "Seconds", "Run")
+    importance = ("Change", "Target", "Result", "After", "Before", "Seconds", "Run")
     marked = "Outcome"
+    result = "Result"
     shorter = {"Started": cells.short_times, "Target": cells.short_targets}
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:

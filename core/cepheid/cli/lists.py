@@ -34,6 +34,8 @@ class FittedLister(base.Lister):
     importance: Sequence[str] = ()
     #: The column that says which reason below is meant.
     marked = "State"
+    #: The column whose cells are a word, or a word and an error that then stands below as well.
+    result = ""
     #: How the cells of a column are written in a narrow table, by column.
     shorter: Mapping[str, Shorten] = {}
 
@@ -42,19 +44,20 @@ class FittedLister(base.Lister):
     ) -> int:
         """Print the rows; a table that shows every column fits the terminal."""
         if parsed_args.formatter == "table" and not parsed_args.columns:
-            self.formatter = FittedTable(self.importance, self.marked, self.shorter)
+            self.formatter = FittedTable(self.importance, self.marked, self.shorter, self.result)
         return int(super().produce_output(parsed_args, column_names, data) or 0)
 
 
 class FittedTable(table.TableFormatter):
     """A table without its empty columns, and no wider than the terminal.
 
-    Where it would be wider, cells are written shorter; where that is not enough, the reasons stand
-    below, each once, and columns are left out.
+    Where it would be wider, cells are written shorter; where that is not enough, reasons and errors
+    stand below, each once, and columns are left out.
 
     :param importance: the columns that may be left out, those that matter most first
     :param marked: the column that says which reason below is meant
     :param shorter: how cells are written shorter, by column
+    :param result: the column whose cells are a word, or a word and an error
     """
 
     def __init__(
@@ -62,10 +65,12 @@ class FittedTable(table.TableFormatter):
         importance: Sequence[str],
         marked: str = "State",
         shorter: Mapping[str, Shorten] | None = None,
+        result: str = "",
     ) -> None:
         self.importance = importance
         self.marked = marked
         self.shorter = shorter or {}
+        self.result = result
 
     def emit_list(
         self,
@@ -83,6 +88,7 @@ class FittedTable(table.TableFormatter):
         if width and width_of(names, rows) > width:
             rows = _shortened(names, rows, self.shorter)
         if width and width_of(names, rows) > width:
+            names, rows = with_errors_as_reasons(names, rows, self.result)
             names, rows, notes = with_notes(names, rows, self.marked)
             names, rows = fit(names, rows, width, self.importance)
         super().emit_list(names, rows, stdout, parsed_args)
@@ -132,6 +138,24 @@ def keep(names: Sequence[str], rows: Rows, kept: Iterable[str]) -> tuple[list[st
     """Return the table with these columns alone."""
     places = [place for place, name in enumerate(names) if name in kept]
     return [names[place] for place in places], [tuple(row[p] for p in places) for row in rows]
+
+
+def with_errors_as_reasons(names: Sequence[str], rows: Rows, result: str) -> tuple[list[str], Rows]:
+    """Move what follows the word of each cell of `result` to the column ``Reason``."""
+    if result not in names:
+        return list(names), rows
+    told = _cells(names, rows, result)
+    if "Reason" not in names:
+        names, rows = [*names, "Reason"], [(*row, "") for row in rows]
+    at, reason = names.index(result), names.index("Reason")
+    moved = []
+    for row, cell in zip(rows, told, strict=True):
+        cells = list(row)
+        cells[at], _, error = cell.partition(": ")
+        if error:
+            cells[reason] = "; ".join(part for part in (row[reason], cell) if part)
+        moved.append(tuple(cells))
+    return list(names), moved
 
 
 def with_notes(names: Sequence[str], rows: Rows, marked: str) -> tuple[list[str], Rows, list[str]]:

@@ -77,7 +77,7 @@ class TaskShow(base.ShowOne):
         config.check(conf)
         fields: dict[str, Any] = {
             "name": plugin.name,
-            "summary": lists.summary(plugin, is_for_scripts),
+            "summary": plugin.summary,
             "state": plugin.state,
             "reason": plugin.reason,
             "distribution": plugin.distribution,
@@ -112,7 +112,7 @@ class TaskRun(lists.FittedLister):
     """
 
     importance = ("Change", "After", "Before")
-    marked = "Outcome"
+    marked = result = "Outcome"
     shorter = {"Target": cells.short_targets}
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
