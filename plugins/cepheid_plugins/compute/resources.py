@@ -115,8 +115,8 @@ def explain(
             took = Use().with_flavor(row.present, row.root_on_volume)
             context.explain(
                 row.uuid,
-                f"it is counted: {took.vcpus} vCPUs, {took.memory_mb} MiB of memory, "
-                f"{took.disk_gb} GiB of disk",
+                f"it is counted: {took.vcpus} vCPU{'' if took.vcpus == 1 else 's'}, "
+                f"{took.memory_mb} MiB of memory, {took.disk_gb} GiB of disk",
                 kind=Kind.COUNTS,
                 evidence={
                     "vcpus": took.vcpus, "memory_mib": took.memory_mb, "disk_gib": took.disk_gb,

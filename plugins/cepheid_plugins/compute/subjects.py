@@ -130,6 +130,8 @@ def file(agent: Agent, name: str) -> Subject:
     paths = agent.conf.compute
     for option in ("instances_path", "shelved_path"):
         root = os.path.realpath(getattr(paths, option))
+        if path == root:
+            facts["beneath"] = f"it is [compute] {option} itself; ask about what is in it"
         if not path.startswith(os.path.join(root, "")):
             continue
         facts["beneath"] = f"[compute] {option}"

@@ -56,8 +56,8 @@ class CleanupIncompleteMigrations(cepheid.Task):
         for uuid in context.asked((uuid for uuid in entries if uuid not in moved), key=str):
             context.explain(
                 uuid,
-                f"{directories(entries[uuid])} of it are here, and no failed migration that is on "
-                "record has left them",
+                f"it has {directories(entries[uuid])} here, which no failed migration that is on "
+                "record has left",
                 rule="only what a failed migration has left, of an instance that is elsewhere",
                 evidence={"directories": entries[uuid]},
             )

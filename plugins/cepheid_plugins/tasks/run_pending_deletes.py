@@ -85,8 +85,8 @@ class RunPendingDeletes(cepheid.Task):
         for uuid in context.asked((uuid for uuid in entries if uuid not in dead), key=str):
             context.explain(
                 uuid,
-                f"{directories(entries[uuid])} of it are here, and it is no deleted instance of "
-                "this host",
+                f"it has {directories(entries[uuid])} here, and is no deleted instance of this "
+                "host",
                 rule="only the files of instances whose rows say that they are deleted, on this "
                 "host",
                 evidence={"directories": entries[uuid]},

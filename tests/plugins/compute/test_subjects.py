@@ -174,6 +174,12 @@ def test_instances_path_may_be_a_link_itself(world):
     assert find(world, f"{world.path}/there/{uuid_of(1)}").targets >= {uuid_of(1)}
 
 
+@pytest.mark.parametrize("end", ["", "/"])
+def test_instances_path_itself_is_not_said_to_be_elsewhere(world, end):
+    subject = find(world, f"{world.path}/instances{end}")
+    assert subject.facts["beneath"].startswith("it is [compute] instances_path itself")
+
+
 @pytest.mark.parametrize("name", ["/", "/etc/passwd", "/no/such", "//", "/etc/../etc"])
 def test_whatever_is_not_ours_is_said_to_be_so(world, name):
     assert find(world, name).facts["beneath"].endswith("no task looks there")
