@@ -54,8 +54,10 @@ def brief(document: Document, shapes: Shapes) -> str:
     line = headline(document, shapes).plain
     if not points:
         return line
-    more = f"; and {len(points) - 1} more" if len(points) > 1 else ""
-    return f"{line}: {shapes.clean(_named(points[0]))}{more}"
+    first = shapes.clean(_named(points[0]))
+    if len(points) > 1:
+        first = f"{first.rstrip('.')}; and {len(points) - 1} more"
+    return f"{line}: {first}"
 
 
 def facts(document: Document, shapes: Shapes) -> Text:

@@ -233,6 +233,11 @@ def test_the_brief_line_names_the_first_of_what_is_wrong():
         "X host1 is failing: 2 errors, 1 warning: count_sheep: failed: the module sheep is "
         "missing; and 2 more"
     )
+    gone = {"level": "error", "task": "", "text": "Nobody answers."}
+    health = {"state": "unknown", "points": [gone, gone]}
+    assert view.brief({**busy(), "health": health}, ASCII) == (
+        "X host1: no agent answers: Nobody answers; and 1 more"
+    )
 
 
 @pytest.mark.parametrize(
