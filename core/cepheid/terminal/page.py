@@ -72,6 +72,8 @@ def _wrap(output: Console, lines: Iterable[Text]) -> None:
             if len(line) <= output.width
             else (line.wrap(output, output.width - INDENT))
         )
+        for part in (first, *more):
+            part.rstrip()
         output.print(first, no_wrap=True)
         for part in more:
             output.print(Text(" " * INDENT).append_text(part), no_wrap=True)

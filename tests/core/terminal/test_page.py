@@ -212,6 +212,7 @@ def test_a_long_error_goes_on_below():
     lines = shown(document(task("far"), runs=[run(1, "far", outcome="failed", error="x " * 60)]))
     assert lines[2].startswith("  ✖ far: its last run failed: x x")
     assert lines[3].startswith("    x x")
+    assert not any(line.endswith(" ") for line in lines[:5])
 
 
 def test_a_pipe_gets_no_escape_sequences():
