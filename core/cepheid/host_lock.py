@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import time
 from pathlib import Path
 
 from cepheid import errors
 
 LOCK_NAME = "cepheid-agent.lock"
+
+#: Seconds after which the lock is tried once more: who looks who has it takes it for a moment.
+LOOK_SECONDS = 0.1
 
 
 def acquire(state_path: Path) -> int:
@@ -19,7 +24,7 @@ def acquire(state_path: Path) -> int:
     """
     descriptor = os.open(state_path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(descriptor)
     except BlockingIOError:
         pid = _read(descriptor)
         os.close(descriptor)
@@ -48,6 +53,14 @@ def holder(state_path: Path) -> str | None:
     finally:
         os.close(descriptor)
     return None
+
+
+def _lock(descriptor: int) -> None:
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    time.sleep(LOOK_SECONDS)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _read(descriptor: int) -> str:

@@ -3,6 +3,7 @@
 
 import contextlib
 import errno
+import fcntl
 import logging
 import os
 import socket
@@ -187,3 +188,14 @@ def test_says_of_an_agent_that_takes_no_requests_that_it_is_there(tmp_path):
         os.close(lock)
     with pytest.raises(errors.NotRunning, match="Start it: 'systemctl start cepheid'"):
         admin.call(tmp_path, "greet")
+
+
+def test_who_looks_for_an_agent_keeps_none_from_starting(tmp_path, monkeypatch):
+    looking = os.open(tmp_path / host_lock.LOCK_NAME, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    # The look is over while the agent waits.
+    monkeypatch.setattr(time, "sleep", lambda seconds: fcntl.flock(looking, fcntl.LOCK_UN))
+    try:
+        os.close(host_lock.acquire(tmp_path))
+    finally:
+        os.close(looking)
