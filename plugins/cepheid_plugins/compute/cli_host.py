@@ -10,6 +10,7 @@ from typing import Any
 
 from cepheid import errors
 from cepheid.cli import base
+from cepheid_plugins.compute import vm_states
 from cepheid_plugins.compute.adopt import operator_run
 from cepheid_plugins.compute.sightings import Sightings, SightingsFile
 from cepheid_plugins.database.records import ComputeNode
@@ -43,13 +44,15 @@ class HostConfirm(base.ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[list[str], list[Any]]:
         with self.agent() as agent:
             database, hypervisor = agent.driver("database"), agent.driver("hypervisor")
-            live = {row.uuid for row in database.instances_on_host(agent.host)}
+            states = database.vm_states_on_host(agent.host)
+            live = set(states)
+            soft_deleted = vm_states.soft_deleted(states)
             domains = hypervisor.domains()
             rows = database.instances_by_uuid(domains)
             alive = {row.uuid for row in rows if row.deleted == 0}
             seen = Sightings()
             now = agent.clock.utcnow()
-            seen.look(agent.host, hypervisor.identity, live, alive, domains, now)
+            seen.look(agent.host, hypervisor.identity, live, alive, domains, now, soft_deleted)
             fields = {
                 "host": agent.host,
                 "hypervisor": hypervisor.identity,

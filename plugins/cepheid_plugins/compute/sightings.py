@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 FILE_NAME = "cepheid-sightings.json"
 
+#: What one clock may be ahead of another, whose times are compared.
+CLOCKS_DIFFER = datetime.timedelta(minutes=5)
+
 
 @dataclass
 class Sightings:
@@ -37,6 +40,10 @@ class Sightings:
     live: set[str] = field(default_factory=set)
     #: By uuid of the others that had a domain here: when they were last seen alive, wherever.
     last_alive: dict[str, str] = field(default_factory=dict)
+    #: Whether it was told who of the live ones is soft-deleted, ...
+    knows_soft_deleted: bool = False
+    #: ... and by uuid of those: when they were last seen in use; nothing if they never were.
+    soft_deleted: dict[str, str] = field(default_factory=dict)
     #: By uuid: since when a domain is known to be a left-over.
     suspects: dict[str, str] = field(default_factory=dict)
 
@@ -70,6 +77,12 @@ class Sightings:
         seen = self._seen_alive(uuid)
         return seen if seen and datetime.datetime.fromisoformat(seen) > then else ""
 
+    def was_used_after(self, uuid: str, then: datetime.datetime) -> str:
+        """Return when an instance was seen in use, neither deleted nor soft-deleted, if that was
+        long enough after `then` for no difference of clocks; nothing if not."""
+        seen = self._seen_in_use(uuid)
+        return seen if seen and datetime.datetime.fromisoformat(seen) > then + CLOCKS_DIFFER else ""
+
     def look(
         self,
         host: str,
@@ -78,11 +91,13 @@ class Sightings:
         alive: Collection[str],
         domains: Collection[str],
         now: datetime.datetime,
+        soft_deleted: Collection[str] | None = None,
     ) -> None:
         """Enter what is seen now.
 
-        :param live: the instances that are alive on this host
+        :param live: the instances that are alive on this host, soft-deleted ones included
         :param alive: those that are alive on whatever host, and have a domain here
+        :param soft_deleted: those of `live` that are; None where that is not known
         """
         live = set(live)
         others = {
@@ -91,6 +106,8 @@ class Sightings:
             if uuid not in live
         }
         self.last_alive = {uuid: seen for uuid, seen in others.items() if seen}
+        self.soft_deleted = {uuid: self._seen_in_use(uuid) for uuid in soft_deleted or ()}
+        self.knows_soft_deleted = soft_deleted is not None
         self.host, self.hypervisor = host, hypervisor
         self.looked_at, self.live = now.isoformat() if live else "", live
 
@@ -98,6 +115,12 @@ class Sightings:
         """Return when an instance was last seen alive; nothing if it never was."""
         # A file of an earlier version has a time for each, and none for all.
         return (self.looked_at if uuid in self.live else "") or self.last_alive.get(uuid, "")
+
+    def _seen_in_use(self, uuid: str) -> str:
+        """Return when an instance was last seen in use here; nothing if it never was."""
+        if uuid in self.soft_deleted:
+            return self.soft_deleted[uuid]
+        return self.looked_at if self.knows_soft_deleted and uuid in self.live else ""
 
     def suspect(self, uuids: Iterable[str], now: datetime.datetime) -> set[str]:
         """Enter the domains that are left-overs now; return those that were so before."""
@@ -128,6 +151,7 @@ class SightingsFile:
             found = json.loads(self._text)
             sightings = Sightings(**{**found, "live": set(found.get("live", ()))})
             _check(sightings.last_alive)
+            _check({uuid: seen for uuid, seen in sightings.soft_deleted.items() if seen})
             _check(sightings.suspects)
             if sightings.looked_at:
                 datetime.datetime.fromisoformat(sightings.looked_at)

@@ -131,6 +131,10 @@ class Database:
         """Return the uuids of :meth:`instances_on_host`."""
         return self._read(instances.uuids_on_host, host)
 
+    def vm_states_on_host(self, host: str) -> dict[str, str | None]:
+        """Return the vm_states of :meth:`instances_on_host`, by uuid."""
+        return self._read(instances.vm_states_on_host, host)
+
     def instances_in_vm_state(self, host: str, vm_state: str) -> list[Instance]:
         """Return the live instances of a host in a vm_state, newest first; no hidden ones."""
         return self._read(instances.in_vm_state, host, vm_state)

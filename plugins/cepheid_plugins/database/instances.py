@@ -34,6 +34,7 @@ _COLUMNS = [_instances.c[name] for name in Instance._fields]
 _IS_ON_HOST = sa.and_(_instances.c.host == sa.bindparam("on_host"), _instances.c.deleted == 0)
 _ON_HOST = sa.select(*_COLUMNS).where(_IS_ON_HOST)
 _UUIDS_ON_HOST = sa.select(_instances.c.uuid).where(_IS_ON_HOST)
+_VM_STATES_ON_HOST = sa.select(_instances.c.uuid, _instances.c.vm_state).where(_IS_ON_HOST)
 #: Hidden ones live on in another cell.
 IS_VISIBLE = sa.or_(_instances.c.hidden.is_(None), _instances.c.hidden.is_(sa.false()))
 #: The visible ones, newest first.
@@ -66,6 +67,12 @@ def on_host(connection: sa.Connection, host: str) -> list[Instance]:
 def uuids_on_host(connection: sa.Connection, host: str) -> list[str]:
     """Return the uuids of :func:`on_host`."""
     return [row[0] for row in connection.execute(_UUIDS_ON_HOST, {"on_host": host}).all()]
+
+
+def vm_states_on_host(connection: sa.Connection, host: str) -> dict[str, str | None]:
+    """Return the vm_states of :func:`on_host`, by uuid."""
+    found = connection.execute(_VM_STATES_ON_HOST, {"on_host": host}).all()
+    return {row.uuid: row.vm_state for row in found}
 
 
 def in_vm_state(connection: sa.Connection, host: str, vm_state: str) -> list[Instance]:

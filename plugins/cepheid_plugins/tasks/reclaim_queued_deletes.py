@@ -19,7 +19,7 @@ from cepheid_plugins.compute import opts, power_state, vm_states
 from cepheid_plugins.compute.ages import older_than
 from cepheid_plugins.compute.deletion import DeletionOperations
 from cepheid_plugins.compute.kinds import DELETE
-from cepheid_plugins.compute.sightings import is_in_doubt
+from cepheid_plugins.compute.sightings import SightingsFile, is_in_doubt
 from cepheid_plugins.compute.turns import Turns
 from cepheid_plugins.database.records import Instance
 
@@ -70,7 +70,24 @@ class ReclaimQueuedDeletes(cepheid.Task):
         restoring = [row for row in ages.unknown if row.task_state is not None]
         self.operations.explain_busy(context, [*ages.old, *restoring], due)
         if due and not is_in_doubt(context, self.agent):
-            self._delete(context, self._off(context, due), age_seconds)
+            self._delete(context, self._off(context, self._unused(context, due)), age_seconds)
+
+    def _unused(self, context: RunContext, due: Sequence[Instance]) -> list[Instance]:
+        """Leave out who was seen in use long after the soft deletion that its row tells of."""
+        sightings = SightingsFile(self.agent.conf.state_path).read()
+        unused = []
+        for row in due:
+            assert row.deleted_at is not None
+            seen = sightings.was_used_after(row.uuid, row.deleted_at)
+            if not seen or row.task_state is not None:
+                unused.append(row)
+            else:
+                context.skip(
+                    row.uuid,
+                    f"the inventory says that it was soft-deleted at {row.deleted_at}, and it was "
+                    f"in use at {seen}. Was the database restored from an old copy?",
+                )
+        return unused
 
     def _off(self, context: RunContext, due: Sequence[Instance]) -> list[Instance]:
         """Leave out whose guests run: somebody uses what the row calls deleted."""

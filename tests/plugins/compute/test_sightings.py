@@ -97,6 +97,28 @@ def test_what_was_seen_outlives_the_agent(tmp_path):
     assert file.read() == sightings
 
 
+def test_knows_when_who_is_soft_deleted_was_in_use_last():
+    sightings = Sightings()
+
+    def look(hours, soft_deleted):
+        now = NOON + hours * HOUR
+        sightings.look("host1", "hypervisor-1", {"a", "b"}, (), (), now, soft_deleted)
+
+    look(0, None)
+    assert not sightings.was_used_after("a", NOON - HOUR)  # it was not told
+    look(1, {"b"})
+    assert sightings.was_used_after("a", NOON)
+    assert not sightings.was_used_after("a", NOON + HOUR - datetime.timedelta(minutes=5))
+    assert not sightings.was_used_after("b", NOON - HOUR)
+    for hours in (2, 3):
+        look(hours, {"a"})
+        assert sightings.was_used_after("a", NOON)
+        assert not sightings.was_used_after("a", NOON + HOUR)
+        assert sightings.was_used_after("b", NOON + HOUR)
+    look(4, ())
+    assert sightings.was_used_after("a", NOON + 3 * HOUR)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -107,6 +129,7 @@ def test_what_was_seen_outlives_the_agent(tmp_path):
         '{"live": 1}',
         '{"looked_at": "yesterday"}',
         '{"last_alive": {"a": "yesterday"}}',
+        '{"soft_deleted": {"a": "yesterday"}}',
         '{"suspects": []}',
     ],
 )

@@ -12,6 +12,9 @@ from cepheid_plugins.compute.deletion import DeletionOperations
 from cepheid_plugins.compute.sightings import Sightings, SightingsFile
 from cepheid_plugins.database import errors, models
 from cepheid_plugins.hypervisor.driver import HypervisorError
+from cepheid_plugins.tasks.cleanup_running_deleted_instances import (
+    CleanupRunningDeletedInstances,
+)
 from cepheid_plugins.tasks.reclaim_queued_deletes import ReclaimQueuedDeletes
 from tests.worlds import disk_world, fake_world, uuid_of
 
@@ -285,3 +288,18 @@ def test_a_host_that_is_not_what_it_was_deletes_nothing_until_that_is_confirmed(
     SightingsFile(str(world.path)).write(sightings)
     world.agent.run(task)
     assert left(world) == [1, 2]
+
+
+def test_a_database_restored_from_an_old_copy_deletes_nobody_who_was_in_use_since(world, task):
+    """Instance 1 was soft-deleted and restored again; the copy is from in between."""
+    looks = world.agent.build(CleanupRunningDeletedInstances)
+    soft_delete(world, 2)
+    world.agent.run(looks)
+    soft_delete(world, 1, minutes_ago=65)
+    world.agent.run(looks)
+    run = world.agent.run(task)
+    assert (run.outcome, run.counters["done"], run.counters["skipped"]) == ("partial", 1, 1)
+    assert left(world) == [1, 3]
+    SightingsFile(str(world.path)).path.unlink()
+    assert world.agent.run(task).counters["done"] == 1
+    assert left(world) == [3]
