@@ -115,7 +115,7 @@ class Agent:
             known = self._loaded.get(plugin.name)
             task: Task | None
             if known is not None and known.identity == plugin.identity:
-                task = _configure(self.tasks[plugin.name], plugin, conf)
+                task = _reconfigure(self.tasks[plugin.name], plugin, conf)
             else:
                 task = self._build(plugin)
             if task is not None:
@@ -152,37 +152,20 @@ class Agent:
 
     def _build(self, plugin: loading.Plugin) -> Task | None:
         """Construct one task; if that fails, set the plugin aside."""
-        try:
+        with plugin.set_aside_if("its constructor failed"):
             task: Task = plugin.factory(self)
-        except errors.CepheidError as err:
-            plugin.fail(err)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as err:  # it may do anything
-            LOG.debug("Task %s cannot be built", plugin.name, exc_info=True)
-            plugin.fail(f"its constructor failed: {type(err).__name__}: {err}")
-        else:
             if not hasattr(task, "_periodic_last_run"):
-                plugin.fail("its constructor does not call super().__init__(agent)")
-                return None
+                raise errors.PluginError("its constructor does not call super().__init__(agent)")
             task.distribution = plugin.distribution
             plugin.state, plugin.reason = "enabled", ""
             return task
         return None
 
 
-def _configure(task: Task, plugin: loading.Plugin, conf: cfg.ConfigOpts) -> Task | None:
+def _reconfigure(task: Task, plugin: loading.Plugin, conf: cfg.ConfigOpts) -> Task | None:
     """Let a task that stays take its options from `conf`; if that fails, set it aside."""
-    try:
+    with plugin.set_aside_if("it does not take its options"):
         task.configure(conf)
-    except errors.CepheidError as err:
-        plugin.fail(err)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as err:  # it may do anything
-        LOG.debug("Task %s cannot be configured", plugin.name, exc_info=True)
-        plugin.fail(f"it does not take its options: {type(err).__name__}: {err}")
-    else:
         plugin.state, plugin.reason = "enabled", ""
         return task
     return None

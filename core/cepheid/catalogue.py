@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
-import logging
 from collections import Counter
 from collections.abc import Collection, Sequence
 
@@ -12,8 +12,6 @@ from oslo_config import cfg
 
 from cepheid import config, drivers, errors, loading
 from cepheid.task import Task
-
-LOG = logging.getLogger(__name__)
 
 NAMESPACE = "cepheid.tasks"
 
@@ -125,7 +123,11 @@ def prepare(
     :param finder: who finds the others, where many tasks are prepared
     """
     finder = finder or Finder(conf)
-    try:
+    with (
+        plugin.set_aside_if("it declares something bad"),
+        # Of a bad value: config.check() names it, and nothing is started.
+        contextlib.suppress(ValueError, cfg.Error),
+    ):
         _register_options(conf, plugin)
         for kind in plugin.factory.drivers or ():
             if kind not in given:
@@ -138,15 +140,6 @@ def prepare(
             plugin.state, plugin.reason = "disabled", f"[{plugin.name}] enabled is false"
         elif options.spacing < 0:
             plugin.state, plugin.reason = "disabled", f"[{plugin.name}] spacing is negative"
-    except errors.PluginError as err:
-        plugin.fail(err)
-    except (ValueError, cfg.Error):
-        pass  # a bad value: config.check() names it, and nothing is started
-    except KeyboardInterrupt:
-        raise
-    except BaseException as err:  # what it declares may do anything
-        LOG.debug("Task %s cannot be prepared", plugin.name, exc_info=True)
-        plugin.fail(f"it declares something bad: {type(err).__name__}: {err}")
 
 
 def require_usable(plugins: Sequence[loading.Plugin]) -> None:

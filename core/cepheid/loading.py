@@ -78,6 +78,23 @@ class Plugin:
         self.state = "failed"
         self.reason = " ".join(str(reason).split())
 
+    @contextlib.contextmanager
+    def set_aside_if(self, failure: str) -> Iterator[None]:
+        """Set the plugin aside if its code, which is called inside, raises anything.
+
+        An error of ours is the reason as it stands; of any other, the reason is `failure` and what
+        was raised. Only a KeyboardInterrupt goes on: it is the operator's, not the plugin's.
+        """
+        try:
+            yield
+        except errors.CepheidError as err:
+            self.fail(err)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as err:  # a vendor's code may do anything, such as exit
+            LOG.debug("%s of %s: %s", self.name, self.provider, failure, exc_info=True)
+            self.fail(f"{failure}: {type(err).__name__}: {err}")
+
 
 class _OnePlugin(extension.ExtensionManager[Any]):
     """A stevedore manager for one entry point, of whichever distribution."""
