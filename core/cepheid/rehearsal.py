@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cepheid.explanation import Kind, Subject, Verdict
-from cepheid.run import Change, Notices, Run, RunContext, describe
+from cepheid.notices import Notices
+from cepheid.run import Change, Run, RunContext, describe
 
 if TYPE_CHECKING:
     from cepheid.task import Task

@@ -16,13 +16,10 @@ from oslo_context import context as oslo_context
 from cepheid import errors
 from cepheid.explanation import Unheard
 from cepheid.journal import Journal
+from cepheid.notices import Notices as Notices  # vendors know it by this module
 from cepheid.texts import encodable
 
 LOG = logging.getLogger(__name__)
-
-
-#: Warnings that are kept though rounds that did not come to their end have not said them again.
-MAX_STANDING = 1000
 
 
 class Raced(Exception):
@@ -85,41 +82,6 @@ class Run:
 def plugin_of(name: str) -> str:
     """Return the plugin whose run has this name: that of a further method is ``plugin.method``."""
     return name.partition(".")[0]
-
-
-class Notices:
-    """Says a warning once while its cause lasts, and once when it has ended."""
-
-    def __init__(self, log: logging.Logger) -> None:
-        self._log = log
-        self._standing: dict[Any, str] = {}
-        self._seen: set[Any] = set()
-
-    def begin(self) -> None:
-        """Start a round."""
-        self._seen = set()
-
-    def say(self, key: Any, message: str, level: int = logging.WARNING) -> None:
-        """Log `message` unless `key` stood with the same words in the round before."""
-        message = encodable(message)
-        self._seen.add(key)
-        if self._standing.get(key) != message:
-            self._standing[key] = message
-            self._log.log(level, "%s", message)
-
-    def end(self, complete: bool) -> None:
-        """End a round; in a complete one, what was not said again is over.
-
-        After others, the oldest of more than :data:`MAX_STANDING` are forgotten.
-        """
-        unsaid = [key for key in self._standing if key not in self._seen]
-        if complete:
-            for key in unsaid:
-                first_line, _, _ = self._standing.pop(key).partition("\n")
-                self._log.info("Over: %s", first_line)
-        else:
-            for key in unsaid[: max(0, len(self._standing) - MAX_STANDING)]:
-                del self._standing[key]
 
 
 class RunContext(Unheard, oslo_context.RequestContext):

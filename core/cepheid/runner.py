@@ -16,7 +16,8 @@ from cepheid import concurrency, errors, task_locks
 from cepheid.active_run import ENDING_SECONDS, ActiveRun
 from cepheid.clock import Clock
 from cepheid.journal import Journal
-from cepheid.run import Notices, Run, RunContext, describe
+from cepheid.notices import Notices
+from cepheid.run import Run, RunContext, describe, plugin_of
 
 if TYPE_CHECKING:
     from cepheid.observers import Observer
@@ -62,8 +63,7 @@ class Runner:
 
     def is_running(self, task_name: str) -> bool:
         """Tell whether a run of a task, of its main method or another, goes on in this process."""
-        active = [name.partition(".")[0] for name in list(self._active)]
-        return task_name in active
+        return task_name in [plugin_of(name) for name in list(self._active)]
 
     def known_requests(self, request_ids: Iterable[str]) -> set[str]:
         """Return those requests whose runs are on record here."""

@@ -16,9 +16,10 @@ from cepheid.agent import Agent
 from cepheid.attention import LATE_SECONDS
 from cepheid.journal_keeper import JournalKeeper
 from cepheid.loading import Plugin
+from cepheid.notices import Notices
 from cepheid.report import FILE_NAME as REPORT_NAME
 from cepheid.report import Reporter
-from cepheid.run import Notices, Run
+from cepheid.run import Run
 from cepheid.signals import REPORT_SIGNALS, STOP_SIGNALS, SignalWatcher
 from cepheid.systemd import Notifier
 from cepheid.task import REFUSED_RETRY_SECONDS, Task

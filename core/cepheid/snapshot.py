@@ -18,6 +18,7 @@ from cepheid.journal import Pause
 from cepheid.journal.pauses import pause_of
 from cepheid.journal.store import text
 from cepheid.loading import Plugin
+from cepheid.run import plugin_of
 from cepheid.task import Task
 from cepheid.timers import Timer
 
@@ -71,7 +72,7 @@ def of_task(
     runs = [
         active
         for active in agent.runner.under_way
-        if active.run.task.partition(".")[0] == plugin.name and task is not None
+        if plugin_of(active.run.task) == plugin.name and task is not None
     ]
     pause = pause_of(plugin.name, pauses) if task is not None else None
     return {

@@ -12,7 +12,7 @@ from oslo_config import cfg
 
 from cepheid import errors, pausing, periodic_task, rehearsal, task_options
 from cepheid.metric import Metric
-from cepheid.run import Notices
+from cepheid.notices import Notices
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent

@@ -14,7 +14,7 @@ from cepheid import concurrency, errors, snapshot
 from cepheid.active_run import ENDING_SECONDS
 from cepheid.observers import LogObserver, Observer
 from cepheid.periodic_task import periodic_task
-from cepheid.run import Change, Notices, Raced, Run
+from cepheid.run import Change, Raced, Run
 from tests.fake_agent import FakeAgent, eventually
 
 
@@ -586,25 +586,6 @@ def test_a_run_that_failed_tells_nothing_of_what_is_over(act, caplog):
     assert messages(caplog, logging.INFO) == []
     act(lambda context: context.skip("i1", "bad"))
     assert messages(caplog) == []
-
-
-def test_what_rounds_without_an_end_have_said_is_forgotten_when_it_is_too_much(caplog, monkeypatch):
-    monkeypatch.setattr("cepheid.run.MAX_STANDING", 3)
-    notices = Notices(logging.getLogger("cepheid.act"))
-    for n in range(10):
-        notices.begin()
-        notices.say("failure", "no answer")
-        notices.say(n, f"item {n} skipped")
-        notices.end(complete=False)
-    assert set(notices._standing) == {"failure", 8, 9}
-    messages(caplog)
-    notices.begin()
-    notices.say("failure", "no answer")
-    for n in range(10):
-        notices.say(n, f"item {n} skipped")
-    notices.end(complete=False)
-    assert len(messages(caplog)) == 8  # more than that in one round are all of use
-    assert len(notices._standing) == 11
 
 
 def test_a_task_that_fails_again_and_again_says_so_once_and_when_it_is_over(act, caplog):

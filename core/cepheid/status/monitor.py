@@ -11,7 +11,7 @@ from cepheid import concurrency, errors, loading, overview
 from cepheid.agent import Agent
 from cepheid.call_record import CallRecord
 from cepheid.metric import Metric
-from cepheid.run import Notices
+from cepheid.notices import Notices
 from cepheid.status import agent_metrics, endpoints, health
 from cepheid.status.acting import TaskRuns
 from cepheid.status.messages import Request, Response

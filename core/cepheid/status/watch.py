@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cepheid import concurrency, errors
 from cepheid.call_record import Standing
-from cepheid.run import Notices
+from cepheid.notices import Notices
 from cepheid.status.health import MAX_SILENCE_SECONDS, MIN_FREE_BYTES, JournalFacts
 
 if TYPE_CHECKING:

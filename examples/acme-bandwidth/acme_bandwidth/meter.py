@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from acme_bandwidth import tap_devices
-from cepheid.run import Notices
+from cepheid.notices import Notices
 from cepheid_plugins.bandwidth.driver import BandwidthMeter, InterfaceCounters, MeteredInstance
 
 LOG = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from oslo_config import cfg
 
 from cepheid import errors
-from cepheid.run import Notices
+from cepheid.notices import Notices
 from cepheid_plugins.compute.kinds import Operation
 from cepheid_plugins.database.records import Instance, InstanceFacts
 from cepheid_plugins.notifications import opts
