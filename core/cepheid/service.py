@@ -22,8 +22,8 @@ from cepheid.report import Reporter
 from cepheid.run import Run
 from cepheid.signals import REPORT_SIGNALS, STOP_SIGNALS, SignalWatcher
 from cepheid.systemd import Notifier
-from cepheid.task import REFUSED_RETRY_SECONDS, Task
-from cepheid.timers import Timer, TimerGroup
+from cepheid.task_timers import TaskTimers
+from cepheid.timers import TimerGroup
 
 if TYPE_CHECKING:
     from cepheid.status.monitor import Monitor
@@ -53,15 +53,13 @@ class Service:
         self.timers = TimerGroup(agent.clock)
         self._load_conf = load_conf
         self._notifier = notifier or Notifier()
-        self._by_task: dict[Task, Timer] = {}
         #: The files that the configuration was read from.
         self._files = config.files_in_use(agent.conf)
         self._admin: admin.AdminServer | None = None
         self._lock: int | None = None
         self._watchdog_fed = 0.0
         self._notices = Notices(LOG)
-        #: Why tasks have no timer yet, and when they are tried to be given one again.
-        self._not_started, self._start_again_at = "", 0.0
+        self._task_timers = TaskTimers(agent, self.timers, self._notices)
         self._monitor: Monitor | None = None
         self.reporter = Reporter(agent.state_path / REPORT_NAME, self.look)
 
@@ -92,8 +90,7 @@ class Service:
             JournalKeeper(agent).keep,
             initial_delay=agent.random.uniform(*JournalKeeper.FIRST_SECONDS),
         )
-        for task in self._without_timer():
-            self._start_timer(task)
+        self._task_timers.start()
         if self._monitor is not None:
             self._monitor.start()
         LOG.info("The agent of %s runs %d tasks", agent.host, len(agent.tasks))
@@ -116,7 +113,7 @@ class Service:
         if self.agent.runner.report_overdue():
             self._notifier.status(self._summary())
         self._notices.begin()
-        self._start_timers()
+        self._task_timers.start_missing()
         self._look_at_pauses()
         self._feed_watchdog()
         self._notices.end(complete=True)
@@ -161,11 +158,7 @@ class Service:
         else:
             config.warn_of_fixed_options(old, self.agent.conf, self.agent.drivers.kinds)
             _report(self.agent.conf, self.agent.plugins)
-            self._stop_timers()
-            for timer in self._by_task.values():
-                timer.interval_max = self.agent.conf.periodic_interval_max
-            self.timers.poke()
-            self._start_timers()
+            self._task_timers.reload()
             LOG.info("Reloaded; the agent runs %d tasks", len(self.agent.tasks))
         self._notifier.ready(self._summary())
 
@@ -220,7 +213,7 @@ class Service:
 
     def look(self) -> dict[str, Any]:
         """Return :meth:`status` from memory alone, for a native thread."""
-        return snapshot.take(self.agent, self._by_task, self.agent.pauses.seen)
+        return snapshot.take(self.agent, self._task_timers.by_task, self.agent.pauses.seen)
 
     # What the admin socket offers.
 
@@ -236,7 +229,8 @@ class Service:
         ``not_ready`` is what ``/readyz`` says and the rest does not; empty where the HTTP server
         is off.
         """
-        state = snapshot.take(self.agent, self._by_task, self.agent.pauses.current())
+        pauses = self.agent.pauses.current()
+        state = snapshot.take(self.agent, self._task_timers.by_task, pauses)
         state["not_ready"] = [] if self._monitor is None else self._monitor.not_ready(state)
         return state
 
@@ -264,47 +258,6 @@ class Service:
                 f"The agent does not run the task {task!r}; 'cepheid task list' says why."
             )
         return run_as_dict(known.run_now("operator", dry_run, force))
-
-    def _wanted(self) -> list[Task]:
-        return list(self.agent.tasks.values()) if self.agent.conf.periodic_enable else []
-
-    def _without_timer(self) -> list[Task]:
-        return [task for task in self._wanted() if task not in self._by_task]
-
-    def _stop_timers(self) -> None:
-        """Take the timers from tasks that went."""
-        wanted = self._wanted()
-        for task in [task for task in self._by_task if task not in wanted]:
-            self.timers.remove(self._by_task.pop(task))
-
-    def _start_timers(self) -> None:
-        """Give a timer to each task that has none; those that cannot have it get it later.
-
-        A journal that another process has locked keeps each attempt waiting: after the first that
-        failed there is none for :data:`REFUSED_RETRY_SECONDS`.
-        """
-        waiting, clock = self._without_timer(), self.agent.clock
-        if clock.monotonic() >= self._start_again_at or not waiting:
-            self._not_started = ""
-            for task in waiting:
-                try:
-                    self._start_timer(task)
-                except errors.JournalError as err:
-                    names = ", ".join(one.name for one in self._without_timer())
-                    self._not_started = f"Not started yet: {names}: {err}"
-                    self._start_again_at = clock.monotonic() + REFUSED_RETRY_SECONDS
-                    break
-        if self._not_started:
-            self._notices.say("start", self._not_started)
-
-    def _start_timer(self, task: Task) -> None:
-        delay = self.agent.random.uniform(0, self.agent.conf.periodic_fuzzy_delay)
-        task.delay_schedule(delay)
-        self._by_task[task] = self.timers.add_dynamic_timer(
-            task.periodic_tasks,
-            initial_delay=delay,
-            periodic_interval_max=self.agent.conf.periodic_interval_max,
-        )
 
     def _summary(self) -> str:
         overdue = [r.task for r in self.agent.runner.active if r.outcome == "overdue"]

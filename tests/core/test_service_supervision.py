@@ -85,10 +85,10 @@ def test_a_journal_that_is_locked_is_tried_once_a_minute_and_for_one_task(
         service.supervise()
         assert len(asked) == 2
     service.supervise()
-    assert not service._by_task
+    assert not service._task_timers.by_task
     clock.advance(REFUSED_RETRY_SECONDS)
     service.supervise()
-    assert len(service._by_task) == 2
+    assert len(service._task_timers.by_task) == 2
     said = [line for line in caplog.messages if "ot started yet" in line]
     first = "Not started yet: waiting, patient: The journal is locked"
     assert said == [first, f"Over: {first}"]
