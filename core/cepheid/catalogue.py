@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 
 from oslo_config import cfg
 
-from cepheid import config, drivers, errors, loading
+from cepheid import config, drivers, errors, loading, opts
 from cepheid.task import Task
 
 NAMESPACE = "cepheid.tasks"
@@ -80,7 +80,7 @@ def idle_patterns(patterns: Sequence[str], plugins: Sequence[loading.Plugin]) ->
     return [
         pattern
         for pattern in patterns
-        if pattern != config.BUNDLED_TASKS and not fnmatch.filter(names, pattern)
+        if pattern != opts.BUNDLED_TASKS and not fnmatch.filter(names, pattern)
     ]
 
 
@@ -191,7 +191,7 @@ def _select(
 ) -> set[str]:
     selected: set[str] = set()
     for pattern in patterns:
-        if pattern == config.BUNDLED_TASKS:
+        if pattern == opts.BUNDLED_TASKS:
             selected |= bundled
             continue
         matches = set(fnmatch.filter(names, pattern))

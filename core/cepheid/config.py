@@ -1,127 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The core's options, and reading configuration files so that mistakes are named."""
+"""Reads configuration files, and names what is wrong in them.
+
+The core's own options are in :mod:`cepheid.opts`.
+"""
 
 from __future__ import annotations
 
 import glob
 import logging
 import os
-import socket
 from collections.abc import Sequence
 from typing import Any
 
 from oslo_config import cfg
 from oslo_log import log as oslo_log
 
-from cepheid import concurrency, errors, periodic_task, value_errors
+from cepheid import errors, opts, periodic_task, value_errors
 from cepheid.status import opts as status_opts
 
 LOG = logging.getLogger(__name__)
 
 PROJECT = "cepheid"
 
-#: Options that are read at the start only.
-FIXED_OPTIONS = ("host", "state_path", "concurrency", "native_workers", "observers")
-
-#: Stands for the tasks of the cepheid distribution itself in enabled_tasks and disabled_tasks.
-BUNDLED_TASKS = "bundled"
-
 #: What these libraries say below a warning is not about this host.
 QUIET_LIBRARIES = ("alembic=WARN", "oslo_db=WARN", "oslo_service=WARN")
-
-OPTIONS: list[cfg.Opt] = [
-    cfg.StrOpt(
-        "host",
-        default=socket.gethostname(),
-        sample_default="<the machine's host name>",
-        help="The name of this host in the inventory: the value of instances.host, compared "
-        "exactly. The same as nova-compute's beside one.",
-    ),
-    cfg.StrOpt(
-        "state_path",
-        default="/var/lib/cepheid",
-        help="The directory of the journal, the locks, the admin socket and, by default, the "
-        "inventory.",
-    ),
-    cfg.StrOpt(
-        "concurrency",
-        default=concurrency.DEFAULT,
-        choices=concurrency.CHOICES,
-        help="Threads of the agent: green ones, or the operating system's. Read at start only.",
-    ),
-    cfg.ListOpt(
-        "enabled_tasks",
-        default=[BUNDLED_TASKS],
-        help="The tasks to run: names or patterns such as 'poll_*'. 'bundled' stands for those "
-        "that cepheid itself brings, '*' for all that are installed.",
-    ),
-    cfg.ListOpt(
-        "disabled_tasks",
-        default=[],
-        help="The tasks not to run, though enabled_tasks names them: names or patterns.",
-    ),
-    cfg.BoolOpt(
-        "dry_run",
-        default=False,
-        help="Let every task record what it would change, and change nothing.",
-    ),
-    cfg.ListOpt(
-        "observers",
-        default=["log"],
-        help="What is told of every run: names of entry points in cepheid.observers.",
-    ),
-    cfg.IntOpt(
-        "journal_retention_days",
-        default=90,
-        min=0,
-        help="Days for which the journal keeps runs, changes and pauses. 0 for ever. The newest "
-        "run of each task stays whatever its age.",
-    ),
-    cfg.BoolOpt("periodic_enable", default=True, help="Run the tasks by their timers."),
-    cfg.IntOpt(
-        "periodic_fuzzy_delay",
-        default=60,
-        min=0,
-        help="The most seconds by which the agent's first runs are delayed, at random, so that "
-        "many hosts that start together spread out. 0 for none.",
-    ),
-    cfg.IntOpt(
-        "periodic_interval_max",
-        min=1,
-        help="The most seconds between two times that a timer looks what is due.",
-    ),
-    cfg.IntOpt(
-        "graceful_shutdown_timeout",
-        default=60,
-        min=1,
-        help="Seconds that SIGTERM gives running tasks to end; then the agent ends without them.",
-    ),
-    cfg.IntOpt(
-        "native_workers",
-        default=8,
-        min=1,
-        help="Hypervisor calls that may be under way at one time.",
-    ),
-]
-
-
-def list_opts() -> list[tuple[str | None, list[cfg.Opt]]]:
-    """List the core's options for oslo.config's generator."""
-    return [
-        (None, OPTIONS),
-        *periodic_task.list_opts(),
-        *status_opts.list_opts(),
-        (
-            "task_providers",
-            [
-                cfg.StrOpt(
-                    "<task>",
-                    help="The distribution that provides the task of this name, where several "
-                    "do. This is how a bundled task is replaced.",
-                )
-            ],
-        ),
-    ]
 
 
 class _NovaNames(logging.Filter):
@@ -144,7 +46,7 @@ def load(
     :raises ConfigError: a file or value is bad; the message names it
     """
     conf = cfg.ConfigOpts()
-    conf.register_opts(OPTIONS)
+    conf.register_opts(opts.OPTIONS)
     conf.register_opts(periodic_task.OPTIONS)
     conf.register_opts(status_opts.OPTIONS, group=status_opts.GROUP)
     oslo_log.register_options(conf)
@@ -257,7 +159,7 @@ def warn_of_fixed_options(old: cfg.ConfigOpts, new: cfg.ConfigOpts, kinds: list[
 
     :param kinds: of the drivers in use
     """
-    changed = [name for name in FIXED_OPTIONS if old[name] != new[name]]
+    changed = [name for name in opts.FIXED_OPTIONS if old[name] != new[name]]
     for group in [*kinds, status_opts.GROUP]:
         # Where another driver was chosen, each has options that the other does not know; and a
         # driver that came with a new task was not there before.
