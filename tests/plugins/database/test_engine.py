@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from oslo_db.api import wrap_db_retry
 
 from cepheid import errors
-from cepheid_plugins.database import driver, engine
+from cepheid_plugins.database import engine, transactions
 from cepheid_plugins.database.driver import Database
 from cepheid_plugins.database.errors import DatabaseError
 from cepheid_plugins.database.records import ANY, InstanceUpdate, NewInstance
@@ -53,7 +53,7 @@ def test_a_writer_waits_for_another_process_once_and_gives_up(database, monkeypa
     monkeypatch.setattr(engine, "SQLITE_BUSY_SECONDS", 0.3)
     # Green threads wait between tries instead; two stand for the thirty.
     retry = wrap_db_retry(max_retries=2, retry_interval=0.1, exception_checker=engine.is_locked)
-    monkeypatch.setattr(driver, "_on_green_sqlite", retry(driver._once))
+    monkeypatch.setattr(transactions, "_on_green_sqlite", retry(transactions._once))
     database.sync()
     other = sqlite3.connect(database.url.database, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
