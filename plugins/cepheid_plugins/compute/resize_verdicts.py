@@ -33,18 +33,25 @@ class Decision(NamedTuple):
     reason: str
 
 
-def decide_finished(
-    migration: Migration, instance: Instance | None, newer: int | None = None
-) -> Decision:
-    """Tell what is done about a finished migration that has waited for long enough.
+def decide(migration: Migration, instance: Instance | None, newer: int | None = None) -> Decision:
+    """Tell what is done about a migration whose confirmation waits for this host.
 
-    :param instance: None if it is gone
-    :param newer: the newest migration of the instance, if it is another
+    :param migration: a finished one to this host that has waited for long enough, or a confirming
+        one from this host
+    :param instance: the migration's; None if it is gone
+    :param newer: the id of the newest migration of the instance, if it is another
     """
     if migration.cross_cell_move:
         return Decision(Verdict.SKIP, CROSS_CELL)
     if instance is None:
         return Decision(Verdict.ERROR, "its instance is gone")
+    if migration.status == "confirming":
+        return _decide_confirming(migration, instance, newer)
+    return _decide_finished(migration, instance, newer)
+
+
+def _decide_finished(migration: Migration, instance: Instance, newer: int | None) -> Decision:
+    """Tell whether the destination confirms a resize; the first rule that matches counts."""
     if instance.vm_state == vm_states.ERROR:
         return Decision(Verdict.ERROR, "its instance is in error")
     if instance.task_state in (task_states.DELETING, task_states.SOFT_DELETING):
@@ -66,20 +73,12 @@ def decide_finished(
     return Decision(Verdict.ERROR, f"its instance is {_state_of(instance)}")
 
 
-def decide_confirming(
-    migration: Migration, instance: Instance | None, newer: int | None = None
-) -> Decision:
-    """Tell what is done, on the source, about a confirmation that was left to this host.
+def _decide_confirming(migration: Migration, instance: Instance, newer: int | None) -> Decision:
+    """Tell whether the source carries on with a confirmation; the first rule that matches counts.
 
-    Its instance may have been reset and resized again since; then what is here is not its own.
-
-    :param instance: None if it is gone
-    :param newer: the newest migration of the instance, if it is another
+    The instance may have been reset and resized again since. The files that this host keeps from
+    before are then those of the later resize, and are left alone.
     """
-    if migration.cross_cell_move:
-        return Decision(Verdict.SKIP, CROSS_CELL)
-    if instance is None:
-        return Decision(Verdict.ERROR, "its instance is gone")
     if instance.task_state in (task_states.DELETING, task_states.SOFT_DELETING):
         return Decision(Verdict.LEAVE, "its instance is being deleted")
     stale = _why_stale(migration, instance, newer)
@@ -91,9 +90,10 @@ def decide_confirming(
 
 
 def _why_stale(migration: Migration, instance: Instance, newer: int | None) -> str:
-    """Return why a migration is not what its instance waits with; nothing where it is.
+    """Return why a migration is not the one whose confirmation its instance waits for.
 
-    :param newer: the newest migration of the instance, if it is another
+    :param newer: the id of the newest migration of the instance, if it is another
+    :return: empty where it is the one
     """
     if newer is not None:
         return (

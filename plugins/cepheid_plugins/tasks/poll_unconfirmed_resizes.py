@@ -9,7 +9,7 @@ Source: Nova's _poll_unconfirmed_resizes.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from oslo_config import cfg
@@ -19,12 +19,7 @@ from cepheid.periodic_task import periodic_task
 from cepheid.run import Change, RunContext
 from cepheid_plugins.compute import opts
 from cepheid_plugins.compute.ages import explain_young
-from cepheid_plugins.compute.resize_verdicts import (
-    Decision,
-    Verdict,
-    decide_confirming,
-    decide_finished,
-)
+from cepheid_plugins.compute.resize_verdicts import Decision, Verdict, decide
 from cepheid_plugins.compute.resizing import ResizeOperations
 from cepheid_plugins.compute.sightings import is_in_doubt
 from cepheid_plugins.database.records import Instance, Migration
@@ -93,8 +88,7 @@ class PollUnconfirmedResizes(cepheid.Task):
                     rule="confirming_timeout",
                 )
         instances = self._instances(mine)
-        decisions = self._decide(decide_confirming, mine, instances)
-        due = self._due(context, mine, decisions)
+        due = self._due(context, mine, instances)
         if due and is_in_doubt(context, self.agent):
             return
         self._require_storage(due)
@@ -123,8 +117,7 @@ class PollUnconfirmedResizes(cepheid.Task):
         if not waiting:
             return
         instances = self._instances(waiting)
-        decisions = self._decide(decide_finished, waiting, instances)
-        due = self._due(context, waiting, decisions)
+        due = self._due(context, waiting, instances)
         if due and is_in_doubt(context, self.agent):
             return
         self._require_storage(due)
@@ -168,26 +161,22 @@ class PollUnconfirmedResizes(cepheid.Task):
         uuids = sorted({row.instance_uuid for row in migrations if row.instance_uuid})
         return {row.uuid: row for row in self.database.instances_by_uuid(uuids) if not row.deleted}
 
-    def _decide(
-        self,
-        decide: Callable[[Migration, Instance | None, int | None], Decision],
-        migrations: Sequence[Migration],
-        instances: Mapping[str, Instance],
-    ) -> dict[int, Decision]:
-        """Return what is done about migrations, by their ids."""
-        newer = self.database.newer_migrations(migrations)
-        return {
-            row.id: decide(row, instances.get(row.instance_uuid or ""), newer.get(row.id))
-            for row in migrations
-        }
-
     def _due(
         self,
         context: RunContext,
         migrations: Sequence[Migration],
-        decisions: Mapping[int, Decision],
+        instances: Mapping[str, Instance],
     ) -> dict[str, Migration]:
-        """Return the migrations to be confirmed, by instance; say what becomes of the others."""
+        """Decide about migrations; give up or explain those that are not to be confirmed.
+
+        :param instances: the live ones of the migrations, by uuid
+        :return: the migrations to be confirmed, by their instance's uuid
+        """
+        newer = self.database.newer_migrations(migrations)
+        decisions = {
+            row.id: decide(row, instances.get(row.instance_uuid or ""), newer.get(row.id))
+            for row in migrations
+        }
 
         def decided(verdict: Verdict) -> list[Migration]:
             return [row for row in migrations if decisions[row.id].verdict is verdict]

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from cepheid.run import Run
-from cepheid_plugins.compute.resize_verdicts import Verdict, decide_confirming, decide_finished
+from cepheid_plugins.compute.resize_verdicts import Verdict, decide
 from cepheid_plugins.compute.resizing import ResizeOperations, Size
 from cepheid_plugins.compute.sightings import Sightings, SightingsFile
 from cepheid_plugins.database import models
@@ -117,39 +117,33 @@ def instance(vm_state, task_state, **columns):
     ],
 )
 def test_decides_by_the_first_rule_that_matches(vm_state, task_state, verdict):
-    assert decide_finished(migration(), instance(vm_state, task_state)).verdict is verdict
+    assert decide(migration(), instance(vm_state, task_state)).verdict is verdict
 
 
 def test_decides_that_a_migration_without_its_instance_is_an_error():
-    assert decide_finished(migration(), None).verdict is Verdict.ERROR
+    assert decide(migration(), None).verdict is Verdict.ERROR
 
 
 def test_d19_a_revert_in_flight_leaves_the_migration_healthy():
-    assert (
-        decide_finished(migration(), instance("resized", "resize_reverting")).verdict
-        is Verdict.LEAVE
-    )
+    assert decide(migration(), instance("resized", "resize_reverting")).verdict is Verdict.LEAVE
 
 
 def test_d19_a_row_that_was_read_too_early_leaves_the_migration_healthy():
     before = NOON - datetime.timedelta(seconds=1)
     stale = instance("active", "resize_migrated", updated_at=before)
-    assert decide_finished(migration(), stale).verdict is Verdict.LEAVE
-    assert (
-        decide_finished(migration(), instance("active", "resize_migrated")).verdict is Verdict.ERROR
-    )
+    assert decide(migration(), stale).verdict is Verdict.LEAVE
+    assert decide(migration(), instance("active", "resize_migrated")).verdict is Verdict.ERROR
 
 
 def test_d21_an_updated_at_that_is_null_is_one_bad_row():
-    assert (
-        decide_finished(migration(), instance("active", None, updated_at=None)).verdict
-        is Verdict.SKIP
-    )
+    row = instance("active", None, updated_at=None)
+    assert decide(migration(), row).verdict is Verdict.SKIP
 
 
-def test_a_move_between_cells_is_left_to_nova():
-    assert decide_finished(migration(cross_cell_move=True), None).verdict is Verdict.SKIP
-    assert decide_confirming(migration(cross_cell_move=True), None).verdict is Verdict.SKIP
+@pytest.mark.parametrize("status", ["finished", "confirming"])
+def test_a_move_between_cells_is_left_to_nova(status):
+    moved = migration(status=status, cross_cell_move=True)
+    assert decide(moved, None).verdict is Verdict.SKIP
 
 
 @pytest.mark.parametrize(
@@ -171,24 +165,24 @@ def test_a_move_between_cells_is_left_to_nova():
 def test_decides_that_a_confirmation_is_carried_on_with_where_the_instance_waits_for_it(
     vm_state, task_state, verdict
 ):
-    assert decide_confirming(migration(), instance(vm_state, task_state)).verdict is verdict
+    assert decide(migration(status="confirming"), instance(vm_state, task_state)).verdict is verdict
 
 
 def test_decides_that_a_confirmation_without_its_instance_is_an_error():
-    assert decide_confirming(migration(), None).verdict is Verdict.ERROR
+    assert decide(migration(status="confirming"), None).verdict is Verdict.ERROR
 
 
-@pytest.mark.parametrize("decide", [decide_finished, decide_confirming])
-def test_decides_that_nothing_is_confirmed_by_a_migration_that_a_newer_one_has_followed(decide):
-    verdict, reason = decide(migration(), instance("resized", None), newer=7)
+@pytest.mark.parametrize("status", ["finished", "confirming"])
+def test_decides_that_nothing_is_confirmed_by_a_migration_that_a_newer_one_has_followed(status):
+    verdict, reason = decide(migration(status=status), instance("resized", None), newer=7)
     assert verdict is Verdict.SKIP
     assert "migration 7" in reason
 
 
-@pytest.mark.parametrize("decide", [decide_finished, decide_confirming])
-def test_decides_that_nothing_is_confirmed_of_an_instance_that_is_elsewhere(decide):
+@pytest.mark.parametrize("status", ["finished", "confirming"])
+def test_decides_that_nothing_is_confirmed_of_an_instance_that_is_elsewhere(status):
     there = instance("resized", None, host="host3")
-    verdict, reason = decide(migration(dest_compute="host2"), there)
+    verdict, reason = decide(migration(status=status, dest_compute="host2"), there)
     assert verdict is Verdict.SKIP
     assert "host3" in reason
 
