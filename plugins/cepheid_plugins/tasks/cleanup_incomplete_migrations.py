@@ -16,7 +16,7 @@ import cepheid
 from cepheid.periodic_task import periodic_task
 from cepheid.run import Change, RunContext
 from cepheid_plugins.compute import opts
-from cepheid_plugins.compute.leftovers import Leftovers, directories
+from cepheid_plugins.compute.leftovers import Leftovers, directories, why_doubtful
 from cepheid_plugins.compute.sightings import Sightings, say_doubts
 from cepheid_plugins.database.records import BrokenMigration
 from cepheid_plugins.storage.errors import StorageError
@@ -215,17 +215,10 @@ def decide(broken: Sequence[BrokenMigration], entries: Collection[str], seen: Si
 
 def _why_not(last: BrokenMigration, seen: Sightings) -> str:
     """Return why the files of a deleted instance are left alone; nothing where they are not."""
-    if last.deleted_at is None:
-        return "it is deleted, and its deleted_at is NULL"
-    alive_at = seen.was_alive_after(last.uuid, last.deleted_at)
-    if alive_at:
-        return (
-            f"the inventory says that it was deleted at {last.deleted_at}, and it was alive at "
-            f"{alive_at}. Was the database restored from an old copy?"
-        )
-    if last.is_moving:
+    doubt = why_doubtful(last.uuid, last.deleted_at, seen)
+    if not doubt and last.is_moving:
         return "it is deleted, and another migration of it still goes on"
-    return ""
+    return doubt
 
 
 def _reason(of_one: Sequence[BrokenMigration]) -> str:

@@ -19,7 +19,13 @@ import cepheid
 from cepheid.periodic_task import periodic_task
 from cepheid.run import Change, RunContext
 from cepheid_plugins.compute import opts
-from cepheid_plugins.compute.leftovers import Leftovers, by_uuid, directories, uuids_of
+from cepheid_plugins.compute.leftovers import (
+    Leftovers,
+    by_uuid,
+    directories,
+    uuids_of,
+    why_doubtful,
+)
 from cepheid_plugins.compute.sightings import Sightings, say_doubts
 from cepheid_plugins.database.records import DeadInstance
 
@@ -244,14 +250,9 @@ def attempts_of(row: DeadInstance) -> int:
 
 def _why_not(row: DeadInstance, seen: Sightings) -> str:
     """Return why the files of a deleted instance are left alone; nothing where they are not."""
-    if row.deleted_at is None:
-        return "it is deleted, and its deleted_at is NULL"
-    alive_at = seen.was_alive_after(row.uuid, row.deleted_at)
-    if alive_at:
-        return (
-            f"the inventory says that it was deleted at {row.deleted_at}, and it was alive at "
-            f"{alive_at}. Was the database restored from an old copy?"
-        )
+    doubt = why_doubtful(row.uuid, row.deleted_at, seen)
+    if doubt:
+        return doubt
     if row.is_moving:
         return "it is deleted, and a migration of it still goes on"
     try:
