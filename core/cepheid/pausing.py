@@ -76,7 +76,7 @@ class PauseWatch:
 
 
 class HeldRuns:
-    """The runs of one task that were due in a pause; each is made once when it is over."""
+    """The runs of one task that became due in a pause: each method runs once when it is over."""
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
@@ -84,9 +84,9 @@ class HeldRuns:
         self._held: dict[str, tuple[int, float]] = {}
 
     def hold(self, name: str, pause: Pause) -> float:
-        """Note that a run of `name` is due in `pause`; return the seconds until to ask again.
+        """Note that a run of `name` is due in `pause`; return the seconds until the next look.
 
-        The journal has the first of them in each pause, not those after it.
+        Only the first such run of each pause is written to the journal.
         """
         agent = self._agent
         now = agent.clock.utcnow()
@@ -100,6 +100,6 @@ class HeldRuns:
         return min((pause.until - now).total_seconds() + spread, DEFAULT_INTERVAL)
 
     def release(self, name: str, due: float) -> float:
-        """Note that `name` runs now; return by how many seconds that is late, pauses left out."""
+        """Note that `name` runs now; return its lateness in seconds, without the time paused."""
         _, held_at = self._held.pop(name, (0, due))
         return max(0.0, self._agent.clock.monotonic() - max(due, held_at))

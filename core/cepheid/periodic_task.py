@@ -237,14 +237,18 @@ class PeriodicTasks(metaclass=_PeriodicTasksMeta):
         return idle_for
 
     def _heed_spacing(self, name: str, spacing: float, current: float) -> None:
-        """Let the jitter of a longer spacing, which the last run has on it, not delay the next."""
+        """Let a last run that lies ahead count as now, once a reload has shortened the spacing.
+
+        The last run was booked ahead of its time by up to 5 % of the longer spacing, its jitter.
+        That would delay the next run by more than the new spacing.
+        """
         before = self._periodic_heeded.get(name, spacing)
         last_run = self._periodic_last_run[name]
         if spacing < before and last_run is not None:
             self._periodic_last_run[name] = min(last_run, current)
         self._periodic_heeded[name] = spacing
 
-    # What a subclass may answer in another way.
+    # A subclass may override these.
 
     def _now(self) -> float:
         return now()

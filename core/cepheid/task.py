@@ -67,12 +67,13 @@ class Task(periodic_task.PeriodicTasks):
         self._held = pausing.HeldRuns(agent)
         self._notices = Notices(LOG)
         super().__init__(agent.conf)
-        # Also where a run of that name is under way: of another object, which this one replaces.
+        # take_options() waits for a run of this name to end. One that is under way now is that of
+        # the object which this one replaces, so this one takes its options at once.
         self.conf = agent.conf[self.name]
         self.configure(agent.conf)
         for name, function in type(self)._periodic_declared.items():
             if name not in self._periodic_spacing and name == self.name:
-                # Off by its decorator; the operator's options decide instead.
+                # Its decorator switches it off; the operator's options decide instead.
                 self._periodic_tasks.append((name, function))
                 self._periodic_spacing[name] = periodic_task.DEFAULT_INTERVAL
                 self._start_counting(name, function)
@@ -83,7 +84,7 @@ class Task(periodic_task.PeriodicTasks):
         self.take_options()
 
     def take_options(self) -> None:
-        """Take the newest options, unless a run is under way: it ends with those it began with."""
+        """Take the newest options, unless a run is under way: it keeps those it began with."""
         if not self.agent.runner.is_running(self.name):
             self.conf = self._periodic_conf[self.name]
 
@@ -148,9 +149,10 @@ class Task(periodic_task.PeriodicTasks):
         return min(waits)
 
     def delay_schedule(self, seconds: float) -> None:
-        """Let a schedule that begins now begin `seconds` later; one from the journal stays.
+        """Delay by `seconds` a schedule that begins now; one that the journal knows goes on.
 
-        The journal is told, so that an agent that is often restarted gets to a long spacing's end.
+        The beginning is written to the journal. Otherwise an agent that is often restarted would
+        begin a long spacing anew each time, and never get to its end.
 
         :raises JournalError: it cannot be written
         """
@@ -181,7 +183,7 @@ class Task(periodic_task.PeriodicTasks):
         """
         return rehearsal.rehearse(self, subject) if self.explains else None
 
-    # The registry's questions, answered from the agent.
+    # What PeriodicTasks asks of the clock and the options, answered from the agent.
 
     def _now(self) -> float:
         return self.agent.clock.monotonic()
@@ -216,8 +218,9 @@ class Task(periodic_task.PeriodicTasks):
             self._periodic_last_run[name] = now
             return
         elapsed = (self.agent.clock.utcnow() - last_run).total_seconds()
-        # Jitter or the delay of a first start may have put it ahead. If it is further ahead, the
-        # time of day was set back, and the schedule begins anew; the journal must know of that.
+        # Jitter or the delay of a first start may have put the last run into the future. If it is
+        # further ahead than that, the time of day was set back: the schedule begins anew, and
+        # delay_schedule() writes that to the journal.
         ahead = (self._current_spacing(name) or 0.0) / periodic_task.JITTER_PARTS
         ahead += self.agent.conf.periodic_fuzzy_delay
         if elapsed < -ahead:
@@ -252,7 +255,7 @@ class Task(periodic_task.PeriodicTasks):
             self._put_off(name, due, min(spacing, REFUSED_RETRY_SECONDS))
 
     def _put_off(self, name: str, due: float, seconds: float) -> None:
-        """Let what is due stay due, and ask again in so many seconds."""
+        """Keep a run due that was not made, and try it again in so many seconds."""
         self._periodic_last_run[name] = due - (self._current_spacing(name) or 0.0)
         self._retry_seconds = min(seconds, self._retry_seconds or seconds)
 

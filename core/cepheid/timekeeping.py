@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-#: Threads that may wait for a timer. One that turns may hang; then the other takes its place.
+#: Threads that may wait for a timer: one, and another in case the first one's timer hangs.
 MOST_WAITING = 2
 
-#: Seconds of turning timers without a pause after which others get the processor.
+#: Seconds for which a thread turns one timer after another before it lets other threads run.
 IN_ONE_GO_SECONDS = 0.01
 
 NEVER = float("inf")
@@ -83,7 +83,7 @@ class Timekeeper:
             self._see_to_the_next()
 
     def wait(self, timer: Timer, seconds: float | None) -> bool:
-        """Wait until a removed timer is not being turned, `seconds` at most; tell whether so."""
+        """Wait, `seconds` at most, until a removed timer's call has ended; tell whether it has."""
         with self._lock:
             if timer not in self._turning:
                 return True
@@ -91,7 +91,10 @@ class Timekeeper:
         return ended.wait(seconds)
 
     def join(self) -> None:
-        """Wait for the threads, which end where no timers are left; not for those that turn."""
+        """Wait for the threads to end, which they do when no timer is left.
+
+        Return at once while a timer is left or its last call goes on: that one may hang.
+        """
         with self._lock:
             if self._entries or self._turning:
                 return
@@ -99,14 +102,14 @@ class Timekeeper:
         for thread in ending:
             thread.join()
 
-    # With the lock held.
+    # These are called with the lock held.
 
     def _enter(self, timer: Timer) -> None:
         number = self._entries[timer] = next(self._numbers)
         heapq.heappush(self._schedule, (timer.due, number, timer))
 
     def _leave(self, rest: _Rest) -> None:
-        """End a thread's waiting, or take back what it has turned."""
+        """Note that a thread does not wait any more; put back the timer that it has turned."""
         timer, rest.timer = rest.timer, None
         if timer is None:
             if rest in self._waiting:
@@ -122,7 +125,7 @@ class Timekeeper:
             ended.set()
 
     def _take_due(self, now: float) -> Timer | None:
-        """Return a timer whose time has come, if there is one, as taken by this thread."""
+        """Take a timer that was due by `now` out of the schedule; None where there is none."""
         schedule = self._schedule
         while schedule:
             due, number, timer = schedule[0]
@@ -136,7 +139,7 @@ class Timekeeper:
         return None
 
     def _see_to_the_next(self) -> None:
-        """Have a thread that wakes when the next timer is due."""
+        """See to it that a thread wakes when the next timer is due: a waiting one, or a new one."""
         if not self._schedule:
             return
         due = self._schedule[0][0]
@@ -152,16 +155,16 @@ class Timekeeper:
         self.threads += 1
         try:
             thread.start()
-        except RuntimeError as err:  # the system has no more; those that there are go on
+        except RuntimeError as err:  # the system has no more threads; the present ones go on
             self.threads -= 1
             if not self.threads:
-                raise  # nobody is left who would look again
+                raise  # no thread is left that would look again
             LOG.error("No thread can be started for the timers: %s", err)
             return
         self._started = [thread, *(one for one in self._started if one.is_alive())]
 
     def _next_unwatched(self) -> float:
-        """Return when the first timer is due that no waiting thread wakes for."""
+        """Return when the first timer that no waiting thread will wake for is due."""
         if not self._schedule:
             return NEVER
         first = self._schedule[0][0]
@@ -171,13 +174,13 @@ class Timekeeper:
                 return min((entry[0] for entry in self._schedule[1:3]), default=NEVER)
         return first
 
-    # The threads.
+    # These are what the threads do.
 
     def _keep(self) -> None:
-        """Turn timers until there is nothing to wait for, or enough others wait.
+        """Turn timers until there is nothing to wait for, or enough other threads wait.
 
-        Whatever is raised on this thread it goes on: a task may have left behind what is raised
-        later, such as an eventlet.Timeout.
+        The thread survives whatever is raised on it: a task may leave something behind, such as an
+        eventlet.Timeout, that is raised when the task has long ended.
         """
         rest = _Rest()
         while True:
@@ -191,10 +194,10 @@ class Timekeeper:
                 return
 
     def _turn_what_is_due(self, rest: _Rest) -> None:
-        """Turn what it has waited for, go on while more is due, then wait again.
+        """Turn the timer that was waited for, go on while more are due, then wait again.
 
-        Where the clock is a fake that wakes one thread at a time, timers that are due at one time
-        turn one by one.
+        With a fake clock, which wakes one thread at a time, timers that are due at the same time
+        are turned one by one.
         """
         clock, thread, has_waited = self._clock, threading.current_thread(), False
         rested_at = clock.monotonic()
@@ -227,11 +230,11 @@ class Timekeeper:
 
 
 class _Rest:
-    """A thread's waiting, and what it turns when it does not wait.
+    """What one thread does: it waits, or it turns a timer.
 
-    :ivar until: when it ends by itself
-    :ivar over: ends it before that
-    :ivar timer: what the thread turns
+    :ivar until: when its wait ends by itself, in monotonic seconds
+    :ivar over: is set to end the wait before that
+    :ivar timer: the timer that it turns; None while it waits
     """
 
     def __init__(self) -> None:

@@ -22,9 +22,12 @@ LOG = logging.getLogger(__name__)
 class Timer:
     """Calls its callback again and again, until it is stopped.
 
-    When it does so next is the callback's own answer, in seconds from its end, at most
-    `interval_max`; or each `interval` from when it was due first, where turns that a long call
-    has missed are left out. It survives whatever the callback raises.
+    A timer with an `interval` calls it every so many seconds, counted from when it was due first;
+    turns that fell into a long call are left out. A dynamic timer, without one, waits as long as
+    the callback's answer says, in seconds from the end of the call, but at most `interval_max`.
+    Either goes on whatever the callback raises.
+
+    :param interval_max: also the wait after a callback that answered None
     """
 
     def __init__(
