@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which files the disks of guests stand on, however deep.
+"""Which files the disks of guests stand on, however deep: their chains of backing files.
 
-Chains are read a level at a time, and only names lead on. From a disk of which its definition or
-``disk.info`` says that it is not raw they lead anywhere, as for libvirt when the guest starts. Any
-other may be a raw one, to whose beginning its guest wrote a name: from it they lead beneath
-instances_path and beside domains' disks. What it says it stands on elsewhere is not opened, and so
-not known.
+All chains are read together, a level at a time: the images, then the backing files that these
+name, then those that these name.
+
+A guest can write whatever it likes to a raw disk, a qcow2 header that names any file as well. So a
+name is followed anywhere only if the domain's definition or ``disk.info`` says that the disk is not
+raw; libvirt does the same when the guest starts. Such a disk is *trusted* here. The name in any
+other is followed only to files beneath instances_path and to those in directories where domains
+have disks. Elsewhere the file is not opened, and what it stands on is a problem that is reported.
 """
 
 from __future__ import annotations
@@ -39,9 +42,9 @@ Defined = Mapping[str, set[str]]
 class Chains:
     """What disks stand on.
 
-    :param paths: by each path that a chain leads to, the disks at its top
+    :param paths: by the path of each backing file, the disks whose chains lead to it
     :param names: the same by the last part of the path
-    :param problems: of what that is not known, and why
+    :param problems: a sentence for each file of which it is not known what it stands on
     """
 
     paths: dict[str, set[str]] = field(default_factory=dict)
@@ -65,9 +68,9 @@ class ChainReader:
     def read(self, defined: Defined | None = None, aside: Sequence[CachedFile] = ()) -> Chains:
         """Return what all disks stand on.
 
-        :param defined: None where no definition was read: ``disk.info`` alone tells then which
-            disks are raw, and those elsewhere are not looked at
-        :param aside: the files that were set aside, for chains that lead through them
+        :param defined: None where no definition was read. Then ``disk.info`` alone tells which
+            disks are raw, and disks outside of instances_path are not looked at
+        :param aside: files of the image cache that were set aside: a chain may lead through them
         """
         walk = _Walk(self._cache, self.backing_files, self._native, defined or {}, aside)
         self.backing_files.begin()
@@ -116,7 +119,7 @@ class ChainReader:
 
 
 class _Walk:
-    """One way down all chains."""
+    """One descent of all chains, from the disks to what nothing stands beneath."""
 
     def __init__(
         self,
@@ -128,20 +131,20 @@ class _Walk:
     ) -> None:
         self.defined = defined
         self.problems: list[str] = []
-        #: Disks that are not looked into.
+        #: Disks that are said to be raw: they stand on nothing, whatever their guests wrote.
         self.raw: set[str] = set()
-        #: Disks that are said not to be raw, and what they lead to: no guest wrote its beginning.
+        #: Disks that are said not to be raw, and their backing files: no guest wrote their headers.
         self.trusted: set[str] = set()
         self._met: set[str] = set()
-        #: By what is stood on, one of the images that do.
+        #: By the path of a backing file, one of the images that name it; a trusted one if any is.
         self._above: dict[str, str] = {}
-        #: From a path to those that it stands on, or is another name of.
+        #: From a path to the backing files that it names, and to the file that it is a link to.
         self.edges: dict[str, set[str]] = defaultdict(set)
         self._root = cache.path
         self._base = cache.base_path
         self._native = native
         self._backing_files = backing_files
-        #: Where domains have disks.
+        #: The directories in which domains have disks.
         self._homes: set[str] = set()
         self._aside: dict[str, list[str]] = defaultdict(list)
         for file in aside:
@@ -160,7 +163,7 @@ class _Walk:
 
     def descend(self, disks: Sequence[Looked]) -> None:
         """Read what disks stand on, and what that stands on, until nothing new is met."""
-        # Those first that others are trusted for.
+        # Trusted disks first: what they stand on is trusted then, whoever else names it.
         self._descend([disk for disk in disks if disk.path in self.trusted])
         self._descend([disk for disk in disks if disk.path not in self.trusted])
 
@@ -196,11 +199,11 @@ class _Walk:
                 self.problems.append(f"{image.path} cannot be read: {problem}")
 
     def _next(self, level: Sequence[Looked]) -> dict[str, str]:
-        """Return the paths that a level stands on, with what formats they are said to have."""
+        """Return the paths that a level stands on, with the format that is claimed of each."""
         formats: dict[str, str] = {}
         for image in level:
             known = self._backing_files.of(image)
-            # What an absolute path means is the same for all who name it.
+            # An absolute path means the same whoever names it, so it needs no home.
             home = "" if known.backing.startswith("/") else image.home
             for path in _paths(known.backing, home):
                 self.edges[image.path].add(path)
@@ -210,7 +213,7 @@ class _Walk:
         return formats
 
     def _is_under(self, path: str, image: str) -> None:
-        """Enter that an image says it stands on a path."""
+        """Note that an image names a path as its backing file."""
         self._above.setdefault(path, image)
         if image in self.trusted:
             self.trusted.add(path)
@@ -252,7 +255,7 @@ class _Walk:
         return f"{self._root}/{match['uuid']}_resize{match['rest']}" if match else ""
 
     def _miss(self, path: str, is_disk: bool) -> None:
-        """Say that a file is missing: what it stands on is not known, should it come back."""
+        """Note that a file is missing. It may come back, and what it stands on is not known."""
         if is_disk:
             self.problems.append(
                 f"{path} is missing, and a domain has it as its disk. Mount its storage, or "
@@ -267,9 +270,11 @@ class _Walk:
 
 
 def _formats_of(path: str, claims: Mapping[str, str], defined: Defined) -> set[str]:
-    """Return what a disk is said to be; raw it is then whatever its guest wrote to its beginning.
+    """Return the formats that definitions and ``disk.info`` claim of a disk.
 
-    :param claims: what ``disk.info`` says
+    A disk of which only "raw" is claimed is raw, whatever its guest wrote to its beginning.
+
+    :param claims: what ``disk.info`` says, by path
     """
     return ({*defined.get(path, ())} | {claims.get(path, "")}) - {""}
 
@@ -278,8 +283,11 @@ def _formats_of(path: str, claims: Mapping[str, str], defined: Defined) -> set[s
 def _paths(backing: str, home: str) -> tuple[str, ...]:
     """Return the files that the name of a backing file may mean, as absolute paths.
 
-    Source: QEMU's block layer: a path, ``file:`` and a path, or ``json:`` and a description.
-    Other protocols name no file here: words before a colon that comes before any slash.
+    It is a path, ``file:`` and a path, or ``json:`` and a description. Any other word before a
+    colon that comes before the first slash is a protocol, such as ``nbd:``, and names no file of
+    this host. Source: QEMU's block layer.
+
+    :param home: the directory in which a relative path begins
     """
     words = [backing.removeprefix("file:")]
     if backing.startswith("json:"):
@@ -304,8 +312,8 @@ def _texts(description: Any) -> Iterator[str]:
 
 
 def _owners(edges: Mapping[str, set[str]], disks: Iterable[str]) -> dict[str, set[str]]:
-    """Return, by each path that is reached, the disks that reach it."""
-    # Most disks stand on what another stands on as well, so that is followed once.
+    """Return the disks by each path that their chains lead to."""
+    # Most disks share their backing file with others; each such chain is followed once.
     standing: dict[frozenset[str], list[str]] = defaultdict(list)
     for disk in disks:
         standing[frozenset(edges.get(disk, ()))].append(encodable(disk))

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each image stands on, read once and kept.
+"""The backing file of each image, read once and kept.
 
-How an image begins is judged by oslo.utils; where it names a backing file, ``qemu-img info`` of the
-open file tells which. That is kept by inode, size and times, and by how the image begins: a guest
-that writes to its disk costs no process, nor does a disk that begins as another does.
+The first bytes of an image are judged by oslo.utils. Where they name a backing file, ``qemu-img
+info`` of the open file tells which. What was found is kept by the image's inode, size and times,
+and by its first bytes. So qemu-img is not run again when a guest has written to its disk, nor for a
+disk that begins with the same bytes as another.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from cepheid_plugins.storage.instances_path import StorageError
 #: Seconds after which storage that does not answer is given up.
 READ_SECONDS = 300
 
-#: The number of the rules by which images are judged; with others, what was kept says nothing.
+#: The version of the rules by which images are judged. What was kept by another one is dropped.
 RULES = 2
 
 #: Makes a call with a deadline in seconds, as Agent.run_native does.
@@ -34,10 +35,10 @@ RunNative = Callable[..., Any]
 class Known:
     """What an image stands on.
 
-    :param digest: of how it begins; empty where that does not tell all of it
-    :param backing: as it stands in the image; empty for nothing
-    :param backing_format: likewise
-    :param problem: why that is not known; nothing where it is
+    :param digest: of its first bytes; empty where those do not hold the whole name
+    :param backing: the backing file, as the image names it; empty where it has none
+    :param backing_format: the format that the image claims of it; may be empty
+    :param problem: why the backing file is not known; empty where it is
     """
 
     stamp: Stamp
@@ -59,7 +60,7 @@ class BackingFiles:
         self._run_native = run_native
         self._known: dict[Inode, Known] = {}
         self._met: set[Inode] = set()
-        #: By how an image begins: its backing file and that one's format.
+        #: By the digest of an image's first bytes: its backing file and that one's format.
         self._answers: dict[str, tuple[str, str]] = {}
         #: Processes that were started.
         self.forks = 0
@@ -70,7 +71,7 @@ class BackingFiles:
         return dict(self._known)
 
     def is_known(self, inode: Inode, stamp: Stamp) -> bool:
-        """Tell whether an image is as it was when it was last read, and could be."""
+        """Tell whether an image could be read and is as it was then."""
         known = self._known.get(inode)
         return known is not None and known.stamp == stamp and not known.problem
 
@@ -118,9 +119,9 @@ class BackingFiles:
         return json.dumps({"rules": RULES, "images": images})
 
     def load(self, text: str) -> None:
-        """Take in what another process knew; a text that cannot be read is nothing.
+        """Take in what another process has dumped.
 
-        Nor is what was judged by other rules.
+        A text that cannot be read, or was written by other :data:`RULES`, leaves nothing known.
         """
         self._known = {}
         with contextlib.suppress(ValueError, TypeError, LookupError):

@@ -22,7 +22,9 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 @contextmanager
 def opened_root(path: str, option: str) -> Iterator[int]:
-    """Open the directory of a configured path; errors of what is done there name it.
+    """Open the directory of a configured path, and close it at the end of the block.
+
+    An OSError of what is done within the block becomes a StorageError that names the path.
 
     :param option: where the path is configured, for the operator
     :raises StorageError: it cannot be opened, or what is done there fails
@@ -47,7 +49,7 @@ def opened_root(path: str, option: str) -> Iterator[int]:
 
 @contextmanager
 def opened_directory(parent: int, name: str) -> Iterator[int]:
-    """Open a directory in another.
+    """Open a directory in another, and close it at the end of the block.
 
     :raises OSError: it is not there, no directory, or a symbolic link
     """
@@ -73,7 +75,7 @@ def open_file(parent: int, name: str) -> int:
 
 
 def found(parent: int, name: str) -> os.stat_result | None:
-    """Return what an entry is, a symbolic link itself; None where it is not there."""
+    """Return the status of an entry, not of what it links to; None where it is not there."""
     try:
         return os.stat(name, dir_fd=parent, follow_symlinks=False)
     except FileNotFoundError:
@@ -81,9 +83,10 @@ def found(parent: int, name: str) -> os.stat_result | None:
 
 
 def make_directory(parent: int, name: str) -> None:
-    """Make a directory that belongs to whom its parent belongs to; one that is there is fine.
+    """Make a directory with the owner of its parent; one that is there is left as it is.
 
-    It never is there and another's, whenever this process dies.
+    It is made under another name and renamed, so that it never has the wrong owner under its own,
+    even if this process dies in between.
     """
     if found(parent, name) is not None:
         return
@@ -94,14 +97,14 @@ def make_directory(parent: int, name: str) -> None:
     try:
         os.rename(partial, name, src_dir_fd=parent, dst_dir_fd=parent)
     except OSError as err:
-        # Somebody else has made it meanwhile, and it is in use.
+        # Somebody else has made it meanwhile and put something into it: theirs stays.
         if err.errno not in (errno.EEXIST, errno.ENOTEMPTY):
             raise
         os.rmdir(partial, dir_fd=parent)
 
 
 def make_file(parent: int, name: str) -> None:
-    """Make an empty file likewise; one that is there is left as it is."""
+    """Make an empty file with the owner of its directory, as :func:`make_directory` does."""
     partial = f".{name}.{os.getpid()}.part"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with contextlib.suppress(FileNotFoundError):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the first bytes of a disk image say: whether it can stand on another, and on which.
+"""What the first bytes of a disk image say: whether it has a backing file, and whether it may.
 
-They are judged before qemu-img opens the file: by oslo.utils' format inspectors, and VMDK by what
-its inspector does not read, a descriptor that is not ASCII or is of another version.
+They are judged before qemu-img opens the file, by oslo.utils' format inspectors. VMDK is recognized
+here instead: its inspector overlooks a descriptor that is not ASCII or is of another version.
 Source: QEMU's docs/interop/qcow2.txt for where the name of the backing file is; its block/vmdk.c.
 """
 
@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from oslo_utils.imageutils import format_inspector
 
-#: Bytes that are looked at. All formats in which an image can stand on another are told by fewer.
+#: Bytes that are looked at. Fewer tell each format in which an image can have a backing file.
 HEAD_BYTES = 4096
 
-#: Formats in which it can, beside VMDK; all but the first are not Nova's, and their chains are not
-#: followed.
+#: The formats in which an image can have a backing file, besides VMDK. Nova uses only the first;
+#: the chains of the others are not followed.
 CHAINED = ("qcow2", "qed", "vdi", "vhd", "vhdx")
 
 _MAGIC = b"QFI\xfb"
 
-#: How a VMDK begins, and what is in one that is a text: one word where it may stand on another, the
-#: other in any.
+#: How a binary VMDK begins, and words of one that is a text: the first names a parent, the second
+#: is in every one.
 _VMDK_MAGIC = (b"KDMV", b"COWD")
 _VMDK_WORDS = (b"parentfilenamehint", b'createtype="')
 
@@ -38,8 +38,9 @@ class Head:
     """What the beginning of an image says.
 
     :param has_backing: it is qcow2 and names a backing file
-    :param is_complete: what was looked at holds that name, so that equal heads mean equal names
-    :param problem: why it cannot be told what it stands on; nothing where it can
+    :param is_complete: the name is within the bytes that were looked at, so that two images with
+        equal heads have the same backing file
+    :param problem: why it cannot be told what it stands on; empty where it can
     """
 
     has_backing: bool = False
@@ -49,7 +50,7 @@ class Head:
 
 def inspect(head: bytes) -> Head:
     """Judge an image by its first :data:`HEAD_BYTES`, or all of it where it is shorter."""
-    # It brings cryptography, a third of what listing the tasks with the core alone takes.
+    # Imported late: it imports cryptography, which takes a third of 'cepheid task list's time.
     from oslo_utils.imageutils import format_inspector
 
     found: list[format_inspector.FileInspector] = []
@@ -78,7 +79,7 @@ def _matches(inspector: format_inspector.FileInspector, head: bytes) -> bool:
     try:
         inspector.eat_chunk(head)
         return inspector.format_match
-    except Exception:  # noqa: BLE001 - it raises whatever it stumbles over in what is none
+    except Exception:  # noqa: BLE001 - on another format it may raise anything
         return False
 
 
@@ -91,6 +92,6 @@ def _qcow2(inspector: format_inspector.QcowInspector, head: bytes) -> Head:
             inspector.check_unknown_features()
             inspector.check_data_file()
     except format_inspector.SafetyViolation as err:
-        # It is not for qemu-img to open.
+        # It has features that qemu-img must not be let near.
         return Head(problem=str(err))
     return Head(has_backing=offset != 0, is_complete=offset + size <= len(head))

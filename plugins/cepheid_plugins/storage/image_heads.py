@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finding disk images beneath instances_path, and reading how they begin.
+"""Finding disk images beneath instances_path, and reading their first bytes.
 
 These calls block for as long as the storage does; make them with a deadline. They only read.
 """
@@ -15,16 +15,17 @@ from dataclasses import dataclass, field
 from cepheid_plugins.storage import descriptors, image_formats
 from cepheid_plugins.storage.instances_path import StorageError
 
-#: What a guest or a user may have written as it likes, and QEMU never takes for a disk.
+#: Files in an instance's directory whose content a guest or user chooses, and that are no disks.
 #: Source: Nova's libvirt driver.
 NO_DISKS = ("kernel", "ramdisk", "kernel.rescue", "ramdisk.rescue")
 CONSOLE = "console.log"
 
-#: In it Nova keeps the formats of an instance's disks. Source: Nova's image back end.
+#: The file in which Nova keeps the formats of an instance's disks, and the most of it that is read.
+#: Source: Nova's image back end.
 DISK_INFO = "disk.info"
 DISK_INFO_BYTES = 65536
 
-#: Directories in each other; Nova's are two deep (``snapshots/tmp…``).
+#: How many directories deep a walk goes; Nova's are two deep (``snapshots/tmp…``).
 MAX_DEPTH = 8
 
 #: How often a walk is begun anew because something was renamed under it.
@@ -41,8 +42,8 @@ class Looked:
     :param path: absolute; no symbolic link in it beneath instances_path
     :param home: the directory in which a relative name of its backing file begins
     :param inode: device and inode
-    :param stamp: size, mtime and ctime in nanoseconds: what changes when it is written to
-    :param head: its first bytes; None where inode and stamp are known already
+    :param stamp: size in bytes, mtime and ctime in nanoseconds: what changes when it is written to
+    :param head: its first bytes; None where an image of this inode and stamp was read already
     """
 
     path: str

@@ -17,14 +17,14 @@ from pathlib import Path
 from cepheid_plugins.storage.errors import StorageError
 from cepheid_plugins.storage.trees import Identity
 
-#: What an open file may be besides a file; a path begins with a slash.
+#: How the link of an open descriptor begins that is no file; that of a file begins with a slash.
 NO_FILES = ("socket:", "pipe:", "anon_inode:")
 
 #: The PID namespace in which all processes are seen. Source: linux/proc_ns.h, PROC_PID_INIT_INO.
 ALL_PROCESSES = f"pid:[{0xEFFFFFFC}]"
 
-#: A file that is no more, of a server that is no more, or on a user's own mount, which not even
-#: root may look at: none of those that can be looked at.
+#: Errors of open files that cannot be among those asked about, which could all be looked at: the
+#: file or its server is gone, or it is on a user's own mount, which root may not look at.
 NOT_WANTED = (errno.ESTALE, errno.ENOTCONN, errno.EACCES)
 
 
@@ -32,9 +32,9 @@ NOT_WANTED = (errno.ESTALE, errno.ENOTCONN, errno.EACCES)
 class Holders:
     """Who has files open."""
 
-    #: By file: a process or device, for the operator.
+    #: By file, who has it open: a process or a loop device, in words for the operator.
     found: dict[Identity, str] = field(default_factory=dict)
-    #: Why there may be others; nothing where there are none.
+    #: Why there may be others that were not seen; empty where all were.
     blind: str = ""
 
 

@@ -23,7 +23,7 @@ from cepheid_plugins.storage.errors import StorageError
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
-#: Directories within each other; what is deeper is nothing that a hypervisor has made.
+#: How many directories deep a tree may be; no hypervisor makes deeper ones.
 MOST_LEVELS = 100
 
 #: struct flock, see fcntl(2).
@@ -37,12 +37,12 @@ Identity = tuple[int, int]
 class Survey:
     """What there is in a tree.
 
-    :param paths: by identity, the tree itself included
-    :param locked: a file on which somebody holds a lock, on this host or, where the storage knows
-        of locks, on another; nothing where there is none. QEMU locks its images
-    :param held: a file that the kernel does not say to be opened by nobody, wherever they hide;
-        nothing where there is none. Not every storage can tell: it is an answer only if it is
-        needed
+    :param paths: by identity, the path of each file and directory, the tree itself included
+    :param locked: the first file on which somebody holds a lock, as QEMU does on its images; empty
+        where there is none. Locks of other hosts are seen only where the storage passes them on
+    :param held: the first file that somebody may have open; empty where the kernel says of each
+        that nobody has. Not every storage can tell, so it counts only while processes cannot be
+        looked at
     """
 
     paths: dict[Identity, str]
@@ -51,7 +51,7 @@ class Survey:
 
 
 def survey(parent: int, name: str) -> Survey:
-    """Look at all that is in a directory, and see that it is one mount's.
+    """Look at all that is in a directory, which must not reach into another mount.
 
     :param parent: the descriptor of the directory that it is in
     :raises StorageError: a mount point is in it, or it is one
@@ -94,7 +94,7 @@ def survey(parent: int, name: str) -> Survey:
 def remove(parent: int, name: str, check: Callable[[], None] = lambda: None) -> None:
     """Remove a file, or a directory with all that is in it; one that is gone is fine.
 
-    What cannot be removed does not keep the rest.
+    Where something cannot be removed, the rest is removed all the same.
 
     :param check: called before each step; what it raises ends the removal
     :raises StorageError: something is left; the text names the first
@@ -173,7 +173,7 @@ def _entered(
 def _uses(directory: int, name: str) -> tuple[bool, bool]:
     """Tell of a file whether somebody holds a lock on it, and whether somebody may have it open."""
     try:
-        # Not blocking: it may be a FIFO by now.
+        # Non-blocking: it may have been replaced by a FIFO, on which opening would wait.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(name, flags, dir_fd=directory)
     except OSError:
@@ -195,7 +195,8 @@ def _is_locked(descriptor: int) -> bool:
 def _can_be_leased(descriptor: int) -> bool:
     """Tell whether the kernel gives a lease: it does so if nobody else has the file open."""
     try:
-        # Who opens the file meanwhile has us told by a signal; this one is ignored by default.
+        # If somebody opens the file while we have the lease, the kernel signals us. The default
+        # signal would end the process; this one is ignored.
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
