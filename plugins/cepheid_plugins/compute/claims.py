@@ -34,28 +34,32 @@ Results = dict[str, Any]
 
 @dataclass
 class Outcome:
-    """What became of the claimed instances, by uuid; of one in neither, it is not known."""
+    """What became of the claimed instances, by uuid.
 
-    #: What is to be written; the instance becomes idle with it.
+    Of one that is in none of :attr:`values`, :attr:`failures` and :attr:`recorded` it is not known:
+    the operation was cut short.
+    """
+
+    #: The columns to be written to each row. The write makes the instance idle.
     values: dict[str, dict[str, Any]] = field(default_factory=dict)
-    #: What it failed with. The instance becomes idle, and keeps its vm_state unless
+    #: What each failed with. Such an instance becomes idle, and keeps its vm_state unless
     #: :attr:`values` says otherwise.
     failures: dict[str, Exception] = field(default_factory=dict)
-    #: Those of which all has been written already.
+    #: Those whose rows have been written already.
     recorded: set[str] = field(default_factory=set)
-    #: Those that were acted on, be it in part.
+    #: Those that were acted on, at least in part.
     begun: set[str] = field(default_factory=set)
-    #: Whether all was gone through that was to be done.
+    #: Whether the operation came to its end.
     is_complete: bool = False
 
     @property
     def done(self) -> set[str]:
-        """Those with which all went well; what has nothing to be written yet is not among them."""
+        """Those that did not fail and have something written, or to be written, to their rows."""
         written = {uuid for uuid, values in self.values.items() if values}
         return (written | self.recorded) - self.failures.keys()
 
     def kept(self, operation: Operation) -> set[str]:
-        """Return those that stay claimed: they have begun to go, and how far is not known."""
+        """Return those that stay claimed: their destruction has begun, and how far is not known."""
         if operation.released:
             return set()
         return self.begun - self.values.keys() - self.failures.keys()
@@ -81,10 +85,10 @@ class Claims:
 
         One whose claim for the same operation outlived its run is taken over.
 
-        :param values: what is written with the claim
+        :param values: columns that are written together with the claim
         :param over: task_states that are no obstacle; the row must still have the one it was
             read with
-        :param host: what the rows must name as theirs
+        :param host: the host that the rows must name; None for instances that are on none
         """
         if not instances:
             return []
@@ -114,9 +118,9 @@ class Claims:
     def interrupted(self, operation: Operation, instances: Iterable[Instance]) -> dict[str, str]:
         """Return the request of each instance whose claim for `operation` outlived its run.
 
-        Whose a claim is, is on record twice: the action with its request in the database, the
-        run of that request in the journal. What anybody else works on is not among them, nor what
-        goes on still, in this process or in another.
+        Two records tell whose claim it is: the database has the action with its request, and the
+        journal of this host has the run of that request. An instance on which Nova or another host
+        works is not among them, nor one whose run goes on, in this process or another.
         """
         uuids = [row.uuid for row in instances if row.task_state == operation.task_state]
         if not uuids:
@@ -128,15 +132,18 @@ class Claims:
         return {uuid: request for uuid, request in requests.items() if request in ended}
 
     def going_on(self, requests: Collection[str]) -> set[str]:
-        """Return those requests that runs of this host have made and go on with."""
+        """Return those requests whose runs were begun on this host and have not ended."""
         return self._agent.runner.known_requests(requests) - self._agent.runner.ended_requests(
             requests
         )
 
     def record(self, operation: Operation, claimed: Sequence[Instance], outcome: Outcome) -> None:
-        """Write what became of the instances; with it they are idle again.
+        """Write what became of the instances, which makes them idle again.
 
-        One whose row somebody took meanwhile is entered among the failures, as raced.
+        An instance whose row has been changed meanwhile is left alone and entered among the
+        failures, as raced.
+
+        :raises CepheidError: it cannot be written
         """
         host = self._agent.host
         kept = outcome.kept(operation)
@@ -174,7 +181,7 @@ class Claims:
         written: set[str] = self._database.destroy_instances(host, updates)
         others = {update.uuid for update in updates} - written
         if others:
-            # A COMMIT whose answer was lost has been tried again and has found the row deleted.
+            # If the answer to a COMMIT was lost, the second try has found the row deleted.
             written |= {row.uuid for row in self._database.deleted_instances(sorted(others))}
         return written
 
@@ -210,9 +217,9 @@ class Claims:
         request_id: str,
         outcome: Outcome,
     ) -> Results:
-        """Record how the actions of a request ended that was cut short.
+        """Record the end of the actions of a request whose operation was cut short.
 
-        That of an instance that stays claimed has not ended.
+        An instance that stays claimed is left out, as its action has not ended.
 
         :return: what became of the other instances
         """
@@ -236,9 +243,10 @@ class Claims:
         requests: Mapping[str, str],
         failures: Mapping[str, Exception],
     ) -> None:
-        """Record how actions ended.
+        """Record how actions ended: failed with what is in `failures`, else successfully.
 
-        :param requests: the request of each instance's action
+        :param requests: by the instance's uuid, the request of its action
+        :param failures: by the instance's uuid
         """
         if requests:
             self._database.end_actions(
@@ -249,9 +257,10 @@ class Claims:
             )
 
     def release_interrupted(self, context: RunContext, instances: Iterable[Instance]) -> set[str]:
-        """Make instances idle whose operation was this host's agent's and ended half-way.
+        """Make those instances idle on which this host's agent was at work when it was interrupted.
 
-        Return their uuids, those included of which that was refused or raced.
+        :return: the uuids of all that were found so, also of those that stay claimed since
+            max_changes refused the change or the row had moved on
         """
         claimed = {row.uuid: row for row in instances if row.task_state is not None}
         found: set[str] = set()

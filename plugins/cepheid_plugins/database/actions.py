@@ -63,9 +63,12 @@ def start(connection: sa.Connection, starts: Sequence[ActionStart], now: datetim
 def unfinished(
     connection: sa.Connection, uuids: Sequence[str], event: str, host: str
 ) -> dict[str, str]:
-    """Return the request of each instance whose newest such event on this host has not ended.
+    """Return, by uuid, the request of each instance whose newest event of a kind has not ended.
 
-    Those of a user are the API's, so they are nobody's that runs a periodic task.
+    Actions that a user asked Nova's API for are left out: they are nova-compute's to end.
+
+    :param event: as instance_actions_events.event names it
+    :param host: the host whose events are meant
     """
     newest = (
         sa.select(_actions.c.instance_uuid, sa.func.max(_events.c.id).label("event_id"))

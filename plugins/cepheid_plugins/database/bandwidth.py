@@ -67,13 +67,13 @@ def save(
 ) -> int:
     """Write usages of the period that begins at `start_period`.
 
-    No key keeps two writers from making two rows of one interface, or from taking one difference
-    twice. So instances are locked before rows of theirs are made, and a row is written only while
-    its counters at the last look are those that the difference was taken from.
+    The table has no unique key, so two writers could make a row each of one interface. Therefore
+    its instance is locked before a row is made. Both could also add the same traffic; therefore a
+    row is written only while its last_ctr_in and last_ctr_out are as they were read.
 
-    :param known: rows as they were read, and their new values
+    :param known: rows as they were read, each with its new values by column
     :param new: uuid, mac and values of rows that are not there yet
-    :return: how many of them another has written meanwhile; those are left alone
+    :return: how many of all these another writer has written meanwhile; those are left alone
     """
     raced = len(known) + len(new)
     raced -= _insert(connection, start_period, new, now)
@@ -98,7 +98,7 @@ def _insert(
 ) -> int:
     """Insert the rows that nobody has inserted; return how many they are."""
     uuids = sorted({row["uuid"] for row in new})
-    # All of them before anything is read: InnoDB reads what it was at a transaction's first read.
+    # Lock all before the first read: from then on InnoDB shows the rows as they were at that read.
     instances.lock(connection, uuids)
     there: set[tuple[str, str]] = set()
     for batch in batches(uuids):

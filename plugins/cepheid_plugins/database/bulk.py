@@ -29,10 +29,11 @@ def batches(items: Sequence[T], size: int = BATCH) -> Iterator[Sequence[T]]:
 def records(
     connection: sa.Connection, query: sa.Select[Any], record: type[R], **values: Any
 ) -> list[R]:
-    """Return what a query finds, a record for each row, whose fields are its columns in order.
+    """Return what a query finds: for each row a record, whose fields are the columns in order.
 
-    :param values: of the query's parameters. A query that is made once, when its module is
-        imported, saves the time to make it, which is that of reading a hundred rows
+    :param query: best made once, when its module is imported: to make it takes as long as to read
+        a hundred rows
+    :param values: of the query's bind parameters, by name
     """
     return list(map(record._make, connection.execute(query, values).all()))
 

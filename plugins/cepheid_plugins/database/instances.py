@@ -23,7 +23,7 @@ from cepheid_plugins.database.records import (
     Volume,
 )
 
-#: Uuids that a query for some of all domains names at most, so that a host's are one query.
+#: The most uuids that one query names: more than a host has domains, so one query is enough.
 READ_BATCH = 10_000
 
 _instances = models.instances
@@ -35,7 +35,7 @@ _IS_ON_HOST = sa.and_(_instances.c.host == sa.bindparam("on_host"), _instances.c
 _ON_HOST = sa.select(*_COLUMNS).where(_IS_ON_HOST)
 _UUIDS_ON_HOST = sa.select(_instances.c.uuid).where(_IS_ON_HOST)
 _VM_STATES_ON_HOST = sa.select(_instances.c.uuid, _instances.c.vm_state).where(_IS_ON_HOST)
-#: Hidden ones live on in another cell.
+#: Hidden instances live on in another cell; here they are left out.
 IS_VISIBLE = sa.or_(_instances.c.hidden.is_(None), _instances.c.hidden.is_(sa.false()))
 #: The visible ones, newest first.
 _VISIBLE = _ON_HOST.where(IS_VISIBLE).order_by(
@@ -152,9 +152,9 @@ def facts(connection: sa.Connection, uuids: Sequence[str]) -> dict[str, Instance
 
 
 def facts_of(connection: sa.Connection, columns: Mapping[str, Any]) -> dict[str, InstanceFacts]:
-    """Return what is on record of instances besides their rows, with these.
+    """Return all that is on record of instances whose rows have been read.
 
-    :param columns: of the rows by uuid; not more than a statement can name
+    :param columns: by uuid, the columns of each row; not more rows than a statement can name
     """
     extra = models.instance_extra
     query = sa.select(extra.c.instance_uuid, extra.c.flavor).where(
@@ -189,9 +189,10 @@ def _metadata(
 
 
 def _went_with(instance: Mapping[str, Any], deleted_at: datetime.datetime | None) -> bool:
-    """Tell whether what was deleted then was deleted with its instance.
+    """Tell whether a row that was deleted at `deleted_at` was deleted together with its instance.
 
-    Nova takes the time anew for each table, the instance's first.
+    Then its time is that of the instance or later: Nova takes the time anew for each table, and
+    deletes the instance first.
     """
     if not instance["deleted"] or not instance["deleted_at"]:
         return False

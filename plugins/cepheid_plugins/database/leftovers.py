@@ -26,9 +26,9 @@ _IS_COUNT = sa.and_(
     _metadata.c.instance_uuid == _instances.c.uuid, _metadata.c.key == CLEAN_ATTEMPTS
 )
 _other = _migrations.alias()
-#: Whether an instance has a migration that goes on, for all that is known of its status, whatever
-#: became of the instance's row. One that was deleted with its instance keeps the status that it had
-#: for ever, so it tells nothing. Source: Nova's instance_destroy.
+#: Whether an instance, deleted or not, has a migration that goes on; one of unknown status counts.
+#: A migration that was deleted with its instance keeps its last status for ever; that says nothing,
+#: so it is left out. Source: Nova's instance_destroy.
 _IS_MOVING = (
     sa.exists()
     .where(
@@ -49,7 +49,7 @@ _DEAD = (
     .select_from(_instances.outerjoin(_metadata, _IS_COUNT))
     .where(
         _instances.c.host == sa.bindparam("on_host"),
-        _instances.c.deleted > 0,  # as all ids are; so the index leaves live ones out
+        _instances.c.deleted > 0,  # it holds the row's id; this lets the index skip live rows
         _IS_DELETED,
         IS_VISIBLE,
         sa.or_(
@@ -110,7 +110,7 @@ def dead_instances(
 def has_broken_migrations(connection: sa.Connection, host: str) -> bool:
     """Tell whether there is a migration in error or a failed one from or to a host.
 
-    As in :func:`broken_migrations`, but for whose they are.
+    It counts those of :func:`broken_migrations`, and failed ones of any instance.
     """
     return connection.execute(_ANY_BROKEN, {"on_host": host}).first() is not None
 
@@ -120,8 +120,8 @@ def broken_migrations(
 ) -> list[BrokenMigration]:
     """Return the migrations in error from and to a host, and the failed ones of `uuids`.
 
-    Deleted rows too: they are deleted with their instance. Those of instances that are on this
-    host are left out, and those between cells, whose instance lives on in another.
+    Deleted rows are among them, since a migration is deleted with its instance. Left out are those
+    of instances that are on this host, and those between cells, whose instance lives on in another.
     """
     found: dict[int, BrokenMigration] = {}
     for batch in _portions(uuids):
@@ -136,10 +136,13 @@ def record_cleaning(
     cleaned: Collection[str],
     now: datetime.datetime,
 ) -> set[str]:
-    """Record how often files were to be removed, then of which instances none are left.
+    """Record how often the files of instances were tried to be removed, and who has none left.
 
-    The count is deleted with its instance; where it is, it is gone on with, as in Nova.
+    The row of a count is deleted together with its instance. It is written to all the same, as
+    Nova does.
 
+    :param attempts: by uuid, the count to be written
+    :param cleaned: the uuids of the instances that have no files left
     :return: the uuids that were written as clean
     """
     known: dict[str, int] = {}

@@ -41,9 +41,9 @@ _AUDITS = (
 )
 _LOGS = _AUDITS.where(_logs.c.period_beginning >= sa.bindparam("since"))
 _UNFINISHED = _AUDITS.where(_logs.c.state == RUNNING)
-#: Not what can be long and is told to nobody.
+#: All columns but two that can be long and that no notification tells.
 _COLUMNS = [column for column in _instances.c if column.name not in ("user_data", "key_data")]
-#: Databases differ in where they put NULL.
+#: NULL becomes empty: databases differ in where they sort NULL.
 _project = sa.func.coalesce(_instances.c.project_id, "")
 
 
@@ -55,9 +55,10 @@ def logs(connection: sa.Connection, host: str, since: datetime.datetime) -> list
 def history(
     connection: sa.Connection, host: str, until: datetime.datetime
 ) -> tuple[list[AuditLog], datetime.datetime | None]:
-    """Return the audits of a host that have not ended, oldest first, and how far there are any.
+    """Return the audits of a host that have not ended, and how far its audits have come.
 
-    :return: with these, when the newest period on record ends that ends by `until`; None for none
+    :return: the audits, oldest first; and the end of the newest period on record that ends at
+        `until` or before, None where there is none
     """
     newest = sa.select(sa.func.max(_logs.c.period_ending)).where(
         *_of_host(host), _logs.c.period_ending <= until
@@ -93,7 +94,10 @@ def begin(
 def update(
     connection: sa.Connection, host: str, period: Period, before: str, values: Any, now: Any
 ) -> bool:
-    """Write to an audit that goes on and whose message still is as `before`; tell whether."""
+    """Write `values` to an audit that goes on, if its message still is `before`; tell whether.
+
+    :param values: by column
+    """
     begin, end = period
     written = connection.execute(
         sa.update(_logs)
@@ -163,10 +167,10 @@ def _of_host(host: str) -> list[Any]:
 
 
 def _existed(host: str, period: Period) -> list[Any]:
-    """Return the conditions for having existed on a host within a period.
+    """Return the conditions for an instance's having existed on a host within a period.
 
-    One that is deleted has ended at its deletion where nothing else says when. Of two copies of an
-    instance that moves between cells one is hidden.
+    It ended at terminated_at; where that is NULL and the instance is deleted, at deleted_at. Hidden
+    rows are left out: of an instance that moves between cells there are two, one of them hidden.
     """
     begin, end = period
     terminated_at, deleted_at = _instances.c.terminated_at, _instances.c.deleted_at
@@ -205,7 +209,7 @@ def _bandwidth(
     )
     found: dict[str, dict[str, AuditedTraffic]] = {}
     for uuid, mac, bw_in, bw_out in connection.execute(query):
-        # Where two writers made two rows, the first is the one that is kept up.
+        # If two writers have made a row each, only the first one is written to later.
         found.setdefault(uuid, {}).setdefault(mac or "", AuditedTraffic(mac or "", bw_in, bw_out))
     return {uuid: tuple(of_one.values()) for uuid, of_one in found.items()}
 

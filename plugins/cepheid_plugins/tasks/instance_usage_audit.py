@@ -32,22 +32,23 @@ if TYPE_CHECKING:
 
 RUNNING, DONE = "RUNNING", "DONE"
 
-#: Instances that are read, and told of, at a time.
+#: How many instances are read, and told of, at a time.
 PAGE = 200
 
-#: After this long without a sign of life, the operator is told of an audit that is another's.
+#: How long an audit that another agent has begun may stand still before the operator is warned.
 SILENCE = datetime.timedelta(hours=1)
 
-#: What ``task_log.message`` holds.
+#: The most characters that ``task_log.message`` holds.
 MESSAGE_LENGTH = 255
 
 
 class Progress(NamedTuple):
-    """How far an audit is, as its row's message says while it goes on.
+    """How far an audit is; its row's message says so while it goes on.
 
-    :param request_id: of the run that is at it
-    :param items: instances that were told of, or could not be
-    :param last: the uuid of the last of them
+    :param request_id: of the run that works on it
+    :param items: how many instances were told of, or could not be told of
+    :param errors: how many of these could not be told of
+    :param last: the uuid of the last of them; empty before the first
     """
 
     request_id: str
@@ -56,7 +57,7 @@ class Progress(NamedTuple):
     last: str = ""
 
     def message(self) -> str:
-        """Return it as text; the beginning is Nova's."""
+        """Return it as text; the first words are those that Nova writes there."""
         return (
             f"Instance usage audit started... {self.request_id}: {self.items} instances, "
             f"{self.errors} errors, last {self.last or 'none'}"
@@ -64,7 +65,7 @@ class Progress(NamedTuple):
 
     @classmethod
     def of(cls, log: AuditLog) -> Progress | None:
-        """Return what a row says; None for one that no agent of ours wrote."""
+        """Read a row's message; None for a row that Nova wrote."""
         found = re.fullmatch(
             r"Instance usage audit started\.\.\. (\S+): (\d+) instances, (\d+) errors, last (\S+)",
             log.message,

@@ -149,7 +149,7 @@ class PollBandwidthUsage(cepheid.Task):
     def _usable(
         self, context: RunContext, told: Iterable[InterfaceCounters], uuids: set[str]
     ) -> list[InterfaceCounters]:
-        """Return the counters that can be booked; of an interface that was told twice none can."""
+        """Return the counters that can be counted; none of an interface that was told of twice."""
         good = []
         for one in told:
             problem = flaw(one)
@@ -215,8 +215,8 @@ class PollBandwidthUsage(cepheid.Task):
 def counted(before: int | None, last: int | None, counter: int) -> int:
     """Return what a period has counted by now in one direction.
 
-    A counter that went back began anew, so that all of it is new. Of one whose last value is not
-    known nothing is.
+    A counter that is below its last value has begun anew at 0, so all of it is new. Where the last
+    value is not known, nothing is added.
 
     :param before: what the period had counted; None for nothing
     :param last: the counter at the last look
@@ -232,7 +232,7 @@ def on_record(
     rows: Iterable[BandwidthUsage],
     start_period: datetime.datetime,
 ) -> list[Reading]:
-    """Find what is on record of each interface; of two rows alike it is the older one, as in Nova.
+    """Find what is on record of each interface; of two rows of one, the older counts, as in Nova.
 
     :param rows: of this period and the one before, the oldest first
     :param start_period: when this period began
@@ -262,7 +262,7 @@ def on_record(
 
 
 def key(uuid: str | None, mac: str | None) -> tuple[str, str]:
-    """Return what an interface is known by."""
+    """Return what tells an interface from others: its instance's uuid and its MAC in lower case."""
     return uuid or "", (mac or "").lower()
 
 
@@ -273,7 +273,7 @@ def name_of(one: Any) -> str:
 
 
 def flaw(one: Any) -> str:
-    """Tell what is wrong with what a meter told; nothing where it can be booked."""
+    """Tell what is wrong with what a meter told of an interface; empty where it can be counted."""
     if not isinstance(one, InterfaceCounters):
         return f"the meter told of it in a {type(one).__name__}, not in InterfaceCounters"
     if not all(isinstance(name, str) and 0 < len(name) <= 255 for name in (one.uuid, one.mac)):

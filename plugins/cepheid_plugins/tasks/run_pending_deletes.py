@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from cepheid.agent import Agent
 
 
-#: Once none of the instances whose files are here is dead, the inventory is asked of those that
-#: came since, and of what was deleted since; so much earlier, as clocks differ.
+#: A pass asks the inventory of instances that are not clean, of files that are new here, and of
+#: deletions since the last pass; as other hosts' clocks date these, of this much earlier ones too.
 CLOCKS_DIFFER_BY = datetime.timedelta(hours=1)
-#: Seconds after which it is asked of all once more: who writes to it by hand may date a deletion
-#: back.
+#: Seconds after which a pass asks of all files again: an operator who marks a row deleted by hand
+#: may give it any date.
 ASK_OF_ALL_SECONDS = 3600
 
 
@@ -70,7 +70,7 @@ class RunPendingDeletes(cepheid.Task):
         super().__init__(agent)
         self.database = agent.driver("database")
         self.leftovers = Leftovers(agent)
-        #: Whose files were here in the last pass, none of them dead; and when that was asked.
+        #: The uuids whose files were here in the last pass and that were not dead, and its time.
         self._known: Set[str] = frozenset()
         self._known_at: datetime.datetime | None = None
         self._ask_of_all_at = 0.0
@@ -79,7 +79,7 @@ class RunPendingDeletes(cepheid.Task):
     def run_pending_deletes(self, context: RunContext) -> None:
         names = self.leftovers.names()
         here = uuids_of(names)
-        if context.targets:  # a rehearsal asks of all, and leaves what is known as it is
+        if context.targets:  # a rehearsal asks of all, and must not change what is remembered
             rows = self.database.dead_instances(self.agent.host, here)
         else:
             rows = self._dead(here)
@@ -122,7 +122,7 @@ class RunPendingDeletes(cepheid.Task):
     def _dead(self, here: Set[str]) -> list[DeadInstance]:
         """Return the dead instances of this host that are not clean, or have files here.
 
-        :param here: whose files are
+        :param here: the uuids of which there are files here
         """
         now, monotonic = self.agent.clock.utcnow(), self.agent.clock.monotonic()
         asked, since = here, None
@@ -132,7 +132,7 @@ class RunPendingDeletes(cepheid.Task):
         rows = [row for row in found if row.cleaned == 0 or row.uuid in here]
         if since is None:
             self._ask_of_all_at = monotonic + ASK_OF_ALL_SECONDS
-        # Those that are dead are asked of again, until they are gone.
+        # The dead ones are not remembered as known, so each pass asks of them until they are gone.
         self._known, self._known_at = here - {row.uuid for row in rows}, now
         return rows
 
@@ -196,8 +196,9 @@ class RunPendingDeletes(cepheid.Task):
 class Plan:
     """What is to become of deleted instances."""
 
-    #: Those whose files are to be removed, and those that have none.
+    #: Those whose files are to be removed.
     due: list[DeadInstance] = field(default_factory=list)
+    #: Those of which there are no files here.
     clean: list[DeadInstance] = field(default_factory=list)
     #: Those that have been tried often enough.
     given_up: list[DeadInstance] = field(default_factory=list)
@@ -213,8 +214,8 @@ def decide(
 ) -> Plan:
     """Decide what is to become of deleted instances.
 
-    That `cleaned` is 1 says nothing if files are there: it may be of an earlier life of the
-    instance, on another host or before it was unshelved.
+    Files are removed though `cleaned` is 1: that may have been written earlier, on another host or
+    before the instance was unshelved.
 
     :param entries: by uuid, the directories that are here
     :param maximum: how often files are tried to be removed
@@ -237,8 +238,8 @@ def decide(
 def attempts_of(row: DeadInstance) -> int:
     """Return how often the files were tried to be removed since the instance was deleted.
 
-    A count that was last written before that holds earlier lives' attempts as well. Of those, only
-    the one that was made by the deletion itself counts.
+    A count that was last written before the deletion may be from an earlier life of the instance.
+    Of such a count only 1 is taken: the attempt that was made by the deletion itself.
 
     :raises ValueError: the count is no number
     """
