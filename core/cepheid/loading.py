@@ -64,6 +64,17 @@ class Plugin:
         text = None if self.factory is None else getattr(self.factory, "__doc__", None)
         return (text or "").strip().partition("\n")[0]
 
+    def as_dict(self) -> dict[str, str]:
+        """Return what it is and what became of it, as what JSON can hold."""
+        return {
+            "name": self.name,
+            "summary": self.summary,
+            "distribution": self.distribution,
+            "version": self.version,
+            "state": self.state,
+            "reason": self.reason,
+        }
+
     def load(self) -> Any:
         """Import what the entry point names and return it.
 

@@ -76,12 +76,7 @@ def of_task(
     ]
     pause = pause_of(plugin.name, pauses) if task is not None else None
     return {
-        "name": plugin.name,
-        "summary": plugin.summary,
-        "distribution": plugin.distribution,
-        "version": plugin.version,
-        "state": plugin.state,
-        "reason": plugin.reason,
+        **plugin.as_dict(),
         "spacing_seconds": task.spacing if task is not None else None,
         "next_run_seconds": _next_run(agent, task, timer, pause),
         "late_seconds": timer.lateness() if timer is not None else None,

@@ -93,12 +93,7 @@ class Source:
     def _task(self, plugin: Plugin) -> Document:
         own: Any = self._conf[plugin.name] if plugin.state == "enabled" else {}
         return {
-            "name": plugin.name,
-            "summary": plugin.summary,
-            "distribution": plugin.distribution,
-            "version": plugin.version,
-            "state": plugin.state,
-            "reason": plugin.reason,
+            **plugin.as_dict(),
             "spacing_seconds": periodic_task.effective_spacing(own["spacing"]) if own else None,
             "next_run_seconds": None,
             "late_seconds": None,
