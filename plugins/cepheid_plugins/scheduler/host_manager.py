@@ -111,31 +111,29 @@ class HostManager:
 
         :raises DatabaseError: the host was not known, and the database could not tell
         """
-        known = self._known(host)
-        with known.lock:
-            if known.uuids is None:
-                self._read(host, known)
-                return
-            known.uuids.update(uuids)
-            known.confirmed_at = self._monotonic()
+        self._amend(host, lambda known: known.update(uuids))
 
     def delete_instance_info(self, host: str, uuid: str) -> None:
         """Take an instance off a host.
 
         :raises DatabaseError: the host was not known, and the database could not tell
         """
-        known = self._known(host)
-        with known.lock:
-            if known.uuids is None:
-                self._read(host, known)
-                return
-            known.uuids.discard(uuid)
-            known.confirmed_at = self._monotonic()
+        self._amend(host, lambda known: known.discard(uuid))
 
     def forget(self, host: str) -> None:
         """Drop what is known of a host, such as one that was taken out of service."""
         with self._lock:
             self._hosts.pop(host, None)
+
+    def _amend(self, host: str, amend: Callable[[set[str]], None]) -> None:
+        """Change what is known of a host, as it says itself; read it where nothing is known."""
+        known = self._known(host)
+        with known.lock:
+            if known.uuids is None:
+                self._read(host, known)
+                return
+            amend(known.uuids)
+            known.confirmed_at = self._monotonic()
 
     def _known(self, host: str) -> _Host:
         with self._lock:
