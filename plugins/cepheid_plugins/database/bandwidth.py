@@ -19,20 +19,19 @@ _caches = models.instance_info_caches
 _COLUMNS = [_usage.c[name] for name in BandwidthUsage._fields]
 
 
-_IS_ON_HOST = sa.and_(_instances.c.host == sa.bindparam("on_host"), _instances.c.deleted == 0)
 _NETWORKED = (
     sa.select(_instances.c.uuid, _caches.c.network_info)
     .outerjoin(
         _caches,
         sa.and_(_caches.c.instance_uuid == _instances.c.uuid, _caches.c.deleted == 0),
     )
-    .where(_IS_ON_HOST)
+    .where(instances.IS_ON_HOST)
 )
-_UUIDS = sa.select(_instances.c.uuid, sa.null()).where(_IS_ON_HOST)
+_UUIDS = sa.select(_instances.c.uuid, sa.null()).where(instances.IS_ON_HOST)
 _OF_PERIODS = (
     sa.select(*_COLUMNS)
     .join(_instances, _instances.c.uuid == _usage.c.uuid)
-    .where(_IS_ON_HOST, _usage.c.start_period.in_(sa.bindparam("periods", expanding=True)))
+    .where(instances.IS_ON_HOST, _usage.c.start_period.in_(sa.bindparam("periods", expanding=True)))
     .order_by(_usage.c.id)
 )
 

@@ -24,6 +24,7 @@ from cepheid_plugins.database import (
     opts,
     resizes,
     server_clock,
+    system_metadata,
     usage_audit,
     volume_usage,
 )
@@ -146,11 +147,11 @@ class Database(Transactions):
 
     def system_metadata(self, uuids: Sequence[str], key: str) -> dict[str, str]:
         """Return one key's system metadata, by uuid, of the instances that have it."""
-        return self._read(instances.system_metadata, uuids, key)
+        return self._read(system_metadata.of_instances, uuids, key)
 
     def system_metadata_on_host(self, host: str, key: str) -> dict[str, str]:
         """Return the same, for the live instances of a host."""
-        return self._read(instances.system_metadata_on_host, host, key)
+        return self._read(system_metadata.on_host, host, key)
 
     def update_instances(self, host: str, updates: Sequence[InstanceUpdate]) -> set[str]:
         """Write the updates whose instances are still as expected; return their uuids."""
@@ -162,7 +163,7 @@ class Database(Transactions):
 
     def set_system_metadata(self, values: Mapping[str, Mapping[str, str]]) -> None:
         """Write system metadata: by uuid, the values by key."""
-        self._write(instances.set_system_metadata, values, self._now())
+        self._write(system_metadata.save, values, self._now())
 
     def instance_facts(self, uuids: Sequence[str]) -> dict[str, InstanceFacts]:
         """Return all that is on record of instances, on any host, deleted ones too."""

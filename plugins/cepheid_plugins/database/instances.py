@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Queries on instances."""
+"""Queries on instances. Those on their system metadata are in :mod:`.system_metadata`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cepheid_plugins.database import flavors, models
-from cepheid_plugins.database.bulk import R, batches, records, update_each
+from cepheid_plugins.database.bulk import R, batches, records
 from cepheid_plugins.database.records import (
     ANY,
     UUID_BEGINNING,
@@ -27,14 +27,14 @@ from cepheid_plugins.database.records import (
 READ_BATCH = 10_000
 
 _instances = models.instances
-_metadata_table = models.instance_system_metadata
 _COLUMNS = [_instances.c[name] for name in Instance._fields]
 
 
-_IS_ON_HOST = sa.and_(_instances.c.host == sa.bindparam("on_host"), _instances.c.deleted == 0)
-_ON_HOST = sa.select(*_COLUMNS).where(_IS_ON_HOST)
-_UUIDS_ON_HOST = sa.select(_instances.c.uuid).where(_IS_ON_HOST)
-_VM_STATES_ON_HOST = sa.select(_instances.c.uuid, _instances.c.vm_state).where(_IS_ON_HOST)
+#: Live instances of the host that is bound as ``on_host``.
+IS_ON_HOST = sa.and_(_instances.c.host == sa.bindparam("on_host"), _instances.c.deleted == 0)
+_ON_HOST = sa.select(*_COLUMNS).where(IS_ON_HOST)
+_UUIDS_ON_HOST = sa.select(_instances.c.uuid).where(IS_ON_HOST)
+_VM_STATES_ON_HOST = sa.select(_instances.c.uuid, _instances.c.vm_state).where(IS_ON_HOST)
 #: Hidden instances live on in another cell; here they are left out.
 IS_VISIBLE = sa.or_(_instances.c.hidden.is_(None), _instances.c.hidden.is_(sa.false()))
 #: The visible ones, newest first.
@@ -46,15 +46,6 @@ _IN_TASK_STATES = _VISIBLE.where(
     _instances.c.task_state.in_(sa.bindparam("states", expanding=True))
 )
 _BY_UUIDS = sa.select(*_COLUMNS).where(_instances.c.uuid.in_(sa.bindparam("uuids", expanding=True)))
-_METADATA_ON_HOST = (
-    sa.select(_metadata_table.c.instance_uuid, _metadata_table.c.value)
-    .join(_instances, _instances.c.uuid == _metadata_table.c.instance_uuid)
-    .where(
-        _IS_ON_HOST,
-        _metadata_table.c.key == sa.bindparam("of_key"),
-        _metadata_table.c.deleted == 0,
-    )
-)
 _DELETED = _BY_UUIDS.where(_instances.c.deleted == _instances.c.id, IS_VISIBLE)
 _FATES = _BY_UUIDS.with_only_columns(*(_instances.c[name] for name in Fate._fields))
 
@@ -122,24 +113,6 @@ def by_name(connection: sa.Connection, name: str, deleted: bool) -> list[Instanc
         is_meant = sa.or_(is_meant, begins_so)
     is_wanted = _instances.c.deleted != 0 if deleted else _instances.c.deleted == 0
     return records(connection, sa.select(*_COLUMNS).where(is_wanted, is_meant), Instance)
-
-
-def system_metadata(connection: sa.Connection, uuids: Sequence[str], key: str) -> dict[str, str]:
-    """Return the value of a key in instance_system_metadata, for the instances that have it."""
-    table = models.instance_system_metadata
-    found: dict[str, str] = {}
-    for batch in batches(uuids):
-        query = sa.select(table.c.instance_uuid, table.c.value).where(
-            table.c.instance_uuid.in_(batch), table.c.key == key, table.c.deleted == 0
-        )
-        found.update({row.instance_uuid: row.value or "" for row in connection.execute(query)})
-    return found
-
-
-def system_metadata_on_host(connection: sa.Connection, host: str, key: str) -> dict[str, str]:
-    """Return the same, for the live instances of a host."""
-    found = connection.execute(_METADATA_ON_HOST, {"on_host": host, "of_key": key}).all()
-    return {uuid: value or "" for uuid, value in found}
 
 
 def facts(connection: sa.Connection, uuids: Sequence[str]) -> dict[str, InstanceFacts]:
@@ -353,43 +326,6 @@ def owner_column(table: sa.TableClause) -> str:
     """Return the column that names the instance: Nova has three names for it."""
     names = ("instance_uuid", "uuid", "resource_id")
     return next(name for name in names if name in table.c)
-
-
-def set_system_metadata(
-    connection: sa.Connection, values: Mapping[str, Mapping[str, str]], now: datetime.datetime
-) -> None:
-    """Write system metadata: by uuid, the values by key."""
-    table = models.instance_system_metadata
-    wanted = {(uuid, key): text for uuid, of_one in values.items() for key, text in of_one.items()}
-    if not wanted:
-        return
-    query = sa.select(table.c.id, table.c.instance_uuid, table.c.key).where(
-        table.c.instance_uuid.in_(list(values)),
-        table.c.key.in_({key for _, key in wanted}),
-        table.c.deleted == 0,
-    )
-    ids = {(row.instance_uuid, row.key): row.id for row in connection.execute(query)}
-    known = {ids[key]: text for key, text in wanted.items() if key in ids}
-    update_each(connection, table.c.value, known, {"updated_at": now})
-    missing = [(key, text) for key, text in wanted.items() if key not in ids]
-    if missing:
-        connection.execute(
-            sa.insert(table),
-            [
-                {"instance_uuid": uuid, "key": key, "value": text, "created_at": now, "deleted": 0}
-                for (uuid, key), text in missing
-            ],
-        )
-
-
-def delete_system_metadata(
-    connection: sa.Connection, uuids: Sequence[str], keys: Sequence[str]
-) -> None:
-    """Remove keys of instances' system metadata, for real: Nova would read a soft-deleted one."""
-    table = models.instance_system_metadata
-    connection.execute(
-        sa.delete(table).where(table.c.instance_uuid.in_(uuids), table.c.key.in_(keys))
-    )
 
 
 def volumes(connection: sa.Connection, uuids: Sequence[str]) -> list[Volume]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cepheid_plugins.database import flavors, instances, models
+from cepheid_plugins.database import flavors, instances, models, system_metadata
 from cepheid_plugins.database.bulk import batches, records, update_each
 from cepheid_plugins.database.instances import READ_BATCH
 from cepheid_plugins.database.records import Confirmed, InstanceUpdate, Migration, Resized
@@ -135,7 +135,7 @@ def finish(
         ),
         {"updated_at": now},
     )
-    instances.set_system_metadata(
+    system_metadata.save(
         connection, {row.update.uuid: {OLD_VM_STATE: row.old_vm_state} for row in done}, now
     )
     connection.execute(
@@ -196,7 +196,7 @@ def complete(
             lambda owner, text: flavors.confirmed(text),
             {"migration_context": None, "updated_at": now},
         )
-        instances.delete_system_metadata(connection, uuids, [OLD_VM_STATE])
+        system_metadata.delete(connection, uuids, [OLD_VM_STATE])
     return won
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cepheid_plugins.database import models
+from cepheid_plugins.database import instances, models
 from cepheid_plugins.database.bulk import batches, records, update_rows
 from cepheid_plugins.database.records import Attachment, VolumeUsage
 
@@ -39,7 +39,7 @@ _ATTACHED = (
         _mappings.c.created_at,
     )
     .join(_instances, _instances.c.uuid == _mappings.c.instance_uuid)
-    .where(_instances.c.host == sa.bindparam("on_host"), _instances.c.deleted == 0, _IS_VOLUME)
+    .where(instances.IS_ON_HOST, _IS_VOLUME)
     .order_by(_mappings.c.id)
 )
 _VOLUMES: Any = sa.bindparam("volumes", expanding=True)
