@@ -22,18 +22,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: What has no place in the text already: the facts of a change.
-_NOTHING: Mapping[str, Any] = {}
+_NO_OPTIONS: Mapping[str, Any] = {}
 
 
 class Rehearsal(RunContext):
-    """The context of a pass that is rehearsed: it hears what is said of the subject.
+    """The context of a pass that is rehearsed: it collects what the task says of the subject.
 
-    :param options: the task's, for the values of rules
+    :param options: the task's; where one is named as a rule, its value is told as well
     """
 
     def __init__(
-        self, run: Run, subject: Subject, options: Mapping[str, Any] = _NOTHING,
+        self, run: Run, subject: Subject, options: Mapping[str, Any] = _NO_OPTIONS,
         max_changes: int = 0,
     ) -> None:  # fmt: skip
         super().__init__(run, None, _Unsaid(logging.getLogger(__name__)), max_changes)

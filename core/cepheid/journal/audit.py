@@ -18,7 +18,7 @@ NAMES = {"runs": "run", "changes": "change", "pauses": "pause", "anchor": "ancho
 class Flaw:
     """A record that is not as it was sealed.
 
-    :param place: the seal at which it shows; a record without one comes after all others
+    :param place: the id of the seal that shows it; infinite where the record has no seal
     """
 
     place: float
@@ -31,8 +31,10 @@ class Verdict:
 
     :param anchor: where the chain begins
     :param head: its newest seal; the journal is intact up to there if there is no flaw
-    :param expected: whether the seal that was asked for is in the chain; None: it is from before
-        the anchor, so nothing can be said
+    :param seals: how many seals were followed
+    :param records: how many records were compared
+    :param expected: whether the seal that was asked for is in the chain; None where none was asked
+        for, or it is from before the anchor, so that nothing can be said
     """
 
     anchor: Head
@@ -40,7 +42,7 @@ class Verdict:
     seals: int = 0
     records: int = 0
     expected: bool | None = None
-    #: The first flaw of each kind, the first of all in front.
+    #: The first flaw of each kind, in the order of their places.
     flaws: list[Flaw] = field(default_factory=list)
 
 

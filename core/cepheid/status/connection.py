@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A client's connection, which nobody waits for longer than it may take."""
+"""A client's connection with deadlines, so that a slow client holds nothing up."""
 
 from __future__ import annotations
 
@@ -9,18 +9,25 @@ from collections.abc import Callable
 from socket import SHUT_RDWR, SHUT_WR
 from typing import Any
 
-#: Bytes of a request, headers and body.
+#: The most bytes of a request, headers and body.
 MAX_REQUEST_BYTES = 32 * 1024
 
 #: Seconds for a client to send its request, and as many again to take the answer.
 REQUEST_SECONDS = 5.0
 
-#: Seconds to wait for a client to close; otherwise what it still sends would break the answer.
+#: Seconds to wait for a client to close. If the server closed while the client still sends, the
+#: client's system would discard the answer.
 LINGER_SECONDS = 1.0
 
 
 class Connection(io.RawIOBase):
-    """A client's socket as a stream whose reading and writing end at a time."""
+    """A client's socket as a stream; reading and writing raise TimeoutError after a deadline.
+
+    :param connection: the native socket
+    :param peer: the client's address
+    :ivar until: the deadline, in monotonic seconds
+    :ivar dropped: whether the server has given the client up
+    """
 
     def __init__(self, connection: Any, peer: str, monotonic: Callable[[], float]) -> None:
         self._socket = connection
@@ -28,7 +35,7 @@ class Connection(io.RawIOBase):
         self._left_bytes = MAX_REQUEST_BYTES
         self.peer = peer
         self.until = monotonic() + REQUEST_SECONDS
-        #: Whether the client is to do something: to send its request, take the answer, or close.
+        #: Whether it is the client's turn: to send its request, to take the answer, or to close.
         self.waits_for_client = True
         self.dropped = False
 
@@ -61,13 +68,13 @@ class Connection(io.RawIOBase):
         self.until = self._monotonic() + REQUEST_SECONDS
 
     def drop(self) -> None:
-        """Break the connection; whoever reads from it or writes to it is woken."""
+        """Break the connection, which wakes the thread that reads from it or writes to it."""
         self.dropped = True
         with contextlib.suppress(OSError):
             self._socket.shutdown(SHUT_RDWR)
 
     def linger(self) -> None:
-        """End the answer, and wait until the client has closed, for a moment."""
+        """End the answer, and wait :data:`LINGER_SECONDS` at most until the client has closed."""
         self._socket.shutdown(SHUT_WR)
         self.until = self._monotonic() + LINGER_SECONDS
         self._left_bytes = MAX_REQUEST_BYTES

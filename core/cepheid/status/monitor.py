@@ -28,15 +28,18 @@ LOG = logging.getLogger(__name__)
 #: Seconds between two beats of the agent's threads.
 BEAT_SECONDS = 1.0
 
-#: Digits of the id of a run, which is a 64-bit number.
+#: The most digits of a run's id, which is a 64-bit number.
 MAX_DIGITS = 19
 
-#: How often a look from outside is tried again that met with others writing.
+#: How often a snapshot is tried that is spoiled by another thread's writing to what it reads.
 LOOKS = 5
 
 
 class Monitor:
-    """Answers on native threads; what it must know of the agent's threads, timers tell it.
+    """Answers HTTP requests on native threads, even while the agent's own threads hang.
+
+    What native threads cannot find out, timers on the agent's threads find out beforehand:
+    :meth:`beat`, and the watches of the journal and the drivers.
 
     :param timers: the agent's own
     :param look: gives :func:`cepheid.snapshot.take` from memory alone
@@ -107,7 +110,10 @@ class Monitor:
         self._server.close()
 
     def beat(self) -> None:
-        """Show that the agent's threads turn; do what a native thread could not."""
+        """Note that the agent's threads turn, start watches of new drivers, and log failures.
+
+        A timer calls it each :data:`BEAT_SECONDS`, on a thread of the agent.
+        """
         self._beat = self._monotonic()
         self._runs.expect(list(self._agent.tasks))
         for kind, driver in self._agent.drivers.built.items():
@@ -141,7 +147,7 @@ class Monitor:
         return health.checks(self._facts(state))
 
     def not_ready(self, state: dict[str, Any]) -> list[str]:
-        """Return what keeps the agent from its work, as far as an overview does not find it out."""
+        """Return, a sentence each, what keeps the agent from its work and no overview shows."""
         return list(health.sentences(health.checks(health.untold(self._facts(state)))))
 
     def _facts(self, state: dict[str, Any]) -> health.Facts:

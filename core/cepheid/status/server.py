@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An HTTP server on native threads that nobody can make the agent suffer through.
+"""An HTTP server on native threads, built so that no client can hold up the agent.
 
-One thread accepts; each connection has another, :data:`MAX_CONNECTIONS` at most, carries one
-request of limited size, and has a limited time for it (:mod:`cepheid.status.connection`). Where
-all are taken, who has kept the server waiting the longest is dropped. Parsing is the standard
-library's, whose own server would run on green threads.
+One thread accepts connections. Each connection has a thread of its own, carries one request of
+limited size, and has a limited time for it (:mod:`cepheid.status.connection`). At most
+:data:`MAX_CONNECTIONS` are served at one time: for another one, the client that has kept the server
+waiting the longest is dropped. The standard library parses the requests, but its own server is not
+used, since it would run on green threads.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ SECURITY_HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 
-#: Where the answer is no page of ours.
+#: The Content-Security-Policy of an answer that brings none of its own: nothing is allowed.
 DEFAULT_POLICY = "default-src 'none'; frame-ancestors 'none'"
 
 
@@ -81,7 +82,8 @@ class HttpServer:
         """Take no more requests; those being answered are left to themselves."""
         self._stopped = True
         if self._thread.is_alive():
-            # Who waits there is woken, and closes it: its number is not another's meanwhile.
+            # This wakes the accepting thread, which closes the socket. If it were closed here, its
+            # descriptor's number could be another file's before that thread has noticed.
             with contextlib.suppress(OSError):
                 self._listener.shutdown(self._socket.SHUT_RDWR)
         else:
@@ -92,7 +94,8 @@ class HttpServer:
             try:
                 connection, peer = self._listener.accept()
             except OSError:
-                # Ended, or out of descriptors: those that are open end in time.
+                # Either the server is closed, or the process is out of descriptors. Then wait for
+                # open connections to end.
                 self._time.sleep(0.1)
                 continue
             self._serve(Connection(connection, peer[0], self._time.monotonic))
@@ -104,7 +107,7 @@ class HttpServer:
             if len(served) >= MAX_CONNECTIONS:
                 slow = [known for known in served if known.waits_for_client] or [connection]
                 min(slow, key=lambda known: known.until).drop()
-            # Those that were dropped are on their way out; a flood of them waits for that.
+            # The threads of dropped connections take a moment to end; a flood of clients waits.
             self._changed.wait_for(lambda: len(self._connections) < 2 * MAX_CONNECTIONS)
             self._connections.add(connection)
         try:

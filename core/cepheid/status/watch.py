@@ -29,7 +29,7 @@ STATVFS_SECONDS = 5.0
 
 
 class DriverWatch:
-    """Has a driver make a light call when no task has for a while.
+    """Lets a driver make a cheap call when no task has made one for a while.
 
     :param driver: has a ``record`` and a ``probe``
     """
@@ -58,8 +58,9 @@ class DriverWatch:
 def wants_probe(standing: Standing, now: float, hanging: int) -> bool:
     """Tell whether a driver is to be asked.
 
-    :param hanging: native calls past their deadlines. Whoever does not answer them would not
-        answer another, which would cost one more thread; when they return, that is seen
+    :param hanging: the number of native calls past their deadlines. While there are any, nothing is
+        asked: another call would probably hang as well and cost a thread. Their return is an
+        answer, too
     """
     if hanging:
         return False

@@ -136,7 +136,7 @@ class Keyboard:
 
 
 def _wake(number: int, frame: FrameType | None) -> None:
-    """Be there: the wake-up descriptor tells of the signal."""
+    """Do nothing. Only a signal with a handler is written to the wake-up descriptor."""
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:
