@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a bandwidth meter is. A driver of kind ``bandwidth`` keeps this contract.
+"""The contract of a driver of kind ``bandwidth``: a meter of instances' traffic.
 
-It needs the core alone, so that a vendor's meter can be installed without libvirt or a database.
+This module needs the core alone, so a vendor's meter can be installed without libvirt or a
+database.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class MeteredInterface(NamedTuple):
     """A network interface, as the inventory has it.
 
     :param mac: in lower case
-    :param devname: its device on the host, such as ``tap7da997bc-21``; nothing where unknown
+    :param devname: its device on the host, such as ``tap7da997bc-21``; empty where unknown
     """
 
     mac: str
@@ -60,7 +61,8 @@ class BandwidthMeter(abc.ABC):
     class attribute ``options``, a list of oslo.config options, is registered in that group.
     """
 
-    #: Whether it goes by the interfaces that the inventory has cached; if not, they are not read.
+    #: Whether :meth:`read` needs the interfaces of the inventory. If not, they are not read, and
+    #: each instance comes without any.
     wants_interfaces = True
 
     def __init__(self, agent: Agent) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tasks ask of a hypervisor. A driver of kind ``hypervisor`` keeps this contract."""
+"""The contract of a driver of kind ``hypervisor``: what tasks ask of a hypervisor."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class HypervisorUnavailable(HypervisorError):
 
 
 class DomainNotFound(HypervisorError):
-    """The hypervisor answered that it has no such domain. Nothing else means that."""
+    """The hypervisor answered that it has no such domain: the only proof that a domain is gone."""
 
 
 class BadDefinition(HypervisorError):
@@ -52,7 +52,7 @@ class DiskFile:
 
     target: str
     path: str
-    #: As the definition has it (``raw``, ``qcow2``, ...); what is in the file is not asked.
+    #: ``raw``, ``qcow2``, ...: what the definition says, whatever the file holds.
     format: str
     #: Whether it is a CD-ROM or floppy drive.
     removable: bool = False
@@ -62,9 +62,10 @@ class DiskFile:
 class NamedFiles:
     """The files that a domain's definitions name, all of them.
 
-    :param files: by absolute path, the formats that they are said to have; none where it is no
-        disk, or no format is said
-    :param unresolved: disks that are volumes of storage pools which the hypervisor does not find
+    :param files: by absolute path, the formats that definitions say it has; empty for a file that
+        is no disk, or of which no format is said
+    :param unresolved: in words, the disks that are volumes of storage pools and that the hypervisor
+        does not find
     """
 
     uuid: str
@@ -98,14 +99,15 @@ class Interface:
     mac: str
     #: ``network``, ``bridge``, ``user``, ... as in the definition.
     type: str
-    #: The libvirt network or the bridge that it is plugged into; nothing where there is none.
+    #: The libvirt network that it is plugged into; empty where it is none.
     network: str
+    #: The bridge that it is plugged into; empty where it is none.
     bridge: str
-    #: The device on the host; nothing while the domain is off.
+    #: The device on the host; empty while the domain is off.
     devname: str
-    #: Whether its domain runs; one that is paused does not.
+    #: Whether its domain runs; false while that is paused.
     is_running: bool
-    #: With the length of the prefix; none where nobody tells.
+    #: As in ``192.0.2.7/24``; empty where nothing tells them.
     addresses: tuple[str, ...]
 
 
@@ -130,20 +132,20 @@ class HostResources:
     hypervisor_hostname: str
     #: libvirt's name of the driver, such as ``QEMU``.
     hypervisor_type: str
-    #: 7002000 is 7.2.0.
+    #: As libvirt numbers versions: 7002000 is 7.2.0.
     hypervisor_version: int
     #: The numbers of the CPUs that are online.
     cpus: frozenset[int]
     memory_mib: int
     #: ``arch``, ``model``, ``vendor``, ``topology`` and ``features``, as Nova records them.
     cpu_info: Mapping[str, Any]
-    #: What domains it can have, each (architecture, domain type, operating system type).
+    #: The kinds of domains that it can run: (architecture, domain type, operating system type).
     supported_instances: tuple[tuple[str, str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class DiskCapacity:
-    """How large the guest sees a disk of a domain."""
+    """The size of a domain's disk as the guest sees it, whatever the file takes."""
 
     uuid: str
     #: The file or block device behind it.
@@ -158,7 +160,7 @@ class Hypervisor(abc.ABC):
     :class:`DomainNotFound`. Usable by several threads.
     """
 
-    #: Calls that reached the hypervisor, by the name of libvirt's function.
+    #: How many calls reached the hypervisor, by the name of libvirt's function.
     calls: Counter[str]
 
     @property
@@ -169,11 +171,11 @@ class Hypervisor(abc.ABC):
     @property
     @abc.abstractmethod
     def identity(self) -> str:
-        """What tells this hypervisor from all others, whatever its name."""
+        """A text that no other hypervisor has, and that stays when this one's name changes."""
 
     @abc.abstractmethod
     def domains(self) -> dict[str, Domain]:
-        """Return all domains, running or not, by UUID, in one call: all, or an error."""
+        """Return all domains, running or not, by UUID, in one call; never only some of them."""
 
     def domain_names(self) -> dict[str, str]:
         """Return the names of :meth:`domains` by UUID, which may cost less than their states."""
@@ -191,20 +193,21 @@ class Hypervisor(abc.ABC):
     def block_counters(
         self, wanted: Mapping[str, Collection[str]]
     ) -> dict[str, dict[str, BlockCounters]]:
-        """Return the counters of disks of running domains, in one call where libvirt has a bulk.
+        """Return the counters of disks of running domains: by uuid, by the disk's target.
 
-        What is not running, not there or not a disk is left out.
+        It takes one call where libvirt has a bulk call for it. What is not running, not there or
+        not a disk is left out.
 
         :param wanted: by uuid, the targets of disks (``vda``)
         """
 
     @abc.abstractmethod
     def network_counters(self, wanted: Collection[str]) -> dict[str, list[NetworkCounters]]:
-        """Return the counters of all interfaces of running domains, paused ones included, in one
-        call where libvirt has a bulk and no interface has been plugged in since the last time.
+        """Return, by uuid, the counters of all interfaces of running and paused domains.
 
-        What is not running or not there is left out, and what has no device on the host to count
-        at: user-mode networks, passed-through devices.
+        It takes one call where libvirt has a bulk call for it and no interface has been plugged in
+        since the last time. Left out is what is off or not there, and an interface that has no
+        device on the host: of a user-mode network, or passed through.
 
         :param wanted: the uuids of the domains
         """
@@ -213,13 +216,13 @@ class Hypervisor(abc.ABC):
     def interfaces(self, uuid: str) -> list[Interface]:
         """Return the network interfaces of a domain.
 
-        While it runs, with the addresses that its guest agent, a lease of libvirt's or the host's
-        ARP table tells; link-local ones are left out.
+        Those of a running one have the addresses that its guest agent, libvirt's DHCP leases or the
+        host's ARP table tell, without link-local ones.
         """
 
     @abc.abstractmethod
     def shutdown(self, uuid: str) -> None:
-        """Ask the guest to shut down (ACPI); it may not listen."""
+        """Ask the guest to shut down (ACPI), and return at once; the guest may ignore it."""
 
     @abc.abstractmethod
     def power_off(self, uuid: str) -> None:
@@ -227,7 +230,7 @@ class Hypervisor(abc.ABC):
 
     @abc.abstractmethod
     def start(self, uuid: str, fresh: bool = False) -> None:
-        """Start the guest; one whose memory is saved goes on from there, as it was defined then.
+        """Start the guest; if its memory is saved it goes on from there, as it was defined then.
 
         :param fresh: discard its saved memory, and boot
         """
@@ -237,7 +240,7 @@ class Hypervisor(abc.ABC):
         """Tell whether the memory of a guest that is off is saved (managed save)."""
 
     def require_no_saved_memory(self, uuid: str) -> None:
-        """See that a guest, when it is started, is as its definition has it by then.
+        """Refuse to go on with a guest whose next start would not follow its present definition.
 
         :raises HypervisorError: its memory is saved
         """
@@ -257,7 +260,7 @@ class Hypervisor(abc.ABC):
 
     @abc.abstractmethod
     def definition(self, uuid: str) -> str:
-        """Return what a domain is started from next: its persistent XML, secrets included."""
+        """Return the XML that a domain is started from next: the persistent one, with secrets."""
 
     @abc.abstractmethod
     def define(self, xml: str) -> None:
@@ -285,15 +288,17 @@ class Hypervisor(abc.ABC):
 
     @abc.abstractmethod
     def has_tpm_state(self, xml: str) -> bool:
-        """Tell whether a definition has a TPM whose state libvirt keeps, and forgets with it.
+        """Tell whether a definition has an emulated TPM: to undefine it would lose the TPM's state.
 
         :raises BadDefinition: it is no definition
         """
 
     @abc.abstractmethod
     def named_files(self) -> list[NamedFiles]:
-        """Return the files that all definitions name: what runs, what starts next, saved memory,
-        snapshots. It takes some calls for each domain, and for each volume of a storage pool.
+        """Return, for each domain, the files that any of its definitions names.
+
+        These are what runs, what is started next, saved memory and snapshots. It takes some calls
+        for each domain, and for each volume of a storage pool.
 
         :raises BadDefinition: one cannot be read, so not all are known
         """
@@ -319,7 +324,7 @@ class Hypervisor(abc.ABC):
 
     @abc.abstractmethod
     def define_as(self, uuid: str, xml: str) -> None:
-        """Define the domain `uuid` by a text that was kept.
+        """Define the domain `uuid` by the XML of an earlier definition that was kept.
 
         :raises BadDefinition: it is another domain's, or no definition
         """
@@ -335,13 +340,13 @@ class Hypervisor(abc.ABC):
     def disk_capacities(self) -> list[DiskCapacity]:
         """Return the disks of all domains, running or not, in one call.
 
-        Those on the network are left out, and those whose size the hypervisor cannot tell. No
-        domain that is busy is waited for.
+        Left out are those on the network and those whose size the hypervisor cannot tell, as of a
+        domain that is busy: it is not waited for.
         """
 
     @abc.abstractmethod
     def check(self) -> None:
-        """Connect, to find a mistake in the configuration early."""
+        """Connect, so that a mistake in the configuration shows when the agent starts."""
 
     @abc.abstractmethod
     def close(self) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What knows the networks of instances. A driver of kind ``network`` keeps this contract."""
+"""The contract of a driver of kind ``network``: what knows the networks of instances."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class NetworkError(errors.CepheidError):
 
 
 class NetworkUnavailable(NetworkError):
-    """The network service did not answer, or asks to be left alone for a while."""
+    """The network service did not answer, or refuses all calls for a while."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class LookUp:
     """What is known of an instance's network.
 
     :param vifs: its interfaces, as they are to be in the cache
-    :param misbound: why its ports are not plugged in on this host, by port; none where they are
+    :param misbound: by the id of a port that is not bound to this host, why not
     """
 
     vifs: Sequence[Vif]
@@ -40,10 +40,10 @@ class Network(abc.ABC):
     Every method may raise :class:`NetworkUnavailable` and :class:`NetworkError`.
     """
 
-    #: Whether it knows the ports of a Nova cloud.
+    #: Whether the networks are those of a Nova cloud, which has ports.
     is_of_cloud = False
 
-    #: Calls to the network service so far.
+    #: How many calls were made to the network service so far.
     calls: int
 
     @abc.abstractmethod

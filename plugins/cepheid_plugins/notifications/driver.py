@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What sends notifications. A driver of kind ``notifications`` keeps this contract."""
+"""The contract of a driver of kind ``notifications``: what sends notifications."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from cepheid import errors
 
 
 class NotificationsRefused(errors.CepheidError):
-    """Notifications were not taken; none of them is sent. The caller may try again later."""
+    """Notifications were not taken; none of them is sent. To try again later makes sense."""
 
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """What is told, once.
+    """One notification.
 
     :param payload: what JSON can hold
     :param priority: ``INFO``, ``ERROR``, ... as in oslo.messaging
-    :param message_id: a uuid. The same in a repetition, so that a consumer can tell one. Where
-        it is empty, one is made when the notification is taken, and kept from then on
-    :param versioned: of the versioned format, which has topics of its own
+    :param message_id: a uuid, by which a consumer recognizes a repetition. Where it is empty, one
+        is made when the notification is taken, and it is the same at each attempt to send it
+    :param versioned: whether it is of Nova's versioned format, which has topics of its own
     """
 
     event_type: str
@@ -41,8 +41,8 @@ class Notifier(abc.ABC):
     def send(self, notifications: Sequence[Notification]) -> None:
         """Take notifications, to be sent in this order; all of them or none.
 
-        It waits for no broker. What was taken survives the agent's death. One whose message_id
-        was taken before is passed over.
+        This does not wait until they are sent. What was taken is sent even if the agent dies. A
+        notification whose message_id was taken before is passed over.
 
         :raises NotificationsRefused: too many wait already, or they cannot be kept
         """

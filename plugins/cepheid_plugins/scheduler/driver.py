@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tells schedulers. A driver of kind ``scheduler`` keeps this contract."""
+"""The contract of a driver of kind ``scheduler``: what tells schedulers of a host's instances."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from cepheid import errors
 
-#: Where Nova's schedulers listen, and the version in which the messages appeared that are sent
-#: here; every scheduler since Kilo takes it. Source: Nova's scheduler/rpcapi.py.
+#: The topic on which Nova's schedulers listen, and the version of their API that has these
+#: messages; every scheduler since Kilo takes it. Source: Nova's scheduler/rpcapi.py.
 TOPIC = "scheduler"
 VERSION = "4.2"
 
@@ -24,7 +24,7 @@ class Scheduler(abc.ABC):
     @property
     @abc.abstractmethod
     def enabled(self) -> bool:
-        """Whether there is anybody to tell; if not, facts need not be gathered."""
+        """Whether there is any scheduler to tell; if not, the task need not read the inventory."""
 
     @abc.abstractmethod
     def sync_instance_info(self, host: str, uuids: Sequence[str], request_id: str = "") -> None:
