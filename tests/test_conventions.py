@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cepheid import loading
+from cepheid import libraries
 from tests.distributions import Distributions
 
 ROOT = Path(__file__).parent.parent
@@ -167,7 +167,7 @@ def test_what_is_no_module_is_package_data():
 
 def test_every_extra_that_an_error_names_exists():
     extras = distribution("cepheid").metadata.get_all("Provides-Extra")
-    assert set(loading._EXTRAS.values()) <= set(extras)
+    assert set(libraries.EXTRAS.values()) <= set(extras)
 
 
 @pytest.mark.parametrize("module", ["cepheid.cli.app", "cepheid.service"])

@@ -8,19 +8,16 @@ and loaded through stevedore. One broken plugin stops nobody else.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import importlib.metadata
-import importlib.util
 import logging
 import re
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from stevedore import extension
 
-from cepheid import errors
+from cepheid import errors, libraries
 
 LOG = logging.getLogger(__name__)
 
@@ -125,84 +122,18 @@ class _OnePlugin(extension.ExtensionManager[Any]):
 def _load(plugin: Plugin) -> Any:
     # stevedore lets AssertionError out, and all that is no Exception.
     try:
-        with _quiet_libraries():
+        with libraries.quiet_imports():
             manager = _OnePlugin(plugin.entry_point)
     except SystemExit as err:
         raise errors.PluginError(f"it exits when it is imported (sys.exit({err.code!r}))") from err
     except KeyboardInterrupt:
         raise
     except BaseException as err:  # a module may do anything while it is imported
-        raise errors.PluginError(_explain(err)) from err
+        raise errors.PluginError(libraries.why_not_imported(err)) from err
     failure = manager.failure
     if failure is not None:
-        raise errors.PluginError(_explain(failure)) from failure
+        raise errors.PluginError(libraries.why_not_imported(failure)) from failure
     return manager[plugin.name].plugin
-
-
-def load_part(module: str, without: str, alternative: str) -> Any:
-    """Import the part of a plugin that wraps a library which may not be installed.
-
-    :param module: its full name
-    :param without: what cannot be done without it, for the message
-    :param alternative: what else the operator may do than install the library
-    :raises PluginError: it cannot be imported
-    """
-    try:
-        with _quiet_libraries():
-            return importlib.import_module(module)
-    except ImportError as err:
-        remedy = _remedy(err.name or "")
-        raise errors.PluginError(f"{without}: {err}{remedy}, or {alternative}.") from err
-
-
-def require(*modules: str) -> None:
-    """Let a plugin's module fail to import where a library is missing that it imports later.
-
-    The library is only looked for: to import one may take longer than all the rest of a command.
-
-    :raises ModuleNotFoundError: it has the name of the first that is missing
-    """
-    for module in modules:
-        if importlib.util.find_spec(module) is None:
-            raise ModuleNotFoundError(f"No module named {module!r}", name=module)
-
-
-@contextlib.contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """Let libraries not say at their import what becomes of them; it is no news to an operator."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _explain(failure: BaseException) -> str:
-    if isinstance(failure, ModuleNotFoundError) and failure.name:
-        return f"the Python module {failure.name} is missing{_remedy(failure.name)}"
-    if isinstance(failure, SyntaxError):
-        return f"syntax error in {failure.filename}, line {failure.lineno}: {failure.msg}"
-    return f"{type(failure).__name__}: {failure}"
-
-
-#: Which extra of cepheid brings a library.
-_EXTRAS = {
-    "libvirt": "libvirt",
-    "lxml": "libvirt",
-    "sqlalchemy": "database",
-    "oslo_db": "database",
-    "alembic": "database",
-    "oslo_messaging": "messaging",
-    "kombu": "messaging",
-    "amqp": "messaging",
-    "keystoneauth1": "neutron",
-    "openstack": "neutron",
-    "oslo_upgradecheck": "upgrade",
-    "prometheus_client": "status",
-}
-
-
-def _remedy(module: str) -> str:
-    extra = _EXTRAS.get(module.partition(".")[0])
-    return f"; pip install 'cepheid[{extra}]'" if extra else ""
 
 
 def discover(namespace: str) -> list[Plugin]:
@@ -226,7 +157,7 @@ def _discover(is_wanted: Callable[[str], bool]) -> list[Plugin]:
             # Installed twice, the first on the path shadows the other.
             distribution = importlib.metadata.distribution(name)
             version = distribution.version
-            plugins[_normalized(name)] = [
+            plugins[normalized(name)] = [
                 Plugin(entry_point.group, entry_point.name, name, version, entry_point)
                 for entry_point in distribution.entry_points
                 if is_wanted(entry_point.group)
@@ -251,7 +182,7 @@ def settle_conflicts(plugins: Iterable[Plugin], providers: dict[str, str], optio
         wanted = providers.get(name)
         if wanted:
             chosen = [
-                rival for rival in rivals if _normalized(rival.distribution) == _normalized(wanted)
+                rival for rival in rivals if normalized(rival.distribution) == normalized(wanted)
             ]
             for rival in rivals:
                 if rival in chosen:
@@ -269,6 +200,6 @@ def settle_conflicts(plugins: Iterable[Plugin], providers: dict[str, str], optio
                 rival.reason = f"offered by {names}; choose one with {option.format(name=name)}"
 
 
-def _normalized(distribution: str) -> str:
+def normalized(distribution: str) -> str:
     """Return the spelling that names of one distribution share. Source: PEP 503."""
     return re.sub(r"[-_.]+", "-", distribution).lower()

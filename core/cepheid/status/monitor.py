@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from cepheid import concurrency, errors, loading, overview
+from cepheid import concurrency, errors, libraries, overview
 from cepheid.agent import Agent
 from cepheid.call_record import CallRecord
 from cepheid.metric import Metric
@@ -61,7 +61,7 @@ class Monitor:
         self._journal = JournalWatch(agent)
         self._watches: dict[str, DriverWatch] = {}
         self._runs = RunMetrics(agent)
-        self._metrics = loading.load_part(
+        self._metrics = libraries.load_part(
             "cepheid.status.metrics", "HTTP requests cannot be answered", "remove [status] enabled"
         ).Exposition(self._sources)
         self._notices = Notices(LOG)

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cepheid import loading
+from cepheid import libraries
 from cepheid_plugins.database import opts
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
 
-loading.require("sqlalchemy", "oslo_db")
+libraries.require("sqlalchemy", "oslo_db")
 
 
 class DatabaseFactory:
@@ -29,7 +29,7 @@ class DatabaseFactory:
 
         :raises PluginError: a library cannot be imported, though it is there
         """
-        part = loading.load_part(
+        part = libraries.load_part(
             "cepheid_plugins.database.driver",
             "The inventory cannot be used",
             "choose another [database] driver",

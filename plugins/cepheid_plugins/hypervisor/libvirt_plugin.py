@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cepheid import loading
+from cepheid import libraries
 from cepheid_plugins.hypervisor import opts
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
 
-loading.require("libvirt", "lxml")
+libraries.require("libvirt", "lxml")
 
 
 class HypervisorFactory:
@@ -28,7 +28,7 @@ class HypervisorFactory:
 
         :raises PluginError: a library cannot be imported, though it is there
         """
-        part = loading.load_part(
+        part = libraries.load_part(
             "cepheid_plugins.hypervisor.libvirt_driver",
             "Domains cannot be looked after",
             "choose another [hypervisor] driver",

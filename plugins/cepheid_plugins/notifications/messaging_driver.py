@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from oslo_config import cfg
 
-from cepheid import loading
+from cepheid import libraries
 from cepheid.metric import Metric, gauge
 from cepheid_plugins.notifications import opts
 from cepheid_plugins.notifications.driver import Notification, NotificationsRefused, Notifier
@@ -173,7 +173,7 @@ def _publishers() -> Any:
 
     :raises PluginError: it is not installed
     """
-    return loading.load_part(
+    return libraries.load_part(
         "cepheid_plugins.notifications.publisher",
         "Notifications cannot be sent",
         "remove [oslo_messaging_notifications] driver",

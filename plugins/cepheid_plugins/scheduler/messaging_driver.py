@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from oslo_config import cfg
 
-from cepheid import config, loading
+from cepheid import config, libraries
 from cepheid_plugins.scheduler import driver, opts
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _rpc() -> Any:
 
     :raises PluginError: it is not installed
     """
-    return loading.load_part(
+    return libraries.load_part(
         "cepheid_plugins.scheduler.rpc",
         "Schedulers cannot be told",
         "set [scheduler] driver = none",

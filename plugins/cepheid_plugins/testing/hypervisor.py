@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
 
-from cepheid import loading
+from cepheid import libraries
 from cepheid_plugins.compute import power_state
 from cepheid_plugins.hypervisor.driver import (
     BlockCounters,
@@ -316,7 +316,7 @@ class MemoryHypervisor(Hypervisor):
 
 
 def _definitions() -> Any:
-    return loading.load_part(
+    return libraries.load_part(
         "cepheid_plugins.hypervisor.definition",
         "Definitions cannot be read or written",
         "do without them",

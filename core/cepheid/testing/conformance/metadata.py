@@ -106,7 +106,7 @@ def _requirements(distribution: importlib.metadata.Distribution) -> Iterator[Pro
                 "write it as PEP 508 has it, such as 'acme>=1.0'",
             )
     ours = [
-        one for one in _required(distribution) if loading._normalized(one.name) == loading.BUNDLED
+        one for one in _required(distribution) if loading.normalized(one.name) == loading.BUNDLED
     ]
     if not ours:
         yield Problem(
@@ -169,11 +169,11 @@ def undeclared(
     :param imports: where each package is imported
     """
     offered = importlib.metadata.packages_distributions()
-    declared = {loading._normalized(distribution.metadata["Name"]), loading.BUNDLED}
+    declared = {loading.normalized(distribution.metadata["Name"]), loading.BUNDLED}
     for one in (distribution, find(loading.BUNDLED)):
-        declared.update(loading._normalized(other.name) for other in _required(one))
+        declared.update(loading.normalized(other.name) for other in _required(one))
     for package, where in sorted(imports.items()):
-        providers = {loading._normalized(name) for name in offered.get(package, ())}
+        providers = {loading.normalized(name) for name in offered.get(package, ())}
         if providers and not providers & declared:
             yield Problem(
                 f"it imports {package}, and does not require {min(providers)}",
