@@ -61,12 +61,24 @@ def _open(directory: str, wanted: Collection[Inode]) -> set[Inode]:
             # A pipe or socket is not asked what it is.
             if not os.readlink(link).startswith("/"):
                 continue
-            what = os.stat(link)
+            what = _what(link)
         except _GONE:
+            continue
+        if what is None:
             continue
         if (what.st_dev, what.st_ino) in wanted:
             found.add((what.st_dev, what.st_ino))
     return found
+
+
+def _what(link: str) -> os.stat_result | None:
+    """Return what an open file is; None where it is none that can be wanted."""
+    try:
+        return os.stat(link)
+    except OSError as err:
+        if err.errno not in open_files.NOT_WANTED:
+            raise
+        return None
 
 
 def _add_locked(found: dict[Inode, set[str]], wanted: Collection[Inode], proc: str) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """run_image_cache_manager_pass: the reference's cases, and all that may stand on an image."""
 
+import errno
 import json
 import os
 import subprocess
@@ -550,6 +551,23 @@ def test_a_file_that_is_opened_after_it_was_set_aside_is_brought_back(host):
     (change,) = host.run().changes
     assert (change.kind, change.outcome, host.names()) == ("restore", "done", [OTHER])
     assert host.age(OTHER) == 0
+
+
+@pytest.mark.parametrize("error", [errno.EACCES, errno.ESTALE, errno.ENOTCONN])
+def test_an_open_file_that_not_even_root_may_look_at_keeps_no_image(host, error, monkeypatch):
+    """One on a user's own FUSE mount, or one that is gone from a server or went with it."""
+    host.file(GARBAGE)
+    open_in(host, 77, "/home/user/mount/document")
+    stat = os.stat
+
+    def refuse(path, **arguments):
+        if str(path).endswith("/77/fd/7"):
+            raise OSError(error, os.strerror(error), path)
+        return stat(path, **arguments)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    assert host.run().outcome == "ok"
+    assert host.names() == []
 
 
 @pytest.mark.parametrize("fault", ["no root", "hidden processes", "a container", "no locks"])
