@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import datetime
 import functools
-import json
 import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -27,6 +26,7 @@ from cepheid_plugins.storage.backing_chains import ChainReader
 from cepheid_plugins.storage.errors import StorageError
 from cepheid_plugins.storage.image_cache import ImageCache
 from cepheid_plugins.storage.instances_path import InstancesPath, require_apart
+from cepheid_plugins.storage.storage_users import StorageUsers
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
@@ -44,9 +44,6 @@ UUID_LENGTH = 36
 
 #: A use of a file: its path, the uuid of the domain that names it, and the use in words.
 Use = tuple[str, str, str]
-
-#: In instances_path: who uses it, and when each last said so. Source: Nova's storage_users.
-REGISTRY = "compute_nodes"
 
 
 class Leftovers:
@@ -91,23 +88,15 @@ class Leftovers:
         return by_uuid(self.names())
 
     def hosts(self) -> set[str]:
-        """Return the hosts that have registered as users of this host's instances_path, as Nova's
-        image cache does there.
+        """Return the hosts that were ever seen to be registered as users of this host's
+        instances_path, as Nova's image cache does there.
 
         :raises StorageError: the registry cannot be read
         """
-        path = os.path.join(self._agent.conf.compute.instances_path, REGISTRY)
+        path = self._agent.conf.compute.instances_path
 
         def look() -> set[str]:
-            try:
-                with open(path) as stream:
-                    return set(json.load(stream))
-            except FileNotFoundError:
-                return set()
-            except (OSError, ValueError, TypeError) as err:
-                raise StorageError(
-                    f"{path} cannot be read ({err}), so it is not known who shares the storage."
-                ) from err
+            return set(StorageUsers(os.path.realpath(path)).hosts())
 
         return self._native(look)
 

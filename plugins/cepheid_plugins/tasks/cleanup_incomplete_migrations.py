@@ -109,8 +109,9 @@ class CleanupIncompleteMigrations(cepheid.Task):
                 f"{last.display_name} ({uuid}) lives on {last.host or 'no host'}, and its "
                 f"migration {last.id} from {last.source_compute} to {last.dest_compute}, which "
                 f"failed, has left {', '.join(entries[uuid])} here. Nothing of it is removed "
-                "while the instance lives; see that its disks are complete where it is, then "
-                "remove it yourself",
+                "while the instance lives. See that instances_path is another storage there, or "
+                "these are its own disks; and that its disks there are complete; then remove it "
+                "yourself",
             )
 
     def _remove(

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from cepheid_plugins.compute.sightings import FILE_NAME, Sightings, SightingsFile
 from cepheid_plugins.database import models
 from cepheid_plugins.database.records import BrokenMigration
+from cepheid_plugins.storage.storage_users import REGISTRY, StorageUsers
 from cepheid_plugins.tasks.cleanup_incomplete_migrations import (
     CleanupIncompleteMigrations,
     decide,
@@ -254,6 +255,29 @@ def test_on_shared_storage_the_directory_is_the_instances_own(world, task, notic
     run = world.agent.run(task)
     assert (run.outcome, notices()) == ("partial", 0)
     assert left(world) == ["1", "compute_nodes"]
+
+
+def test_a_host_that_the_registry_has_lost_is_remembered_to_share_the_storage(
+    world, task, notices
+):
+    """nova-compute begins a new registry where it cannot read the one that is there."""
+    world.add(1, host="host2")
+    fill(world, 1)
+    add_migration(world, 1)
+    users = StorageUsers(str(world.path / "instances"))
+    users.register("host2", 1.0)
+    (world.path / "instances" / REGISTRY).write_text(json.dumps({"host1": 2.0}))
+    assert world.agent.run(task).counters == {"migrations": 1}
+    assert notices() == 0
+
+
+def test_the_operator_is_told_to_look_whether_the_storage_is_shared(world, task, caplog):
+    """Without any registry it is not known here, and the directory may be the instance's own."""
+    world.add(1, host="host2")
+    fill(world, 1)
+    add_migration(world, 1)
+    world.agent.run(task)
+    assert "instances_path is another storage there, or these are its own disks" in caplog.text
 
 
 def test_on_shared_storage_the_directory_of_a_deleted_instance_goes(world, task):
