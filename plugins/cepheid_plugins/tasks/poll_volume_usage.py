@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 COUNTERS = BlockCounters._fields
 
+#: The most that the columns hold: signed, of 64 bits.
+MOST = 2**63 - 1
+
 
 class Reading(NamedTuple):
     """The counters of an attached volume, and what is on record of it."""
@@ -80,6 +83,11 @@ class Reading(NamedTuple):
         before = self.before.tot_last_refreshed if self.before else None
         return max(before, now) if before else now
 
+    @property
+    def is_bookable(self) -> bool:
+        """Whether its counters are such, and a row can hold them and all that was ever counted."""
+        return min(self.counters) >= 0 and max(self.totals().values()) <= MOST
+
     def totals(self) -> dict[str, int]:
         """Return all that was ever counted."""
         return {name: self._before(name) + getattr(self.counters, name) for name in COUNTERS}
@@ -124,13 +132,14 @@ class PollVolumeUsage(cepheid.Task):
         recorded: dict[str | None, list[VolumeUsage]] = {}
         for usage in usages:
             recorded.setdefault(usage.volume_id, []).append(usage)
-        readings = [
+        read = [
             Reading(row, told, on_record(row, counts, recorded.get(row.volume_id, ())), read_at)
             for row in usable
             if (told := counters.get(row.instance_uuid, {}).get(device(row))) is not None
         ]
-        context.count("read", len(readings))
-        _explain(context, usable, readings)
+        context.count("read", len(read))
+        _explain(context, usable, read)
+        readings = self._bookable(context, read)
         changed = [reading for reading in readings if reading.is_changed]
         if changed:
             # One for all: they are counters, and a history of each would bury everything else.
@@ -154,6 +163,20 @@ class PollVolumeUsage(cepheid.Task):
                 what = "volume_id" if not row.volume_id else "device_name"
                 context.skip(row.instance_uuid, f"a volume of it has no {what}")
         return usable
+
+    def _bookable(self, context: RunContext, readings: Iterable[Reading]) -> list[Reading]:
+        bookable = []
+        for reading in readings:
+            if reading.is_bookable:
+                bookable.append(reading)
+            else:
+                context.skip(
+                    reading.attachment.volume_id or "",
+                    "its counters are negative, or with what was counted before more than a row "
+                    "can hold",
+                    about=reading.attachment.instance_uuid,
+                )
+        return bookable
 
     def _save(self, readings: Sequence[Reading]) -> None:
         known: dict[int, dict[str, Any]] = {}
@@ -205,6 +228,8 @@ def _explain(
                 "disk",
             )
             continue
+        if not reading.is_bookable:
+            continue  # where it is skipped it is said why
         before = reading.before
         metering_explained.explain(
             context, row.instance_uuid, "volume_usage", volume,

@@ -200,6 +200,31 @@ def test_d21_a_null_device_name_is_one_bad_row(world, task):
     assert run.counters == {"volumes": 2, "skipped": 1, "read": 1, "done": 1}
 
 
+@pytest.mark.parametrize(
+    ("reads", "before"),
+    [(2**63, {}), (-1, {}), (5, {"tot_reads": 2**63 - 2, "curr_reads": 9})],
+    ids=["wrapped", "negative", "with what was counted before"],
+)
+def test_counters_that_no_row_can_hold_are_one_bad_row(world, task, reads, before, caplog):
+    attach(world, 1)
+    attach(world, 2, "volume-2")
+    count(world, 1, reads, 0, 0, 0)
+    count(world, 2, 1, 2, 3, 4)
+    if before:
+        with world.engine.begin() as connection:
+            connection.execute(
+                sa.insert(models.volume_usage_cache).values(
+                    volume_id="volume-1", instance_uuid=uuid_of(1), deleted=0, **before
+                )
+            )
+    written = usage(world)
+    run = world.agent.run(task)
+    assert (run.outcome, run.counters["skipped"]) == ("partial", 1)
+    assert "volume-1 skipped: its counters are negative, or" in caplog.text
+    assert usage(world) == written
+    assert usage(world, "volume-2") == [((0, 0, 0, 0), (1, 2, 3, 4))]
+
+
 def test_d14_a_volume_of_two_instances_is_counted_for_each(world, task):
     for number in (1, 2):
         attach(world, number)
