@@ -84,13 +84,17 @@ class Sender:
         self._said: set[str] = set()
 
     def start(self) -> None:
-        """Send what waits, and go on with what comes."""
+        """Send what waits, and go on with what comes; without a thread, at the next call."""
         with self._starting:
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._work, name="cepheid-notifications", daemon=True
-                )
-                self._thread.start()
+            if self._thread is not None:
+                return
+            thread = threading.Thread(target=self._work, name="cepheid-notifications", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as err:  # the system has no more; what waits is on the disk
+                self._say(f"{err}; look at the limits of the agent's processes and threads")
+            else:
+                self._thread = thread
 
     def wake(self) -> None:
         """Send what was put into the outbox just now."""

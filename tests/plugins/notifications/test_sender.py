@@ -3,6 +3,7 @@
 
 import fcntl
 import logging
+import threading
 
 import pytest
 
@@ -70,6 +71,25 @@ def test_nothing_is_opened_while_nothing_waits(sender, publisher, clock):
     sender.start()
     clock.settle(1)
     assert publisher.attempts == 0
+
+
+def test_without_a_thread_what_waits_is_sent_once_one_can_be_had(
+    outbox, sender, publisher, monkeypatch, caplog
+):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        for name in "ab":
+            put(outbox, name)
+            sender.wake()
+    assert len(said(caplog, "can't start new thread")) == 1
+    assert outbox.standing().trouble
+    sender.wake()
+    eventually(outbox.is_empty)
+    assert publisher.published == ["a", "b"]
+    assert not outbox.standing().trouble
 
 
 def test_a_failure_is_tried_again_after_longer_and_longer_waits(outbox, sender, publisher, clock):
