@@ -258,8 +258,10 @@ class _Walk:
         """Note that a file is missing. It may come back, and what it stands on is not known."""
         if is_disk:
             self.problems.append(
-                f"{path} is missing, and a domain has it as its disk. Mount its storage, or "
-                "undefine what names it"
+                f"{path} is missing, and a domain has it as its disk, or had it in a snapshot. "
+                "Mount its storage, or remove what names it; 'virsh dumpxml' and 'virsh "
+                "snapshot-dumpxml' show that. Of a snapshot whose files were merged, 'virsh "
+                "snapshot-delete --metadata' removes the record alone"
             )
         else:
             self.problems.append(
