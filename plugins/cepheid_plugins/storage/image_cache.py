@@ -154,6 +154,9 @@ class ImageCache:
     def delete(self, file: CachedFile) -> None:
         """Delete a file that is aside, and its lock where nothing has taken its place.
 
+        The lock of a swap or ephemeral file stays, as in Nova: it is named by a size that is used
+        again, and who waits for the one that was removed would have it along with another.
+
         :raises Raced: it is gone
         """
         assert file.aside_at is not None
@@ -163,7 +166,7 @@ class ImageCache:
                 os.unlink(file.entry, dir_fd=aside)
                 os.fsync(aside)
                 is_free = descriptors.found(base, file.name) is None
-            if is_free:
+            if is_free and file.kind in (image_names.ORIGINAL, image_names.RESIZED):
                 nova_locks.remove(locks, file.name)
 
     @contextmanager

@@ -102,6 +102,22 @@ def test_what_is_set_aside_is_deleted_after_its_retention_with_its_lock(host):
     assert not (host.instances / "locks" / f"nova-{GARBAGE}").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        (GARBAGE, False),
+        (f"{GARBAGE}_10", False),
+        ("swap_256", True),
+        ("ephemeral_20_abcdefg", True),
+    ],
+)
+def test_the_lock_of_an_image_goes_with_it_and_that_of_a_size_stays_as_in_nova(host, name, kept):
+    host.file(name)
+    host.passes()
+    assert (host.names(), host.aside()) == ([], [])
+    assert (host.instances / "locks" / f"nova-{name}").exists() == kept
+
+
 def test_says_how_many_files_were_seen_to_one_kind_after_the_other(host, reports):
     host.file(GARBAGE)
     host.run()
