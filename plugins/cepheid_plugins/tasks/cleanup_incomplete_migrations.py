@@ -218,7 +218,10 @@ def _why_not(last: BrokenMigration, seen: Sightings) -> str:
     """Return why the files of a deleted instance are left alone; nothing where they are not."""
     doubt = why_doubtful(last.uuid, last.deleted_at, seen)
     if not doubt and last.is_moving:
-        return "it is deleted, and another migration of it still goes on"
+        return (
+            "it is deleted, and by its status another migration of it still goes on; if nobody is "
+            "at it any more, set migrations.status to failed"
+        )
     return doubt
 
 

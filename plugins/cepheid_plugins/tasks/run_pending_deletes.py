@@ -255,7 +255,10 @@ def _why_not(row: DeadInstance, seen: Sightings) -> str:
     if doubt:
         return doubt
     if row.is_moving:
-        return "it is deleted, and a migration of it still goes on"
+        return (
+            "it is deleted, and by its status a migration of it still goes on; if nobody is at it "
+            "any more, set migrations.status to failed"
+        )
     try:
         attempts_of(row)
     except ValueError:

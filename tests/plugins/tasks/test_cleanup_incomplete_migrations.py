@@ -317,10 +317,11 @@ def test_files_that_a_process_has_open_stay(world, task):
     assert (left(world), statuses(world)) == (["1"], ["error"])
 
 
-def test_another_migration_that_goes_on_keeps_the_files(world, task):
+def test_another_migration_that_goes_on_keeps_the_files(world, task, caplog):
     add(world, 1)
     add_migration(world, 1, status="migrating", dest_compute="host3")
     assert world.agent.run(task).outcome == "partial"
+    assert "if nobody is at it any more, set migrations.status to failed" in caplog.text
     assert (left(world), statuses(world)) == (["1"], ["error", "migrating"])
 
 

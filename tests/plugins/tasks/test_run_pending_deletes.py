@@ -516,7 +516,7 @@ def test_where_not_all_processes_can_be_looked_at_the_kernel_must_say_that_a_fil
 
 
 @pytest.mark.parametrize("status", ["migrating", "a status of another version", None])
-def test_a_migration_that_goes_on_keeps_the_files(world, task, status):
+def test_a_migration_that_goes_on_keeps_the_files(world, task, status, caplog):
     """Nova deletes an instance's migrations with it, and leaves their status for ever."""
     add_dead(world, 1)
     add_migration(world, 1, status=status)
@@ -526,6 +526,11 @@ def test_a_migration_that_goes_on_keeps_the_files(world, task, status):
     add_migration(world, 3, status="error")
     assert world.agent.run(task).outcome == "partial"
     assert left(world) == ["1"]
+    assert "if nobody is at it any more, set migrations.status to failed" in caplog.text
+    with world.engine.begin() as connection:
+        connection.execute(sa.update(models.migrations).values(status="failed"))
+    world.agent.run(task)
+    assert left(world) == []
 
 
 def test_hidden_instances_live_in_another_cell(world, task):
