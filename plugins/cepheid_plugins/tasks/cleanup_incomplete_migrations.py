@@ -42,6 +42,8 @@ class CleanupIncompleteMigrations(cepheid.Task):
         super().__init__(agent)
         self.database = agent.driver("database")
         self.leftovers = Leftovers(agent)
+        #: Whose files could not be removed in the last pass; all others have their turn first.
+        self._failed: set[str] = set()
 
     @periodic_task(spacing=300)
     def cleanup_incomplete_migrations(self, context: RunContext) -> None:
@@ -76,8 +78,10 @@ class CleanupIncompleteMigrations(cepheid.Task):
                 uuid, plan.elsewhere[uuid], rule="nothing of a live instance is removed"
             )
         self._report(context, plan.live, entries)
-        gone = self._remove(context, plan.due, entries)
-        self._mark(context, {**plan.clean, **gone})
+        for due, clean in in_turn(plan, self._failed):
+            gone = self._remove(context, due, entries)
+            self._mark(context, {**clean, **gone})
+        self._failed = context.failed()
 
     def _report(
         self,
@@ -212,6 +216,18 @@ def decide(broken: Sequence[BrokenMigration], entries: Collection[str], seen: Si
         else:
             plan.due[uuid] = of_one
     return plan
+
+
+def in_turn(
+    plan: Plan, failed: Collection[str]
+) -> list[tuple[dict[str, list[BrokenMigration]], dict[str, list[BrokenMigration]]]]:
+    """Return what is due and what is clean, in two portions: the second holds what is tried again.
+
+    :param failed: whose files could not be removed the last time
+    """
+    again = {uuid: of_one for uuid, of_one in plan.due.items() if uuid in failed}
+    first = {uuid: of_one for uuid, of_one in plan.due.items() if uuid not in failed}
+    return [(first, plan.clean), (again, {})]
 
 
 def _why_not(last: BrokenMigration, seen: Sightings) -> str:

@@ -54,6 +54,8 @@ class RunImageCacheManagerPass(cepheid.Task):
     def __init__(self, agent: Agent) -> None:
         super().__init__(agent)
         self._surveyor: Surveyor | None = None
+        #: What could not be removed in the last pass; all else has its turn first.
+        self._failed: set[str] = set()
 
     @property
     def surveyor(self) -> Surveyor:
@@ -84,10 +86,14 @@ class RunImageCacheManagerPass(cepheid.Task):
             # Bookkeeping, not a change: Nova's own pass and ours go by the age since the last use.
             context.count("touched", surveyor.cache.touch(used, surveyor.now()))
             surveyor.remember()
-        self._change(context, survey, Verdict.RESTORED, "restore", self._restore)
-        # What was proven before goes first: it gives room, and max_changes is for all of them.
-        self._change(context, survey, Verdict.DELETED, "delete", self._delete)
-        self._change(context, survey, Verdict.SET_ASIDE, "set_aside", self._set_aside)
+        self._change(context, survey.having(Verdict.RESTORED), "restore", self._restore)
+        for again in (False, True):
+            # What was proven before goes first: it gives room, and max_changes is for all of them.
+            proven = self._in_turn(survey, Verdict.DELETED, again)
+            self._change(context, proven, "delete", self._delete)
+            unused = self._in_turn(survey, Verdict.SET_ASIDE, again)
+            self._change(context, unused, "set_aside", self._set_aside)
+        self._failed = context.failed()
 
     def _hosts(self, context: RunContext) -> list[str]:
         """Return the hosts that share the storage, and enter this one."""
@@ -145,15 +151,20 @@ class RunImageCacheManagerPass(cepheid.Task):
             if one.owners:
                 context.notice(one.file.entry, f"{one.file.entry}: {one.reason}")
 
+    def _in_turn(self, survey: Survey, verdict: Verdict, again: bool) -> list[Found]:
+        """Return the files on which a verdict was given.
+
+        :param again: those that could not be removed the last time, or the others
+        """
+        return [one for one in survey.having(verdict) if (one.file.entry in self._failed) == again]
+
     def _change(
-        self,
-        context: RunContext,
-        survey: Survey,
-        verdict: Verdict,
-        kind: str,
-        act: Callable[[Found], None],
+        self, context: RunContext, found: list[Found], kind: str, act: Callable[[Found], None]
     ) -> None:
-        oldest = sorted(survey.having(verdict), key=lambda one: one.file.modified_at)
+        if not found:
+            return
+        verdict = found[0].verdict
+        oldest = sorted(found, key=lambda one: one.file.modified_at)
         # Whatever is refused is on record each time: no more of that than somebody may read.
         offered = oldest[: OFFERED * self.conf.max_changes or None]
         context.count("left_for_later", len(oldest) - len(offered))

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from cepheid_plugins.compute.sightings import FILE_NAME, Sightings, SightingsFile
 from cepheid_plugins.database import models
 from cepheid_plugins.database.records import BrokenMigration
+from cepheid_plugins.storage.errors import StorageError
 from cepheid_plugins.storage.storage_users import REGISTRY, StorageUsers
 from cepheid_plugins.tasks.cleanup_incomplete_migrations import (
     CleanupIncompleteMigrations,
@@ -203,6 +204,22 @@ def test_the_other_side_is_cleaned_though_the_first_has_written_that_it_failed(w
     assert world.agent.run(task).counters == {}
 
 
+def test_files_that_cannot_be_removed_keep_nothing_else_waiting(world, task, monkeypatch):
+    world.agent.set(task.name, max_changes=1)
+    remove = task.leftovers._remove_aside
+    monkeypatch.setattr(
+        task.leftovers,
+        "_remove_aside",
+        lambda uuid, copies: StorageError("x") if uuid == uuid_of(1) else remove(uuid, copies),
+    )
+    add(world, 1)
+    add(world, 2)
+    add(world, 3, suffixes=())
+    for _ in range(6):
+        world.agent.run(task)
+    assert (left(world), statuses(world)) == (["1_del"], ["error", "failed", "failed"])
+
+
 # Those that live.
 
 
@@ -257,9 +274,7 @@ def test_on_shared_storage_the_directory_is_the_instances_own(world, task, notic
     assert left(world) == ["1", "compute_nodes"]
 
 
-def test_a_host_that_the_registry_has_lost_is_remembered_to_share_the_storage(
-    world, task, notices
-):
+def test_a_host_that_the_registry_has_lost_is_remembered_to_share_the_storage(world, task, notices):
     """nova-compute begins a new registry where it cannot read the one that is there."""
     world.add(1, host="host2")
     fill(world, 1)

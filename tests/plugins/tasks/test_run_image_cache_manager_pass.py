@@ -15,6 +15,7 @@ from cepheid_plugins.compute.sightings import Sightings, SightingsFile
 from cepheid_plugins.database import models
 from cepheid_plugins.storage import image_names
 from cepheid_plugins.storage.image_cache import ASIDE, ImageCache
+from cepheid_plugins.storage.instances_path import StorageError
 from tests.images import (
     DAY,
     HOUR,
@@ -100,6 +101,34 @@ def test_what_is_set_aside_is_deleted_after_its_retention_with_its_lock(host):
     assert (change.kind, change.outcome) == ("delete", "done")
     assert host.aside() == host.names() == []
     assert not (host.instances / "locks" / f"nova-{GARBAGE}").exists()
+
+
+@pytest.mark.parametrize("aside", [False, True])
+def test_what_cannot_be_removed_keeps_nothing_else_waiting(host, monkeypatch, aside):
+    """Such as a file that is immutable; it has its turn again after the others."""
+    host.world.agent.set(host.task.name, max_changes=1)
+    host.file(GARBAGE, 3 * DAY)
+    if aside:
+        host.run()
+        host.world.clock.sleep(DAY)
+    host.file(OTHER, 2 * DAY)
+
+    def refusing(act):
+        def do(cache, file, *times):
+            if file.name == GARBAGE:
+                raise StorageError("it is immutable")
+            act(cache, file, *times)
+
+        return do
+
+    for act in (ImageCache.set_aside, ImageCache.delete):
+        monkeypatch.setattr(ImageCache, act.__name__, refusing(act))
+    outcomes = [{c.target[:40]: c.outcome for c in host.run().changes} for _ in range(3)]
+    assert outcomes == [
+        {GARBAGE: "failed", OTHER: "refused"},
+        {GARBAGE: "refused", OTHER: "done"},
+        {GARBAGE: "failed"},
+    ]
 
 
 @pytest.mark.parametrize(
