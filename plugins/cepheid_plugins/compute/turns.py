@@ -15,11 +15,11 @@ class Turns:
 
     def __init__(self) -> None:
         #: Those that have failed, the longest ago first.
-        self._failed: list[str] = []
+        self.failed: list[str] = []
 
     def in_order(self, uuids: Iterable[str]) -> list[str]:
         """Return them in the order of their turns, which is their own where none has failed."""
-        place = {uuid: number for number, uuid in enumerate(self._failed, 1)}
+        place = {uuid: number for number, uuid in enumerate(self.failed, 1)}
         return sorted(uuids, key=lambda uuid: place.get(uuid, 0))
 
     def enter(self, due: Collection[str], failed: Collection[str]) -> None:
@@ -27,5 +27,5 @@ class Turns:
 
         :param due: those that were to have their turn, be it in a later pass
         """
-        still = [uuid for uuid in self._failed if uuid in due and uuid not in failed]
-        self._failed = still + [uuid for uuid in self.in_order(due) if uuid in failed]
+        still = [uuid for uuid in self.failed if uuid in due and uuid not in failed]
+        self.failed = still + [uuid for uuid in self.in_order(due) if uuid in failed]

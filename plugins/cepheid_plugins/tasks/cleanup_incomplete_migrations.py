@@ -18,6 +18,7 @@ from cepheid.run import Change, RunContext
 from cepheid_plugins.compute import opts
 from cepheid_plugins.compute.leftovers import Leftovers, directories, why_doubtful
 from cepheid_plugins.compute.sightings import Sightings, say_doubts
+from cepheid_plugins.compute.turns import Turns
 from cepheid_plugins.database.records import BrokenMigration
 from cepheid_plugins.storage.errors import StorageError
 
@@ -42,8 +43,7 @@ class CleanupIncompleteMigrations(cepheid.Task):
         super().__init__(agent)
         self.database = agent.driver("database")
         self.leftovers = Leftovers(agent)
-        #: Whose files could not be removed in the last pass; all others have their turn first.
-        self._failed: set[str] = set()
+        self._turns = Turns()
 
     @periodic_task(spacing=300)
     def cleanup_incomplete_migrations(self, context: RunContext) -> None:
@@ -78,10 +78,10 @@ class CleanupIncompleteMigrations(cepheid.Task):
                 uuid, plan.elsewhere[uuid], rule="nothing of a live instance is removed"
             )
         self._report(context, plan.live, entries)
-        for due, clean in in_turn(plan, self._failed):
+        for due, clean in in_turn(plan, self._turns):
             gone = self._remove(context, due, entries)
             self._mark(context, {**clean, **gone})
-        self._failed = context.failed()
+        self._turns.enter(plan.due, context.failed())
 
     def _report(
         self,
@@ -219,14 +219,11 @@ def decide(broken: Sequence[BrokenMigration], entries: Collection[str], seen: Si
 
 
 def in_turn(
-    plan: Plan, failed: Collection[str]
+    plan: Plan, turns: Turns
 ) -> list[tuple[dict[str, list[BrokenMigration]], dict[str, list[BrokenMigration]]]]:
-    """Return what is due and what is clean, in two portions: the second holds what is tried again.
-
-    :param failed: whose files could not be removed the last time
-    """
-    again = {uuid: of_one for uuid, of_one in plan.due.items() if uuid in failed}
-    first = {uuid: of_one for uuid, of_one in plan.due.items() if uuid not in failed}
+    """Return what is due and what is clean, in two portions: the second holds what has failed."""
+    again = {uuid: plan.due[uuid] for uuid in turns.failed if uuid in plan.due}
+    first = {uuid: of_one for uuid, of_one in plan.due.items() if uuid not in again}
     return [(first, plan.clean), (again, {})]
 
 

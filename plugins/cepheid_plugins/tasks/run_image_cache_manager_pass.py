@@ -11,7 +11,7 @@ Source: Nova's _run_image_cache_manager_pass and its libvirt driver's image cach
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import cepheid
@@ -21,6 +21,7 @@ from cepheid.run import Change, Raced, RunContext
 from cepheid_plugins.compute import image_explained, image_options, opts
 from cepheid_plugins.compute.image_survey import SILENT_SECONDS, Found, Survey, Surveyor
 from cepheid_plugins.compute.image_verdicts import DESTRUCTIVE, Verdict
+from cepheid_plugins.compute.turns import Turns
 from cepheid_plugins.storage.nova_locks import Held
 from cepheid_plugins.storage.storage_users import NoRoom
 
@@ -54,8 +55,7 @@ class RunImageCacheManagerPass(cepheid.Task):
     def __init__(self, agent: Agent) -> None:
         super().__init__(agent)
         self._surveyor: Surveyor | None = None
-        #: What could not be removed in the last pass; all else has its turn first.
-        self._failed: set[str] = set()
+        self._turns = Turns()
 
     @property
     def surveyor(self) -> Surveyor:
@@ -86,14 +86,16 @@ class RunImageCacheManagerPass(cepheid.Task):
             # Bookkeeping, not a change: Nova's own pass and ours go by the age since the last use.
             context.count("touched", surveyor.cache.touch(used, surveyor.now()))
             surveyor.remember()
-        self._change(context, survey.having(Verdict.RESTORED), "restore", self._restore)
+        restored = _oldest_first(survey.having(Verdict.RESTORED))
+        self._change(context, restored, "restore", self._restore)
+        due = {one.file.entry for one in survey.having(*DESTRUCTIVE)}
         for again in (False, True):
             # What was proven before goes first: it gives room, and max_changes is for all of them.
             proven = self._in_turn(survey, Verdict.DELETED, again)
             self._change(context, proven, "delete", self._delete)
             unused = self._in_turn(survey, Verdict.SET_ASIDE, again)
             self._change(context, unused, "set_aside", self._set_aside)
-        self._failed = context.failed()
+        self._turns.enter(due, context.failed())
 
     def _hosts(self, context: RunContext) -> list[str]:
         """Return the hosts that share the storage, and enter this one."""
@@ -152,11 +154,14 @@ class RunImageCacheManagerPass(cepheid.Task):
                 context.notice(one.file.entry, f"{one.file.entry}: {one.reason}")
 
     def _in_turn(self, survey: Survey, verdict: Verdict, again: bool) -> list[Found]:
-        """Return the files on which a verdict was given.
+        """Return the files on which a verdict was given: the oldest first, or in turn.
 
-        :param again: those that could not be removed the last time, or the others
+        :param again: those that could not be removed before, or the others
         """
-        return [one for one in survey.having(verdict) if (one.file.entry in self._failed) == again]
+        found = {one.file.entry: one for one in survey.having(verdict)}
+        if again:
+            return [found[entry] for entry in self._turns.failed if entry in found]
+        return _oldest_first(found[entry] for entry in found if entry not in self._turns.failed)
 
     def _change(
         self, context: RunContext, found: list[Found], kind: str, act: Callable[[Found], None]
@@ -164,10 +169,9 @@ class RunImageCacheManagerPass(cepheid.Task):
         if not found:
             return
         verdict = found[0].verdict
-        oldest = sorted(found, key=lambda one: one.file.modified_at)
         # Whatever is refused is on record each time: no more of that than somebody may read.
-        offered = oldest[: OFFERED * self.conf.max_changes or None]
-        context.count("left_for_later", len(oldest) - len(offered))
+        offered = found[: OFFERED * self.conf.max_changes or None]
+        context.count("left_for_later", len(found) - len(offered))
         wanted = {one.file.entry: one for one in offered}
 
         def do(changes: list[Change]) -> dict[str, object]:
@@ -197,6 +201,10 @@ class RunImageCacheManagerPass(cepheid.Task):
 
     def _delete(self, one: Found) -> None:
         self.surveyor.cache.delete(one.file)
+
+
+def _oldest_first(found: Iterable[Found]) -> list[Found]:
+    return sorted(found, key=lambda one: one.file.modified_at)
 
 
 def _attempt(act: Callable[[Found], None], one: Found) -> object:
