@@ -156,6 +156,22 @@ def test_mariadb_is_migrated_whatever_the_url_calls_it(tmp_path, server):
     agent.close()
 
 
+def test_one_name_that_the_tables_cannot_hold_keeps_no_other_domain_out(tmp_path, server):
+    """MariaDB's utf8 has characters of three bytes at most, as Nova's tables."""
+    url = servers.new_database(server("mariadb"), "cepheid_names")
+    (tmp_path / "node.xml").write_text(
+        node_xml([1, 1, 1]).replace("guest-1<", "guest-\N{GRINNING FACE}<")
+    )
+    host = Installation(tmp_path, settings_for(url, f"test:///{tmp_path}/node.xml"))
+    host.run("db", "sync")
+    done = host.run("host", "adopt", check=False)
+    assert done.returncode == 1
+    assert "2 domains adopted" in done.stderr
+    assert f"adopt of {uuid_of(1)} failed: " in done.stderr
+    assert [row["Name"] for row in host.rows("instance", "list")] == ["guest-0", "guest-2"]
+    host.close()
+
+
 def _claim_all(path, url, name, start, wins):
     """Claim each of one hundred instances, in a process of its own."""
     path.mkdir()

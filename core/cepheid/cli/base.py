@@ -25,6 +25,9 @@ T = TypeVar("T")
 class _WithConfiguration(command.Command):
     """A command that reads the configuration."""
 
+    #: What it exits with when its result is printed. One that was carried out in part sets it.
+    exit_code = 0
+
     def get_epilog(self) -> str:
         """Return how the help ends.
 
@@ -78,7 +81,7 @@ class _WithConfiguration(command.Command):
 
     def _run(self, parsed_args: argparse.Namespace) -> int:
         try:
-            return int(super().run(parsed_args) or 0)
+            return int(super().run(parsed_args) or self.exit_code)
         except PermissionError as err:
             if not err.filename or os.geteuid() == 0:
                 raise  # of something else than this user's rights to the agent's files

@@ -52,6 +52,8 @@ class HostAdopt(lists.FittedLister):
         if run.error:
             raise errors.AlreadyReported(run.error)
         adopted = [change for change in run.changes if change.outcome in ("done", "planned")]
+        if len(adopted) < len(run.changes):
+            self.exit_code = errors.CepheidError.exit_code  # the log has the reasons
         known = run.counters.get("known", 0)
         self.say(
             f"{len(adopted)} domain{'' if len(adopted) == 1 else 's'} "
@@ -180,13 +182,18 @@ def _adopt(
             context.skip(domain.uuid, f"{domain.name} is in no state that can be adopted")
         else:
             new[domain.uuid] = _new_instance(agent.host, hypervisor.name, domain)
+
+    def create(changes: list[Change]) -> dict[str, Any]:
+        refused = database.create_instances([new[change.target] for change in changes])
+        return {change.target: refused.get(change.target) for change in changes}
+
     context.change_many(
         "adopt",
         [
             Change(uuid, None, row.vm_state, f"{row.display_name}: a domain that no row knows")
             for uuid, row in new.items()
         ],
-        lambda changes: database.create_instances([new[c.target] for c in changes]),
+        create,
     )
 
 

@@ -157,9 +157,22 @@ class Database(Transactions):
         """Write the updates whose instances are still as expected; return their uuids."""
         return self._write(instances.update, host, updates, self._now())
 
-    def create_instances(self, rows: Sequence[NewInstance]) -> None:
-        """Take instances into the inventory, all or none."""
-        self._write(instances.create, rows, self._now())
+    def create_instances(self, rows: Sequence[NewInstance]) -> dict[str, Exception]:
+        """Take instances into the inventory: together, or each by itself where that is refused.
+
+        The tables may not hold every character that a name has.
+
+        :return: by uuid, why one was not taken
+        """
+        try:
+            self._write(instances.create, rows, self._now())
+        except (errors.DatabaseUnavailable, errors.DatabaseNotMigrated):
+            raise
+        except errors.DatabaseError as err:
+            if len(rows) == 1:
+                return {rows[0].uuid: err}
+            return {k: v for row in rows for k, v in self.create_instances([row]).items()}
+        return {}
 
     def set_system_metadata(self, values: Mapping[str, Mapping[str, str]]) -> None:
         """Write system metadata: by uuid, the values by key."""

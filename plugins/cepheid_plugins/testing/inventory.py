@@ -165,12 +165,13 @@ class MemoryInventory:
         for uuid, of_one in values.items():
             self.metadata.setdefault(uuid, {}).update(of_one)
 
-    def create_instances(self, rows: Sequence[NewInstance]) -> None:
+    def create_instances(self, rows: Sequence[NewInstance]) -> dict[str, Exception]:
         self.statements["INSERT"] += 1
         now = self._clock.utcnow()
         for new in rows:
             common = {"created_at": now, "updated_at": None, "launched_at": now}
             self._insert({**dataclasses.asdict(new), **common, "shutdown_terminate": False})
+        return {}
 
     def update_instances(self, host: str | None, updates: Sequence[InstanceUpdate]) -> set[str]:
         return self._update(host, updates, {"updated_at": self._clock.utcnow()})
