@@ -356,6 +356,22 @@ def test_an_operation_that_is_not_possible_is_refused(adopted):
     assert "no instance 'guest-9'" in refused(adopted, "instance", "stop", "guest-9")
 
 
+def test_what_was_done_is_told_though_another_of_the_instances_was_refused(adopted):
+    done = adopted.run("instance", "stop", "guest-0", "guest-2", "-f", "json", check=False)
+    assert done.returncode == 1
+    assert "cannot be asked to stop: its vm_state is stopped" in done.stderr
+    results = {row["Name"]: row["Result"] for row in json.loads(done.stdout)}
+    assert results == {"guest-0": "done", "guest-2": "failed"}
+
+
+def test_a_resize_to_nothing_and_a_size_that_is_none_are_refused(adopted):
+    assert "--vcpus, --memory-mib or --disk-gib" in refused(adopted, "instance", "resize", "guest-0")
+    for size in ("many", "0"):
+        done = adopted.run("instance", "resize", "guest-0", "--vcpus", size, check=False)
+        assert done.returncode == 2
+        assert f"--vcpus: {size!r} is not a whole number above 0" in done.stderr
+
+
 def test_what_destroys_asks_first_and_takes_silence_for_no(adopted):
     before = adopted.rows("instance", "list")
     for verb in ("delete", "offload", "confirm-resize", "reboot", "shelve"):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cepheid import errors
 from cepheid.cli import cells, lists
-from cepheid.run import Change, RunContext
+from cepheid.run import Change, Run, RunContext
 from cepheid_plugins.compute import opts
 from cepheid_plugins.compute.adopt import operator_run, refuse_on_nova
 from cepheid_plugins.compute.cli import BEGINNING, find_instance
@@ -69,14 +69,26 @@ class _Operate(lists.FittedLister):
                 False,
                 lambda context: self.act(context, agent, rows, parsed_args),
             )
-        raced = [change for change in run.changes if change.outcome == "raced"]
-        if raced:
-            raise errors.CepheidError(_tell_raced(raced))
         if run.error or any(change.outcome != "done" for change in run.changes):
-            raise errors.AlreadyReported(run.error or "a change failed")
+            self._tell_failed(run)
         return ("UUID", "Name", "Operation", "Result"), [
             (change.target, change.reason, change.kind, change.outcome) for change in run.changes
         ]
+
+    def _tell_failed(self, run: Run) -> None:
+        """Tell what the log has not; where nothing was done, no table follows.
+
+        :raises CepheidError: nothing was done
+        """
+        self.exit_code = errors.CepheidError.exit_code
+        raced = [change for change in run.changes if change.outcome == "raced"]
+        is_done = any(change.outcome == "done" for change in run.changes)
+        if raced and is_done:
+            self.say(f"cepheid: {_tell_raced(raced)}")
+        elif raced:
+            raise errors.CepheidError(_tell_raced(raced))
+        elif not is_done:
+            raise errors.AlreadyReported(run.error or "a change failed")
 
     def check_host(self, agent: Agent, row: Instance) -> None:
         """See that an instance is this host's.
@@ -199,6 +211,13 @@ class InstanceResize(_Operate):
         )
         return parser
 
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[Any]]:
+        if not (parsed_args.vcpus or parsed_args.memory_mib or parsed_args.disk_gib):
+            raise errors.CepheidError(
+                "No other size is given; name it with --vcpus, --memory-mib or --disk-gib."
+            )
+        return super().take_action(parsed_args)
+
     def act(self, context: RunContext, agent: Agent, rows: Any, parsed_args: Any) -> None:
         operations = ResizeOperations(agent)
         for row in rows:
@@ -308,7 +327,10 @@ def _tell_raced(changes: Sequence[Change]) -> str:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
     if number <= 0:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return number
