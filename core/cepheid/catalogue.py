@@ -48,11 +48,14 @@ class Finder:
 
 
 def find_tasks(
-    conf: cfg.ConfigOpts, offered: Sequence[loading.Plugin] | None = None
+    conf: cfg.ConfigOpts,
+    offered: Sequence[loading.Plugin] | None = None,
+    misnamed: list[errors.ConfigError] | None = None,
 ) -> list[loading.Plugin]:
     """Find all task plugins and settle which are wanted; those that are stay ``found``.
 
     :param offered: where to look for them; by default, what is installed now
+    :param misnamed: takes the errors of names that nobody provides, which are raised without it
     :raises ConfigError: enabled_tasks or disabled_tasks name a task that nobody provides
     """
     if offered is None:
@@ -62,8 +65,8 @@ def find_tasks(
     bundled = {plugin.name for plugin in plugins if plugin.is_bundled}
     providers = config.register_providers(conf, names)
     loading.settle_conflicts(plugins, providers, "[task_providers] {name}")
-    enabled = _select(conf.enabled_tasks, names, bundled, "enabled_tasks")
-    disabled = _select(conf.disabled_tasks, names, bundled, "disabled_tasks")
+    enabled = _select(conf.enabled_tasks, names, bundled, "enabled_tasks", misnamed)
+    disabled = _select(conf.disabled_tasks, names, bundled, "disabled_tasks", misnamed)
     for plugin in plugins:
         if plugin.state != "found":
             continue
@@ -84,10 +87,15 @@ def idle_patterns(patterns: Sequence[str], plugins: Sequence[loading.Plugin]) ->
     ]
 
 
-def describe(conf: cfg.ConfigOpts) -> list[loading.Plugin]:
-    """Find all task plugins and load them, so that each can be described, without running any."""
+def describe(
+    conf: cfg.ConfigOpts, misnamed: list[errors.ConfigError] | None = None
+) -> list[loading.Plugin]:
+    """Find all task plugins and load them, so that each can be described, without running any.
+
+    :param misnamed: as for :func:`find_tasks`
+    """
     offered = loading.discover_under(drivers.PREFIX)
-    plugins = find_tasks(conf, offered)
+    plugins = find_tasks(conf, offered, misnamed)
     finder = Finder(conf, offered)
     for plugin in plugins:
         if plugin.state == "found":
@@ -187,7 +195,11 @@ def _require_numbers(options: cfg.ConfigOpts.GroupAttr) -> None:
 
 
 def _select(
-    patterns: Sequence[str], names: Sequence[str], bundled: set[str], option: str
+    patterns: Sequence[str],
+    names: Sequence[str],
+    bundled: set[str],
+    option: str,
+    misnamed: list[errors.ConfigError] | None,
 ) -> set[str]:
     selected: set[str] = set()
     for pattern in patterns:
@@ -196,10 +208,13 @@ def _select(
             continue
         matches = set(fnmatch.filter(names, pattern))
         if not matches and not set(pattern) & set("*?["):
-            raise errors.ConfigError(
+            error = errors.ConfigError(
                 f"[DEFAULT] {option} names the task {pattern!r}, which nothing installed "
                 "provides. Install the package that does, or correct the name "
                 "('cepheid task list' shows those there are)."
             )
+            if misnamed is None:
+                raise error
+            misnamed.append(error)
         selected |= matches
     return selected

@@ -284,6 +284,11 @@ def test_a_task_is_shown_with_every_option_and_where_it_was_set(host):
     assert f"30  ({host.conf})" in host.run("task", "show", "sync_power_states").stdout
 
 
+def test_a_task_is_shown_with_its_whole_summary(host):
+    shown = host.run("task", "show", "sync_power_states").stdout
+    assert "Save each guest's power state; stop guests that should not run." in shown
+
+
 def test_an_option_that_is_a_list_is_shown_as_a_configuration_file_has_it():
     assert cells.option(["running", "paused"]) == "running,paused"
     assert (cells.option([]), cells.option(3), cells.option(None)) == ("", "3", "None")
@@ -365,7 +370,9 @@ def test_what_was_done_is_told_though_another_of_the_instances_was_refused(adopt
 
 
 def test_a_resize_to_nothing_and_a_size_that_is_none_are_refused(adopted):
-    assert "--vcpus, --memory-mib or --disk-gib" in refused(adopted, "instance", "resize", "guest-0")
+    assert "--vcpus, --memory-mib or --disk-gib" in refused(
+        adopted, "instance", "resize", "guest-0"
+    )
     for size in ("many", "0"):
         done = adopted.run("instance", "resize", "guest-0", "--vcpus", size, check=False)
         assert done.returncode == 2
@@ -569,6 +576,12 @@ def test_an_unknown_command_names_those_that_have_the_word(word, meant):
     assert set(App().get_fuzzy_matches(word)) == meant
 
 
+@pytest.mark.parametrize(("word", "what"), [("xyzzy", "command"), ("--dry", "option")])
+def test_what_is_no_command_is_named_with_where_they_are(host, word, what):
+    line = refused(host, word)
+    assert line == f"cepheid: There is no {what} {word!r}; 'cepheid --help' shows those there are."
+
+
 def test_the_nearest_task_is_named():
     said = str(
         errors.NoSuchTask("poll_bandwith_usage", ["poll_volume_usage", "poll_bandwidth_usage"])
@@ -605,6 +618,21 @@ def test_a_database_that_is_not_migrated_is_named(host):
         assert "run 'cepheid db sync'" in refused(host, *words)
 
 
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [("missing/inventory.sqlite", "See that its directory is there"), ("text", "put a backup")],
+)
+def test_a_database_file_that_cannot_be_used_is_named_with_what_to_do(host, name, remedy):
+    (host.path / "text").write_text("This is no database.\n")
+    host.conf.write_text(
+        host.conf.read_text() + f"[database]\nconnection = sqlite:///{host.path}/{name}\n"
+    )
+    line = refused(host, "db", "sync")
+    assert name in line
+    assert remedy in line
+    assert "server" not in line
+
+
 def test_a_database_server_that_does_not_answer_is_named_without_its_password(host):
     host.conf.write_text(
         host.conf.read_text()
@@ -634,6 +662,11 @@ def test_an_enabled_task_that_nobody_provides_is_an_error_at_start(adopted):
         adopted.conf.read_text().replace("[hypervisor]", "enabled_tasks = sync_power\n[hypervisor]")
     )
     assert "enabled_tasks names the task 'sync_power'" in refused(adopted, "agent")
+    # The list that it refers to is there.
+    done = adopted.run("task", "list", "-f", "json", check=False)
+    assert done.returncode == 1
+    assert "enabled_tasks names the task 'sync_power'" in done.stderr
+    assert "sync_power_states" in [row["Name"] for row in json.loads(done.stdout)]
 
 
 def test_a_state_path_that_cannot_be_made_is_named(host):

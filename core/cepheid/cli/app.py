@@ -28,6 +28,20 @@ class Commands(commandmanager.CommandManager):
         for plugin in loading.discover(namespace):
             self.commands[plugin.name.replace("_", " ")] = plugin.entry_point
 
+    def find_command(self, argv: list[str]) -> tuple[Any, str, list[str]]:
+        """Return the command that `argv` begins with, its name, and what follows.
+
+        :raises ValueError: it begins with none; the message is what an operator is told
+        """
+        try:
+            return super().find_command(argv)
+        except ValueError as err:
+            word = argv[0]
+            what = "option" if word.startswith("-") else "command"
+            raise ValueError(
+                f"cepheid: There is no {what} {word!r}; 'cepheid --help' shows those there are."
+            ) from err
+
 
 class App(app.App):
     """Finds the commands in the entry points of ``cepheid.cli`` and runs one."""

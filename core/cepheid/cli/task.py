@@ -29,8 +29,13 @@ class TaskList(lists.FittedLister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[Any]]:
         conf = self.conf
-        plugins = catalogue.describe(conf)
+        # Who looks for the right name is helped by the list all the same.
+        misnamed: list[errors.ConfigError] = []
+        plugins = catalogue.describe(conf, misnamed)
         config.check(conf)
+        for error in misnamed:
+            self.say(f"cepheid: {error}")
+            self.exit_code = error.exit_code
         live = self.ask_agent("status")
         by_plugin = {
             (row["name"], row["distribution"]): row for row in (live or {}).get("tasks", ())

@@ -59,14 +59,19 @@ def translated(url: sa.URL) -> Iterator[None]:
             raise unavailable(url, err) from err
         if _is_about_a_missing_table(err):
             raise not_migrated(url) from err
-        raise DatabaseError(f"The database {_name(url)}: {_reason(err)}") from err
+        raise DatabaseError(f"The database {_name(url)}: {_reason(err)}{_remedy(err)}") from err
 
 
 def unavailable(url: sa.URL, err: Exception) -> DatabaseUnavailable:
     """Return the error for a database that did not answer."""
+    remedy = "Check the server and"
+    if url.get_backend_name() == "sqlite" and isinstance(
+        err, oslo_db_exception.DBNonExistentDatabase
+    ):
+        remedy = "See that its directory is there and this user may write to it, or correct"
     return DatabaseUnavailable(
-        f"The database {_name(url)} does not answer: {_reason(err).rstrip('.')}. Check the server "
-        "and [database] connection."
+        f"The database {_name(url)} does not answer: {_reason(err).rstrip('.?')}. {remedy} "
+        "[database] connection."
     )
 
 
@@ -99,14 +104,24 @@ def _is_about_connecting(err: Exception) -> bool:
 
 def _is_about_a_missing_table(err: Exception) -> bool:
     """Tell whether a server has not the table that a statement names."""
-    inner = getattr(err, "inner_exception", None) or err
-    original = getattr(inner, "orig", None)
+    original = _original(err)
     if getattr(original, "pgcode", None) == POSTGRESQL_UNDEFINED_TABLE:
         return True
     return getattr(original, "args", ())[:1] == (MYSQL_NO_SUCH_TABLE,)
 
 
+def _remedy(err: Exception) -> str:
+    """Return what can be done about an error, where that is known."""
+    if getattr(_original(err), "sqlite_errorname", "") == "SQLITE_NOTADB":
+        return ". Correct [database] connection, or put a backup of the database there."
+    return ""
+
+
 def _reason(err: Exception) -> str:
+    return " ".join(str(_original(err)).split())
+
+
+def _original(err: Exception) -> BaseException:
+    """Return what the database's library has raised."""
     inner = getattr(err, "inner_exception", None) or err
-    original = getattr(inner, "orig", None) or inner
-    return " ".join(str(original).split())
+    return getattr(inner, "orig", None) or inner
