@@ -22,6 +22,7 @@ from cepheid.report import Reporter
 from cepheid.run import Run
 from cepheid.signals import REPORT_SIGNALS, STOP_SIGNALS, SignalWatcher
 from cepheid.systemd import Notifier
+from cepheid.task import run_by_hand
 from cepheid.task_timers import TaskTimers
 from cepheid.timers import TimerGroup
 
@@ -257,7 +258,7 @@ class Service:
             raise errors.PluginError(
                 f"The agent does not run the task {task!r}; 'cepheid task list' says why."
             )
-        return run_as_dict(known.run_now("operator", dry_run, force))
+        return run_as_dict(run_by_hand(known, dry_run, force))
 
     def _summary(self) -> str:
         overdue = [r.task for r in self.agent.runner.active if r.outcome == "overdue"]

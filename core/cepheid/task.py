@@ -266,3 +266,16 @@ class Task(periodic_task.PeriodicTasks):
 
     def _full_name(self, name: str) -> str:
         return name if name == self.name else f"{self.name}.{name}"
+
+
+def run_by_hand(task: Task, dry_run: bool | None, force: bool) -> Any:
+    """Run a task once for an operator, see :meth:`Task.run_now`; return the run.
+
+    :raises PluginError: it exits; that ends neither the agent nor, without a word, the command
+    """
+    try:
+        return task.run_now("operator", dry_run, force)
+    except SystemExit as err:
+        raise errors.PluginError(
+            f"{task.name} failed: it exits (sys.exit({err.code!r})). Its package has to be mended."
+        ) from err

@@ -324,6 +324,38 @@ def test_a_task_runs_here_where_no_agent_does(adopted):
     assert adopted.rows("task", "run", "sync_power_states") == []
 
 
+LEAVES = """
+import cepheid
+from cepheid.periodic_task import periodic_task
+
+class Plugin(cepheid.Task):
+    @periodic_task(spacing=3600)
+    def {name}(self, context):
+        {act}
+"""
+
+
+def test_a_task_that_exits_or_fails_by_hand_is_told_of_here_and_by_the_agent(host, tmp_path):
+    modules = {
+        "leaves": LEAVES.format(name="leaves", act="raise SystemExit(0)"),
+        "breaks": LEAVES.format(name="breaks", act="raise ValueError('no')"),
+    }
+    points = {"cepheid.tasks": {name: f"{name}:Plugin" for name in modules}}
+    install(host, tmp_path, ("acme", points, modules))
+    host.conf.write_text(
+        host.conf.read_text().replace("[hypervisor]", "enabled_tasks = leaves\n[hypervisor]")
+    )
+    said = "cepheid: leaves failed: it exits (sys.exit(0)). Its package has to be mended."
+    assert refused(host, "task", "run", "leaves") == said
+    # That no agent runs has nothing to do with it.
+    failed = host.run("task", "run", "breaks", check=False)
+    assert "ValueError: no" in failed.stderr
+    assert "agent" not in failed.stderr
+    host.start_agent()
+    assert refused(host, "task", "run", "leaves") == said
+    assert host.stop_agent() == 0
+
+
 def test_the_history_has_runs_and_their_changes(adopted):
     adopted.path.joinpath("node.xml").write_text(node_xml([SHUTDOWN, PAUSED, SHUTDOWN, CRASHED]))
     adopted.run("task", "run", "sync_power_states")

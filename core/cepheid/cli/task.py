@@ -12,6 +12,7 @@ from cepheid.agent import Agent
 from cepheid.cli import base, cells, lists, progress, task_rows
 from cepheid.journal import Journal, Pause
 from cepheid.journal.pauses import pause_of
+from cepheid.task import run_by_hand
 
 
 class TaskList(lists.FittedLister):
@@ -136,6 +137,9 @@ class TaskRun(lists.FittedLister):
             with progress.shown(name, lambda: self._progress(name)):
                 run = admin.call(self.conf.state_path, "run", task=name, **options)
         except errors.NotRunning:
+            run = None
+        # Not in the clause above: what the run logs would tell of the socket too.
+        if run is None:
             run = self._run_here(name, **options)
         counters = wording.counters(run["counters"])
         self.say(
@@ -168,7 +172,7 @@ class TaskRun(lists.FittedLister):
         with self.agent() as own:
             task = own.load_task(name)
             with progress.shown(name, lambda: _progress_here(own)):
-                run = task.run_now("operator", dry_run, force)
+                run = run_by_hand(task, dry_run, force)
         if run.error:
             raise errors.AlreadyReported(run.error)
         return dataclasses.asdict(run)
