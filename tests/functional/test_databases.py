@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
+from cepheid.errors import CepheidError
 from cepheid_plugins.bandwidth.libvirt_driver import LibvirtMeter
 from cepheid_plugins.database import grants, migrate, models
 from cepheid_plugins.database.driver import Database
@@ -152,6 +153,27 @@ def test_mariadb_is_migrated_whatever_the_url_calls_it(tmp_path, server):
     agent, database = open_database(tmp_path, url.set(drivername="mariadb+pymysql"))
     database.sync()
     database.check()
+    database.close()
+    agent.close()
+
+
+def test_a_migration_that_was_cut_off_is_told_from_the_tables_of_others(tmp_path, server):
+    """MariaDB has made each table for good at once."""
+    agent, database = open_database(
+        tmp_path, servers.new_database(server("mariadb"), "cepheid_cut")
+    )
+    database.sync()
+    with sa.create_engine(database.url).begin() as connection:
+        connection.execute(sa.text("DELETE FROM cepheid_alembic_version"))
+        connection.execute(sa.text("DROP TABLE task_log"))
+    with pytest.raises(
+        CepheidError, match=r"was interrupted here.* volume_usage_cache, cepheid_al"
+    ):
+        database.sync()
+    with sa.create_engine(database.url).begin() as connection:
+        connection.execute(sa.text("DROP TABLE cepheid_alembic_version"))
+    with pytest.raises(CepheidError, match="neither Nova's mark nor ours"):
+        database.sync()
     database.close()
     agent.close()
 

@@ -100,7 +100,16 @@ def sync(engine: sa.Engine) -> list[str]:
         return [f"This is Nova's database (revision {found.revision}); added bw_usage_cache."]
     if found.revision == found.head:
         return [f"The database is at revision {found.head} already."]
-    if not found.owner and sa.inspect(engine).has_table(models.instances.name):
+    tables = set() if found.owner else set(sa.inspect(engine).get_table_names())
+    left = sorted(tables & set(models.metadata.tables))
+    if left and VERSION_TABLE in tables:
+        # MariaDB and MySQL make each table for good at once, and take none back.
+        raise errors.CepheidError(
+            "A 'cepheid db sync' was interrupted here. Drop the tables that it has left, "
+            f"{', '.join([*left, VERSION_TABLE])}, or name an empty database in [database] "
+            "connection, and repeat it."
+        )
+    if models.instances.name in tables:
         raise errors.CepheidError(
             "The database has a table 'instances' but neither Nova's mark nor ours; "
             "it is left alone. Name an empty database in [database] connection."
