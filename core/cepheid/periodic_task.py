@@ -16,6 +16,7 @@ Source of names and rules: oslo.service's documentation and behaviour.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import time
@@ -182,7 +183,9 @@ class PeriodicTasks(metaclass=_PeriodicTasksMeta):
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         super().__init__()
-        conf.register_opts(OPTIONS)
+        # Where a manager for oslo.service's module shares its configuration, the option is there.
+        with contextlib.suppress(cfg.DuplicateOptError):
+            conf.register_opts(OPTIONS)
         self.conf: Any = conf
         self._periodic_conf = conf
         self._periodic_tasks = list(type(self)._periodic_tasks)

@@ -74,7 +74,8 @@ class Service:
         interrupted = agent.journal.mark_interrupted()
         if interrupted:
             LOG.warning(
-                "%d runs of an earlier agent were interrupted; see 'cepheid task history'",
+                "Runs of an earlier agent or of commands that were interrupted: %d; see "
+                "'cepheid task history'",
                 interrupted,
             )
         agent.load_tasks()

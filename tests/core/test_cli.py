@@ -445,6 +445,18 @@ def test_an_instance_of_another_host_is_refused(adopted):
     assert "is on host1; this host is host2" in line
 
 
+def test_an_offloaded_instance_is_named_with_how_it_comes_back(adopted):
+    path = adopted.path / "cepheid.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as inventory, inventory:
+        inventory.execute(
+            "UPDATE instances SET host = NULL, vm_state = 'shelved_offloaded'"
+            " WHERE display_name = 'guest-0'"
+        )
+    line = refused(adopted, "instance", "delete", "--yes", "guest-0")
+    assert "is on no host since it was offloaded" in line
+    assert "cepheid instance unshelve" in line
+
+
 def test_a_resize_that_nobody_asked_for_is_not_confirmed(adopted):
     line = refused(adopted, "instance", "confirm-resize", "--yes", "guest-0")
     assert "no resize of it waits" in line

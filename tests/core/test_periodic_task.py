@@ -328,6 +328,19 @@ class Base(Manager):
         self.ran.append("renamed")
 
 
+def test_a_configuration_may_have_the_option_of_oslo_service_already(conf):
+    conf.register_opt(cfg.BoolOpt("run_external_periodic_tasks", default=False, help="Another."))
+
+    class Left(Manager):
+        @task(run_immediately=True, external_process_ok=True)
+        def left(self, context):
+            self.ran.append("left")
+
+    manager = Left(conf)
+    manager.run_periodic_tasks(None)
+    assert manager.ran == []
+
+
 def test_a_class_has_its_tasks_in_the_order_of_definition():
     assert Base._periodic_tasks == [
         ("default", Base.default), ("four", Base.four), ("zero", Base.zero),

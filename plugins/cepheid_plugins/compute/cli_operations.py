@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cepheid import errors
 from cepheid.cli import cells, lists
 from cepheid.run import Change, Run, RunContext
-from cepheid_plugins.compute import opts
+from cepheid_plugins.compute import opts, vm_states
 from cepheid_plugins.compute.adopt import operator_run, refuse_on_nova
 from cepheid_plugins.compute.cli import BEGINNING, find_instance
 from cepheid_plugins.compute.deletion import DeletionOperations
@@ -96,6 +96,11 @@ class _Operate(lists.FittedLister):
         :raises CepheidError: it is another's
         """
         if row.host != agent.host:
+            if row.host is None and row.vm_state == vm_states.SHELVED_OFFLOADED:
+                raise errors.CepheidError(
+                    f"{row.uuid} is on no host since it was offloaded; bring it back first, with "
+                    f"'cepheid instance unshelve {row.uuid}'."
+                )
             where = f"on {row.host}" if row.host else "on no host"
             raise errors.CepheidError(f"{row.uuid} is {where}; this host is {agent.host}.")
 
