@@ -158,6 +158,7 @@ class Runner:
             active = ActiveRun(run, started, time_limit, concurrency.frame_getter())
             self._active[run.task] = active
             notices.begin()
+            failure: BaseException | None = None
             try:
                 self._tell("run_started", run)
                 function(context)
@@ -166,15 +167,19 @@ class Runner:
                 raise
             except BaseException as err:  # noqa: BLE001 - recorded, and logged below
                 run.error = describe(err)
-                self._log_failure(notices, run, err)
+                failure = err
             finally:
                 try:
                     active.ended = self.clock.monotonic()
                     run.duration_seconds = active.ended - started
                     run.outcome = _run_outcome(run, time_limit)
+                    if failure is not None:
+                        # Not while it is handled: oslo.log would end the line with it once more.
+                        self._log_failure(notices, run, failure)
                     notices.end(complete=not run.error)
                     self._end(run)
                 finally:
+                    failure = None  # it holds this frame
                     del self._active[run.task]
             return run
 

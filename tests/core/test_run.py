@@ -467,6 +467,23 @@ def test_an_error_of_ours_is_logged_in_one_line(act, caplog):
     ]
 
 
+def test_an_error_is_logged_when_it_is_handled_no_more(act):
+    """oslo.log ends a line with the error that is being handled, which the line has already."""
+    handled = []
+
+    class Look(logging.Handler):
+        def emit(self, record):
+            handled.append(sys.exc_info()[0])
+
+    logger, look = logging.getLogger("cepheid.act"), Look(logging.ERROR)
+    logger.addHandler(look)
+    try:
+        act(fail)
+    finally:
+        logger.removeHandler(look)
+    assert handled == [None]
+
+
 def test_what_was_changed_before_the_error_stays_recorded(agent, act, world):
     def body(context):
         context.change("stop", target="i1", do=world.change("i1"))
