@@ -117,6 +117,9 @@ class MemoryInventory:
 
     # Of the contract.
 
+    def check_clock(self) -> None:
+        """Do nothing: it has no clock of its own."""
+
     def is_novas(self) -> bool:
         return False
 
@@ -125,6 +128,9 @@ class MemoryInventory:
 
     def instance_uuids_on_host(self, host: str) -> list[str]:
         return [row.uuid for row in self.instances_on_host(host)]
+
+    def vm_states_on_host(self, host: str) -> dict[str, str | None]:
+        return {row.uuid: row.vm_state for row in self.instances_on_host(host)}
 
     def instances_in_vm_state(self, host: str, vm_state: str) -> list[Instance]:
         return self._visible(host, lambda row: row.vm_state == vm_state)
