@@ -82,6 +82,9 @@ def test_a_shelved_guest_leaves_the_host_and_comes_back_with_its_disk(host):
     host.run("offload", "--yes", uuid)
     assert uuid not in host.domains()
     assert host.files(uuid) == ["shelved//domain.xml", "shelved//vda.qcow2"]
+    # It is still to be found, by who does not remember what it was called.
+    listed = host.installation.rows("instance", "list")
+    assert [row["VM state"] for row in listed] == ["shelved_offloaded"]
     host.run("unshelve", uuid)
     assert host.domain(uuid).isActive()
     assert host.files(uuid) == ["instances//disk"]

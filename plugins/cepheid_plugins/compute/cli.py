@@ -5,13 +5,18 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import os
 from typing import TYPE_CHECKING, Any
 
 from cepheid import errors
 from cepheid.cli import base, cells, lists
-from cepheid_plugins.compute import power_state
+from cepheid_plugins.compute import opts, power_state
+from cepheid_plugins.compute.shelf import DEFINITION
 from cepheid_plugins.database.records import UUID_BEGINNING, Instance
 from cepheid_plugins.hypervisor.driver import DomainNotFound, HypervisorError
+from cepheid_plugins.storage.errors import StorageError
+from cepheid_plugins.storage.instances_path import InstancesPath
+from cepheid_plugins.storage.native_files import LOOK_SECONDS
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
@@ -21,7 +26,7 @@ BEGINNING = f"the beginning of it ({UUID_BEGINNING} characters or more)"
 
 
 class InstanceList(lists.FittedLister):
-    """List the instances of this host, as the inventory has them."""
+    """List the instances of this host, and those that it has put by, as the inventory has them."""
 
     importance = ("VM state", "Power state", "Task state", "Memory MiB", "vCPUs")
     shorter = {"UUID": cells.short_targets}
@@ -29,6 +34,10 @@ class InstanceList(lists.FittedLister):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[Any]]:
         with self.agent() as agent:
             rows = agent.driver("database").instances_on_host(agent.host)
+            try:
+                rows += _put_by(agent)
+            except (StorageError, errors.CallTimeout) as err:
+                self.say(f"cepheid: Instances that were put by here are not listed: {err}")
         columns = ("UUID", "Name", "VM state", "Task state", "Power state", "vCPUs", "Memory MiB")
         return columns, [
             (
@@ -107,7 +116,25 @@ def find_instance(agent: Agent, name: str, *, whole: bool = False) -> Instance:
     return meant[0]
 
 
+def _put_by(agent: Agent) -> list[Instance]:
+    """Return the instances on no host whose disks lie in this host's ``shelved_path``."""
+    agent.conf.register_opts(opts.OPTIONS, group="compute")
+    path = agent.conf.compute.shelved_path
+
+    def names() -> list[str]:
+        shelved = InstancesPath(path, "shelved_path")
+        return [name for name in shelved.names() if DEFINITION in shelved.files(name)]
+
+    if not agent.run_native(os.path.isdir, path, deadline=LOOK_SECONDS, name="shelved_path"):
+        return []
+    uuids = agent.run_native(names, deadline=LOOK_SECONDS, name="shelved_path")
+    rows = agent.driver("database").instances_by_uuid(uuids) if uuids else []
+    return [row for row in rows if row.host is None and row.deleted == 0]
+
+
 def _domain(agent: Agent, row: Instance) -> str:
+    if row.host is None:
+        return "none, since it is on no host"
     if row.host != agent.host:
         return f"on {row.host}"
     try:
