@@ -169,7 +169,7 @@ def dead_instances(host: Host) -> object:
 
 
 def running_deleted(host: Host) -> object:
-    return host.raw.select(f"SELECT uuid, vm_state {ON_HOST}", HOST), host.raw.names()
+    return host.raw.select(f"SELECT uuid, deleted_at {ON_HOST}", HOST), host.raw.names()
 
 
 def one_network(host: Host) -> object:

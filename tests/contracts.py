@@ -326,7 +326,7 @@ class InventoryContract:
     def test_tells_the_live_instances_of_a_host(self, inventory: Any, uuids: list[str]):
         assert {row.uuid for row in inventory.instances_on_host("host1")} == set(uuids)
         assert set(inventory.instance_uuids_on_host("host1")) == set(uuids)
-        assert inventory.vm_states_on_host("host1") == dict.fromkeys(uuids, "active")
+        assert inventory.deleted_at_on_host("host1") == dict.fromkeys(uuids)
         assert inventory.instances_on_host("host2") == []
 
     def test_finds_instances_by_uuid_name_and_state(self, inventory: Any, uuids: list[str]):

@@ -27,7 +27,7 @@ T = TypeVar("T")
 MAX_ABANDONED = 64
 #: Those of one name; beyond, it refuses that one. Storage that hangs does not keep libvirt from
 #: being asked, nor the other way round.
-MAX_ABANDONED_OF_ONE = 16
+MAX_ABANDONED_OF_ONE = 8
 
 #: Seconds after which a call counts as one that waits; until then a thread may be on its way to it.
 QUEUED_SECONDS = 1.0

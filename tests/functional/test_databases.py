@@ -170,6 +170,10 @@ def test_a_migration_that_was_cut_off_is_told_from_the_tables_of_others(tmp_path
         CepheidError, match=r"was interrupted here.* volume_usage_cache, cepheid_al"
     ):
         database.sync()
+    # With a row in it nobody is told to drop anything.
+    add_many(database._connected(), [1])
+    with pytest.raises(CepheidError, match="neither Nova's mark nor ours"):
+        database.sync()
     with sa.create_engine(database.url).begin() as connection:
         connection.execute(sa.text("DROP TABLE cepheid_alembic_version"))
     with pytest.raises(CepheidError, match="neither Nova's mark nor ours"):

@@ -101,7 +101,10 @@ class JournalWatch:
         before = self.facts
         try:
             self.room = self._agent.run_native(
-                _measure, self._agent.journal.path, deadline=STATVFS_SECONDS, name="statvfs"
+                _measure,
+                self._agent.journal.path,
+                deadline=STATVFS_SECONDS,
+                name="statvfs of the journal",
             )
             self._silence = ""
         except (OSError, errors.CallTimeout) as err:

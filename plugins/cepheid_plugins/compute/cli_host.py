@@ -10,7 +10,6 @@ from typing import Any
 
 from cepheid import errors
 from cepheid.cli import base
-from cepheid_plugins.compute import vm_states
 from cepheid_plugins.compute.adopt import operator_run
 from cepheid_plugins.compute.sightings import Sightings, SightingsFile
 from cepheid_plugins.database.records import ComputeNode
@@ -44,9 +43,8 @@ class HostConfirm(base.ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[list[str], list[Any]]:
         with self.agent() as agent:
             database, hypervisor = agent.driver("database"), agent.driver("hypervisor")
-            states = database.vm_states_on_host(agent.host)
-            live = set(states)
-            soft_deleted = vm_states.soft_deleted(states)
+            live = database.deleted_at_on_host(agent.host)
+            soft_deleted = [uuid for uuid, deleted_at in live.items() if deleted_at]
             domains = hypervisor.domains()
             rows = database.instances_by_uuid(domains)
             alive = {row.uuid for row in rows if row.deleted == 0}

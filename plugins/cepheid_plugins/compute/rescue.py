@@ -21,7 +21,8 @@ from cepheid_plugins.hypervisor.driver import (
     HypervisorUnavailable,
 )
 from cepheid_plugins.storage import qemu_img
-from cepheid_plugins.storage.instances_path import InstancesPath, StorageError
+from cepheid_plugins.storage.errors import StorageError, StorageUnavailable
+from cepheid_plugins.storage.instances_path import InstancesPath
 
 #: The domain as it was before the rescue.
 UNRESCUE_XML = "unrescue.xml"
@@ -118,6 +119,11 @@ class RescueOperations(Operations):
         files = self._files
         saved = files.read(row.uuid, UNRESCUE_XML)
         if self._is_rescue(row.uuid):
+            if saved is None and not files.exists(row.uuid):
+                raise StorageUnavailable(
+                    f"{files.path}/{row.uuid} is not there. Is the storage of [compute] "
+                    "instances_path mounted?"
+                )
             if saved is None:
                 raise StorageError(
                     f"{files.file_path(row.uuid, UNRESCUE_XML)} is missing, so how the domain was "

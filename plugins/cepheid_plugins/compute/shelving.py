@@ -211,7 +211,7 @@ class ShelvingOperations(Operations):
             self._hypervisor.start(row.uuid)
         try:
             copies.remove(aside)
-        except StorageError as err:
+        except (StorageError, errors.CallTimeout) as err:
             LOG.warning("%s is back, but its copies are left: %s", row.uuid, err)
         return {"vm_state": vm_states.ACTIVE, "power_state": power_state.RUNNING}
 

@@ -17,15 +17,15 @@ class Turns:
         #: Those that have failed, the longest ago first.
         self.failed: list[str] = []
 
-    def in_order(self, uuids: Iterable[str]) -> list[str]:
+    def in_order(self, names: Iterable[str]) -> list[str]:
         """Return them in the order of their turns, which is their own where none has failed."""
-        place = {uuid: number for number, uuid in enumerate(self.failed, 1)}
-        return sorted(uuids, key=lambda uuid: place.get(uuid, 0))
+        place = {name: number for number, name in enumerate(self.failed, 1)}
+        return sorted(names, key=lambda name: place.get(name, 0))
 
     def enter(self, due: Collection[str], failed: Collection[str]) -> None:
         """Enter what has failed in a pass.
 
         :param due: those that were to have their turn, be it in a later pass
         """
-        still = [uuid for uuid in self.failed if uuid in due and uuid not in failed]
-        self.failed = still + [uuid for uuid in self.in_order(due) if uuid in failed]
+        still = [name for name in self.failed if name in due and name not in failed]
+        self.failed = still + [name for name in self.in_order(due) if name in failed]

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The values of ``instances.vm_state``. Source: Nova's nova/compute/vm_states.py."""
 
-from collections.abc import Mapping
-
 ACTIVE = "active"
 BUILDING = "building"
 PAUSED = "paused"
@@ -30,11 +28,3 @@ ALL = (
     SHELVED,
     SHELVED_OFFLOADED,
 )
-
-
-def soft_deleted(states: Mapping[str, str | None]) -> set[str]:
-    """Return those that are soft-deleted.
-
-    :param states: the vm_states of instances, by uuid
-    """
-    return {uuid for uuid, state in states.items() if state == SOFT_DELETED}

@@ -85,9 +85,12 @@ class Database(Transactions):
         """Return the uuids of :meth:`instances_on_host`."""
         return self._read(instances.uuids_on_host, host)
 
-    def vm_states_on_host(self, host: str) -> dict[str, str | None]:
-        """Return the vm_states of :meth:`instances_on_host`, by uuid."""
-        return self._read(instances.vm_states_on_host, host)
+    def deleted_at_on_host(self, host: str) -> dict[str, datetime.datetime | None]:
+        """Return when those of :meth:`instances_on_host` were soft-deleted, by uuid.
+
+        None: they are not. It is written when that is asked for, before the guest is shut down.
+        """
+        return self._read(instances.deleted_at_on_host, host)
 
     def instances_in_vm_state(self, host: str, vm_state: str) -> list[Instance]:
         """Return the live instances of a host in a vm_state, newest first; no hidden ones."""
@@ -169,10 +172,25 @@ class Database(Transactions):
         except (errors.DatabaseUnavailable, errors.DatabaseNotMigrated):
             raise
         except errors.DatabaseError as err:
-            if len(rows) == 1:
-                return {rows[0].uuid: err}
-            return {k: v for row in rows for k, v in self.create_instances([row]).items()}
+            if len(rows) > 1:
+                return self._create_one_by_one(rows)
+            # What was written is there, though its answer may have been lost.
+            is_there = isinstance(err, errors.DuplicateRow) and any(
+                row.host == rows[0].host and not row.deleted
+                for row in self.instances_by_uuid([rows[0].uuid])
+            )
+            return {} if is_there else {rows[0].uuid: err}
         return {}
+
+    def _create_one_by_one(self, rows: Sequence[NewInstance]) -> dict[str, Exception]:
+        refused: dict[str, Exception] = {}
+        for number, row in enumerate(rows):
+            try:
+                refused.update(self.create_instances([row]))
+            except errors.DatabaseUnavailable as err:
+                # Those before it are there.
+                return {**refused, **{left.uuid: err for left in rows[number:]}}
+        return refused
 
     def set_system_metadata(self, values: Mapping[str, Mapping[str, str]]) -> None:
         """Write system metadata: by uuid, the values by key."""
@@ -431,17 +449,16 @@ class Database(Transactions):
     def check_clock(self) -> None:
         """See that times in the database can be compared with this host's clock.
 
-        A server is asked anew only where the two seem to differ. SQLite has no clock of its own.
+        A server is asked only where nothing is known of its clock, or the two seem to differ.
+        SQLite has no clock of its own.
 
         :raises ClockDiffers: by more than five minutes
         """
-        limit = server_clock.MOST_SECONDS
-        if self._is_sqlite or abs(self._server_clock.seconds_ahead()) <= limit:
+        if self._is_sqlite or self._server_clock.agrees:
             return
         self._server_clock.set(self._read(server_clock.ask))
-        ahead = self._server_clock.seconds_ahead()
-        if abs(ahead) > limit:
-            raise errors.clock_differs(self.url, ahead)
+        if not self._server_clock.agrees:
+            raise errors.clock_differs(self.url, self._server_clock.seconds_ahead())
 
     def missing(self) -> list[str]:
         """Return the tables and columns that are needed and not there."""

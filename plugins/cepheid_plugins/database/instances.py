@@ -34,7 +34,7 @@ _COLUMNS = [_instances.c[name] for name in Instance._fields]
 IS_ON_HOST = sa.and_(_instances.c.host == sa.bindparam("on_host"), _instances.c.deleted == 0)
 _ON_HOST = sa.select(*_COLUMNS).where(IS_ON_HOST)
 _UUIDS_ON_HOST = sa.select(_instances.c.uuid).where(IS_ON_HOST)
-_VM_STATES_ON_HOST = sa.select(_instances.c.uuid, _instances.c.vm_state).where(IS_ON_HOST)
+_DELETED_AT_ON_HOST = sa.select(_instances.c.uuid, _instances.c.deleted_at).where(IS_ON_HOST)
 #: Hidden instances live on in another cell; here they are left out.
 IS_VISIBLE = sa.or_(_instances.c.hidden.is_(None), _instances.c.hidden.is_(sa.false()))
 #: The visible ones, newest first.
@@ -60,10 +60,10 @@ def uuids_on_host(connection: sa.Connection, host: str) -> list[str]:
     return [row[0] for row in connection.execute(_UUIDS_ON_HOST, {"on_host": host}).all()]
 
 
-def vm_states_on_host(connection: sa.Connection, host: str) -> dict[str, str | None]:
-    """Return the vm_states of :func:`on_host`, by uuid."""
-    found = connection.execute(_VM_STATES_ON_HOST, {"on_host": host}).all()
-    return {row.uuid: row.vm_state for row in found}
+def deleted_at_on_host(connection: sa.Connection, host: str) -> dict[str, datetime.datetime | None]:
+    """Return when those of :func:`on_host` were soft-deleted, by uuid; None: they are not."""
+    found = connection.execute(_DELETED_AT_ON_HOST, {"on_host": host}).all()
+    return {row.uuid: row.deleted_at for row in found}
 
 
 def in_vm_state(connection: sa.Connection, host: str, vm_state: str) -> list[Instance]:

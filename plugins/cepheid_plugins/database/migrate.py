@@ -9,7 +9,7 @@ alembic is imported where tables are made and nowhere else: an agent has no use 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +102,7 @@ def sync(engine: sa.Engine) -> list[str]:
         return [f"The database is at revision {found.head} already."]
     tables = set() if found.owner else set(sa.inspect(engine).get_table_names())
     left = sorted(tables & set(models.metadata.tables))
-    if left and VERSION_TABLE in tables:
+    if left and VERSION_TABLE in tables and _are_empty(engine, left):
         # MariaDB and MySQL make each table for good at once, and take none back.
         raise errors.CepheidError(
             "A 'cepheid db sync' was interrupted here. Drop the tables that it has left, "
@@ -119,6 +119,17 @@ def sync(engine: sa.Engine) -> list[str]:
     with _alembic(engine) as config:
         command.upgrade(config, "head")
     return [f"Migrated the database from {found.revision or 'nothing'} to {found.head}."]
+
+
+def _are_empty(engine: sa.Engine, names: Iterable[str]) -> bool:
+    with engine.connect() as connection:
+        return all(
+            connection.execute(
+                sa.select(sa.literal(1)).select_from(sa.table(name)).limit(1)
+            ).first()
+            is None
+            for name in names
+        )
 
 
 @contextmanager

@@ -17,6 +17,7 @@ MOST_SECONDS = 300
 #: How a server tells the seconds since 1970. Source: MariaDB's and PostgreSQL's manuals.
 QUERIES = {
     "mysql": "SELECT UNIX_TIMESTAMP()",
+    "mariadb": "SELECT UNIX_TIMESTAMP()",
     "postgresql": "SELECT extract(epoch FROM clock_timestamp())",
 }
 
@@ -37,11 +38,14 @@ class ServerClock:
         """
         self._ahead_of_uptime = seconds - _uptime()
 
+    @property
+    def agrees(self) -> bool:
+        """Whether it is known to show the time of this host's clock, more or less."""
+        return self._ahead_of_uptime is not None and abs(self.seconds_ahead()) <= MOST_SECONDS
+
     def seconds_ahead(self) -> float:
-        """Return by how much this host's clock is ahead of it: negative where it is behind, 0 as
-        long as nothing is known."""
-        if self._ahead_of_uptime is None:
-            return 0.0
+        """Return by how much this host's clock is ahead of it; negative where it is behind."""
+        assert self._ahead_of_uptime is not None
         return time.time() - (self._ahead_of_uptime + _uptime())
 
 

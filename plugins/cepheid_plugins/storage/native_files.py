@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from cepheid_plugins.storage.errors import StorageError
+from cepheid import errors
 from cepheid_plugins.storage.instances_path import InstancesPath
 
 if TYPE_CHECKING:
@@ -91,11 +91,11 @@ class NativeInstancesPath(InstancesPath):
 
 
 def until(clock: Clock, seconds: float) -> Callable[[], None]:
-    """Return what raises StorageError from so many seconds on: who waited has given it up."""
+    """Return what raises CallTimeout from so many seconds on: who waited has given it up."""
     ends_at = clock.monotonic() + seconds
 
     def check() -> None:
         if clock.monotonic() >= ends_at:
-            raise StorageError(f"it was not done within {seconds:g} s, and is given up")
+            raise errors.CallTimeout(f"It was not done within {seconds:g} s, and is given up.")
 
     return check

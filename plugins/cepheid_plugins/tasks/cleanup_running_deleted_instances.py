@@ -17,7 +17,7 @@ from oslo_config import cfg
 import cepheid
 from cepheid.periodic_task import periodic_task
 from cepheid.run import Change, RunContext
-from cepheid_plugins.compute import domain_names, opts, power_state, vm_states
+from cepheid_plugins.compute import domain_names, opts, power_state
 from cepheid_plugins.compute.ages import older_than
 from cepheid_plugins.compute.reaping import ReapingOperations
 from cepheid_plugins.compute.sightings import Sightings, SightingsFile, doubts_of, say_doubts
@@ -78,10 +78,10 @@ class CleanupRunningDeletedInstances(cepheid.Task):
         if action == "noop":
             context.explain(None, "no domain is looked at", rule="running_deleted_instance_action")
             return
+        self.database.check_clock()
         # The time first: whoever is deleted from here on is not seen alive after that.
         now = self.agent.clock.utcnow()
-        states = self.database.vm_states_on_host(self.agent.host)
-        live = set(states)
+        live = self.database.deleted_at_on_host(self.agent.host)
         # The domains before their rows: whose row is deleted then had a domain all the same.
         domains = self.hypervisor.domain_names()
         others = [uuid for uuid in domains if uuid not in live]
@@ -99,7 +99,7 @@ class CleanupRunningDeletedInstances(cepheid.Task):
             alive = {row.uuid for row in rows if row.deleted == 0}
             sightings.look(
                 self.agent.host, self.hypervisor.identity, live, alive, domains, now,
-                vm_states.soft_deleted(states),
+                [uuid for uuid, deleted_at in live.items() if deleted_at],
             )  # fmt: skip
             if not context.dry_run:
                 self.file.write(sightings)

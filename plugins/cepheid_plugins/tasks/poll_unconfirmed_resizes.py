@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from oslo_config import cfg
 
 import cepheid
+from cepheid import errors
 from cepheid.periodic_task import periodic_task
 from cepheid.run import Change, RunContext
 from cepheid_plugins.compute import opts
@@ -23,6 +24,7 @@ from cepheid_plugins.compute.resize_verdicts import Decision, Verdict, decide
 from cepheid_plugins.compute.resizing import ResizeOperations
 from cepheid_plugins.compute.sightings import is_in_doubt
 from cepheid_plugins.database.records import Instance, Migration
+from cepheid_plugins.storage.errors import StorageError
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
@@ -91,7 +93,7 @@ class PollUnconfirmedResizes(cepheid.Task):
         due = self._due(context, mine, instances)
         if due and is_in_doubt(context, self.agent):
             return
-        self._require_storage(due)
+        due = self._with_storage(context, due)
         context.change_many(
             "confirm_resize",
             [
@@ -120,7 +122,7 @@ class PollUnconfirmedResizes(cepheid.Task):
         due = self._due(context, waiting, instances)
         if due and is_in_doubt(context, self.agent):
             return
-        self._require_storage(due)
+        due = self._with_storage(context, due)
         context.change_many(
             "confirm_resize",
             [
@@ -138,10 +140,16 @@ class PollUnconfirmedResizes(cepheid.Task):
             ),
         )
 
-    def _require_storage(self, due: Mapping[str, Migration]) -> None:
-        """End the pass where files of this host are to be removed and its storage is away."""
-        if any(row.source_compute == self.agent.host for row in due.values()):
-            self.operations.require_storage()
+    def _with_storage(self, context: RunContext, due: dict[str, Migration]) -> dict[str, Migration]:
+        """Leave out those of which files are to be removed here, where their storage is away."""
+        elsewhere = {u: row for u, row in due.items() if row.source_compute != self.agent.host}
+        if len(elsewhere) < len(due):
+            try:
+                self.operations.require_storage()
+            except (StorageError, errors.CallTimeout) as err:
+                context.skip("storage", f"no resize from this host is confirmed: {err}")
+                return elsewhere
+        return due
 
     def _explain_young(self, context: RunContext, waiting: Sequence[Migration]) -> None:
         """Say of resizes that wait for a short time only when they are confirmed."""

@@ -58,6 +58,7 @@ class ReclaimQueuedDeletes(cepheid.Task):
         if age_seconds <= 0:
             context.explain(None, "nothing is reclaimed", rule="reclaim_instance_interval")
             return
+        self.database.check_clock()
         queued = self.database.instances_in_vm_state(self.agent.host, vm_states.SOFT_DELETED)
         context.count("instances", len(queued))
         ages = older_than(age_seconds, queued, "deleted_at", self.agent.clock.utcnow())

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import cepheid
 from cepheid import errors, progress
@@ -22,11 +22,15 @@ from cepheid_plugins.compute import image_explained, image_options, opts
 from cepheid_plugins.compute.image_survey import SILENT_SECONDS, Found, Survey, Surveyor
 from cepheid_plugins.compute.image_verdicts import DESTRUCTIVE, Verdict
 from cepheid_plugins.compute.turns import Turns
+from cepheid_plugins.storage.instances_path import InstancesPath
+from cepheid_plugins.storage.native_files import LOOK_SECONDS
 from cepheid_plugins.storage.nova_locks import Held
 from cepheid_plugins.storage.storage_users import NoRoom
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
+
+T = TypeVar("T")
 
 #: Problems that are named each.
 NAMED = 10
@@ -68,6 +72,7 @@ class RunImageCacheManagerPass(cepheid.Task):
 
     @periodic_task(spacing=2400, external_process_ok=True)
     def run_image_cache_manager_pass(self, context: RunContext) -> None:
+        self._check_storage()
         surveyor = self.surveyor
         hosts = self._hosts(context)
         survey = self._survey(hosts, thorough=False)
@@ -84,11 +89,12 @@ class RunImageCacheManagerPass(cepheid.Task):
         context.count("used", len(used))
         if not context.dry_run:
             # Bookkeeping, not a change: Nova's own pass and ours go by the age since the last use.
-            context.count("touched", surveyor.cache.touch(used, surveyor.now()))
+            touched = self._native(surveyor.cache.touch, used, surveyor.now())
+            context.count("touched", touched)
             surveyor.remember()
         restored = _oldest_first(survey.having(Verdict.RESTORED))
         self._change(context, restored, "restore", self._restore)
-        due = {one.file.entry for one in survey.having(*DESTRUCTIVE)}
+        due = [one.file.entry for one in survey.having(*DESTRUCTIVE)]
         for again in (False, True):
             # What was proven before goes first: it gives room, and max_changes is for all of them.
             proven = self._in_turn(survey, Verdict.DELETED, again)
@@ -101,10 +107,10 @@ class RunImageCacheManagerPass(cepheid.Task):
         """Return the hosts that share the storage, and enter this one."""
         users, now = self.surveyor.users, self.surveyor.now()
         try:
-            known = users.hosts() if context.dry_run else self._register(now)
+            known = self._native(users.hosts) if context.dry_run else self._register(now)
         except NoRoom as err:
             # That is when room is wanted most, and this host has been entered before.
-            known = users.hosts()
+            known = self._native(users.hosts)
             context.notice("registry", f"{err}. Nova forgets this host after a day of that")
         for host, at in known.items():
             if now - at > SILENT_SECONDS and host != self.agent.host:
@@ -121,13 +127,30 @@ class RunImageCacheManagerPass(cepheid.Task):
         attempts = range(image_options.REGISTRY_ATTEMPTS)
         for _ in attempts:
             try:
-                return self.surveyor.users.register(self.agent.host, now)
+                return self._native(self.surveyor.users.register, self.agent.host, now)
             except Held:
                 self.agent.clock.sleep(image_options.REGISTRY_SECONDS)
         raise errors.CepheidError(
             "The registry of this storage's users stays locked, so nothing was done. Which process "
             "holds locks/nova-storage-registry-lock in instances_path?"
         )
+
+    def _check_storage(self) -> None:
+        """See that the storage answers, before it is looked at or changed on this thread.
+
+        :raises CepheidError: it is not there, or hangs
+        """
+        path = self.agent.conf.compute.instances_path
+        self._native(lambda: InstancesPath(path).check())
+
+    def _native(self, call: Callable[..., T], *arguments: Any) -> T:
+        answer: T = self.agent.run_native(
+            call,
+            *arguments,
+            deadline=LOOK_SECONDS,
+            name="a call to the storage of instances_path",
+        )
+        return answer
 
     def _survey(self, hosts: Sequence[str], thorough: bool) -> Survey | None:
         files = self.surveyor.scan()
@@ -178,7 +201,15 @@ class RunImageCacheManagerPass(cepheid.Task):
             targets = {change.target for change in changes}
             if verdict in DESTRUCTIVE:
                 targets &= self._still(verdict)
-            return {one: _attempt(act, wanted[one]) for one in progress.each(sorted(targets))}
+            results: dict[str, object] = {}
+            for one in progress.each(sorted(targets)):
+                try:
+                    self._check_storage()
+                except errors.CepheidError as err:
+                    # It would be waited for with each of them.
+                    return {**dict.fromkeys(targets, err), **results}
+                results[one] = _attempt(act, wanted[one])
+            return results
 
         context.change_many(
             kind,
@@ -188,7 +219,8 @@ class RunImageCacheManagerPass(cepheid.Task):
 
     def _still(self, verdict: Verdict) -> set[str]:
         """Look once more, right before something is removed; return what still may be."""
-        survey = self._survey(sorted({*self.surveyor.users.hosts(), self.agent.host}), True)
+        hosts = self._native(self.surveyor.users.hosts)
+        survey = self._survey(sorted({*hosts, self.agent.host}), True)
         return set() if survey is None else {one.file.entry for one in survey.having(verdict)}
 
     def _set_aside(self, one: Found) -> None:

@@ -146,7 +146,7 @@ class UpdateAvailableResource(cepheid.Task):
             self.agent.conf.compute.instances_path,
             disks,
             deadline=MEASURE_SECONDS,
-            name="statvfs",
+            name="statvfs of instances_path",
         )
         for path, reason in room.unreadable:
             context.notice(("disk", path), f"{path} is left out of disk_available_least: {reason}")

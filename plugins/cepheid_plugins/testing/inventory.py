@@ -129,8 +129,8 @@ class MemoryInventory:
     def instance_uuids_on_host(self, host: str) -> list[str]:
         return [row.uuid for row in self.instances_on_host(host)]
 
-    def vm_states_on_host(self, host: str) -> dict[str, str | None]:
-        return {row.uuid: row.vm_state for row in self.instances_on_host(host)}
+    def deleted_at_on_host(self, host: str) -> dict[str, datetime.datetime | None]:
+        return {row.uuid: row.deleted_at for row in self.instances_on_host(host)}
 
     def instances_in_vm_state(self, host: str, vm_state: str) -> list[Instance]:
         return self._visible(host, lambda row: row.vm_state == vm_state)

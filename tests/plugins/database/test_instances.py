@@ -7,6 +7,7 @@ import pytest
 
 from cepheid_plugins.database import models
 from cepheid_plugins.database.driver import Database
+from cepheid_plugins.database.errors import DatabaseError, DatabaseUnavailable
 from cepheid_plugins.database.records import ANY, ActionStart, InstanceUpdate, NewInstance
 from tests.worlds import fake_world, uuid_of
 
@@ -146,6 +147,40 @@ def test_a_new_instance_comes_with_the_rows_that_hang_on_it(world):
     (extra,) = world.rows(models.instance_extra)
     assert (cache.instance_uuid, cache.network_info) == (uuid_of(1), "[]")
     assert '"memory_mb": 512' in extra.flavor
+
+
+def test_new_instances_that_were_written_after_all_are_not_refused(world):
+    """The answer to the first COMMIT was lost, and it is tried again."""
+    new = [
+        NewInstance(uuid_of(n), f"guest-{n}", "host1", "node1", "active", 1, 2, 512, 10)
+        for n in (1, 2)
+    ]
+    assert world.database.create_instances(new) == {}
+    assert world.database.create_instances(new) == {}
+    assert len(world.rows(models.instances)) == 2
+    world.update(2, host="host2")
+    assert set(world.database.create_instances(new)) == {uuid_of(2)}
+
+
+def test_new_instances_before_the_database_went_away_are_not_refused(world, monkeypatch):
+    new = [
+        NewInstance(uuid_of(n), f"guest-{n}", "host1", "node1", "active", 1, 2, 512, 10)
+        for n in (1, 2, 3)
+    ]
+    write, writes = world.database._write, []
+
+    def going_away(query, rows, *rest):
+        writes.append(rows)
+        if len(rows) > 1:
+            raise DatabaseError("a name cannot be held")
+        if rows[0] is new[1]:
+            raise DatabaseUnavailable("it went away")
+        return write(query, rows, *rest)
+
+    monkeypatch.setattr(world.database, "_write", going_away)
+    assert set(world.database.create_instances(new)) == {uuid_of(2), uuid_of(3)}
+    assert len(writes) == 3
+    assert [row.uuid for row in world.rows(models.instances)] == [uuid_of(1)]
 
 
 def test_no_statement_is_sent_for_nothing(world):

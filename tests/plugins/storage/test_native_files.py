@@ -127,6 +127,6 @@ def test_a_removal_that_is_slow_stops_when_its_time_is_over(files, agent, path, 
         survey(removal, *arguments)
 
     monkeypatch.setattr(trees._Removal, "remove", slow)
-    with pytest.raises(StorageError, match="not done within 300 s"):
+    with pytest.raises(errors.CallTimeout, match="not done within 300 s"):
         files.remove(UUID)
     assert (path / UUID / "disk").exists()

@@ -476,7 +476,7 @@ def test_a_replica_that_lags_for_one_pass_destroys_nothing(world, task, monkeypa
     undelete(world, 2)
     undelete(world, 3)
     world.agent.run(task)
-    asked, alive = world.database.fates, world.database.vm_states_on_host
+    asked, alive = world.database.fates, world.database.deleted_at_on_host
     with monkeypatch.context() as patch:
         world.clock.sleep(1800)
         delete(world, 2, 3, minutes_ago=1)  # after all that was seen
@@ -484,7 +484,7 @@ def test_a_replica_that_lags_for_one_pass_destroys_nothing(world, task, monkeypa
         undelete(world, 2)
         undelete(world, 3)
         patch.setattr(world.database, "fates", lambda uuids: rows)
-        patch.setattr(world.database, "vm_states_on_host", lambda host: live)
+        patch.setattr(world.database, "deleted_at_on_host", lambda host: live)
         assert world.agent.run(task).counters["first_seen"] == 2
     passes(world, task, 2)
     assert left(world) == [1, 2, 3]

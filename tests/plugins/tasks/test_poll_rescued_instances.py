@@ -188,6 +188,20 @@ def test_storage_that_is_away_ends_the_pass_without_a_change(world, task):
     assert world.row(1).vm_state == "active"
 
 
+def test_a_mount_point_without_its_storage_is_no_missing_file(world, task):
+    rescue(world, 1)
+    away = (world.path / "instances").rename(world.path / "away")
+    (world.path / "instances").mkdir()
+    (change,) = world.agent.run(task).changes
+    assert change.outcome == "failed"
+    assert "instances_path mounted" in change.error
+    assert (world.row(1).vm_state, world.row(1).task_state) == ("rescued", None)
+    (world.path / "instances").rmdir()
+    away.rename(world.path / "instances")
+    world.agent.run(task)
+    assert world.row(1).vm_state == "active"
+
+
 def test_a_database_that_does_not_answer_ends_the_pass(world, task):
     (world.path / "cepheid.sqlite").rename(world.path / "elsewhere")
     run = world.agent.run(task)

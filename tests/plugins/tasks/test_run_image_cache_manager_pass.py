@@ -10,6 +10,7 @@ import sys
 import pytest
 import sqlalchemy as sa
 
+from cepheid.errors import CallTimeout
 from cepheid_plugins.compute import image_options
 from cepheid_plugins.compute.sightings import Sightings, SightingsFile
 from cepheid_plugins.database import models
@@ -101,6 +102,28 @@ def test_what_is_set_aside_is_deleted_after_its_retention_with_its_lock(host):
     assert (change.kind, change.outcome) == ("delete", "done")
     assert host.aside() == host.names() == []
     assert not (host.instances / "locks" / f"nova-{GARBAGE}").exists()
+
+
+def test_d20_storage_that_hangs_holds_up_nobody_else(host, monkeypatch):
+    """It is looked at on a native thread before anything is done to it on this one."""
+    host.file(GARBAGE)
+    run_native, answers = host.world.agent.run_native, []
+
+    def hanging(call, *arguments, name="", **options):
+        if name == "a call to the storage of instances_path":
+            if not answers:
+                raise CallTimeout(f"{name} did not return within 60 seconds.")
+            answers.pop()
+        return run_native(call, *arguments, name=name, **options)
+
+    monkeypatch.setattr(host.world.agent, "run_native", hanging)
+    answered, outcome = 0, ""
+    while outcome != "ok":
+        assert (host.names(), host.aside()) == ([GARBAGE], [])
+        answers[:] = [True] * answered
+        outcome, answered = host.run().outcome, answered + 1
+    assert (host.names(), host.aside()) == ([], [GARBAGE])
+    assert answered > 4
 
 
 @pytest.mark.parametrize("aside", [False, True])
