@@ -301,8 +301,8 @@ def test_a_database_restored_from_an_old_copy_deletes_nobody_who_was_in_use_sinc
     assert (run.outcome, run.counters["done"], run.counters["skipped"]) == ("partial", 1, 1)
     assert left(world) == [1, 3]
     # 3 is being soft-deleted for long, as behind a lock in Nova: nobody has restored it.
-    soft_delete(world, 3)
-    world.update(3, vm_state="active", task_state="soft-deleting")
+    soft_delete(world, 3, minutes_ago=0, vm_state="active", task_state="soft-deleting")
+    world.clock.sleep(3700)
     world.agent.run(looks)
     world.update(3, vm_state="soft-delete", task_state=None)
     assert world.agent.run(task).counters["done"] == 1
