@@ -139,8 +139,7 @@ class PollVolumeUsage(cepheid.Task):
         ]
         context.count("read", len(read))
         _explain(context, usable, read)
-        readings = self._bookable(context, read)
-        changed = [reading for reading in readings if reading.is_changed]
+        readings, changed = self._bookable(context, read)
         if changed:
             # One for all: they are counters, and a history of each would bury everything else.
             context.change(
@@ -164,19 +163,26 @@ class PollVolumeUsage(cepheid.Task):
                 context.skip(row.instance_uuid, f"a volume of it has no {what}")
         return usable
 
-    def _bookable(self, context: RunContext, readings: Iterable[Reading]) -> list[Reading]:
-        bookable = []
+    def _bookable(
+        self, context: RunContext, readings: Iterable[Reading]
+    ) -> tuple[list[Reading], list[Reading]]:
+        """Return the readings that rows can hold, and those of them that have to be written."""
+        bookable, changed = [], []
         for reading in readings:
-            if reading.is_bookable:
-                bookable.append(reading)
-            else:
+            is_changed = reading.is_changed
+            # What is on record already can be.
+            if is_changed and not reading.is_bookable:
                 context.skip(
                     reading.attachment.volume_id or "",
                     "its counters are negative, or with what was counted before more than a row "
                     "can hold",
                     about=reading.attachment.instance_uuid,
                 )
-        return bookable
+                continue
+            bookable.append(reading)
+            if is_changed:
+                changed.append(reading)
+        return bookable, changed
 
     def _save(self, readings: Sequence[Reading]) -> None:
         known: dict[int, dict[str, Any]] = {}
