@@ -123,7 +123,7 @@ class NativePool:
         """Call `function` on a native thread and return what it returns.
 
         :param deadline: seconds to wait for it, the time in the queue included
-        :param name: what to call it in errors
+        :param name: what to call it in errors; calls of one name share :attr:`max_of_one`
         :raises CallTimeout: it has not returned by then, or too many hang already
         """
         name = name or getattr(function, "__name__", "a native call")

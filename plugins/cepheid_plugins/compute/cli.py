@@ -15,8 +15,7 @@ from cepheid_plugins.compute.shelf import DEFINITION
 from cepheid_plugins.database.records import UUID_BEGINNING, Instance
 from cepheid_plugins.hypervisor.driver import DomainNotFound, HypervisorError
 from cepheid_plugins.storage.errors import StorageError
-from cepheid_plugins.storage.instances_path import InstancesPath
-from cepheid_plugins.storage.native_files import LOOK_SECONDS
+from cepheid_plugins.storage.native_files import LOOK_SECONDS, NativeInstancesPath
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
@@ -120,14 +119,10 @@ def _put_by(agent: Agent) -> list[Instance]:
     """Return the instances on no host whose disks lie in this host's ``shelved_path``."""
     agent.conf.register_opts(opts.OPTIONS, group="compute")
     path = agent.conf.compute.shelved_path
-
-    def names() -> list[str]:
-        shelved = InstancesPath(path, "shelved_path")
-        return [name for name in shelved.names() if DEFINITION in shelved.files(name)]
-
     if not agent.run_native(os.path.isdir, path, deadline=LOOK_SECONDS, name="shelved_path"):
         return []
-    uuids = agent.run_native(names, deadline=LOOK_SECONDS, name="shelved_path")
+    shelved = NativeInstancesPath(agent.run_native, agent.clock, path, "shelved_path")
+    uuids = [name for name in shelved.names() if DEFINITION in shelved.files(name)]
     rows = agent.driver("database").instances_by_uuid(uuids) if uuids else []
     return [row for row in rows if row.host is None and row.deleted == 0]
 

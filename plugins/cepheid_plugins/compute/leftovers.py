@@ -10,7 +10,6 @@ seen then, and after that nobody finds them under their names.
 
 from __future__ import annotations
 
-import datetime
 import functools
 import os
 from collections import defaultdict
@@ -352,23 +351,6 @@ def uuids_of(names: tuple[str, ...]) -> frozenset[str]:
 def uuid_of(name: str) -> str:
     """Return the uuid of the instance of which there is something of this name."""
     return name[:UUID_LENGTH]
-
-
-def why_doubtful(uuid: str, deleted_at: datetime.datetime | None, seen: Sightings) -> str:
-    """Return why it is not certain that an instance is deleted; empty where it is.
-
-    :param deleted_at: what the inventory says of it, naive UTC
-    :param seen: who was alive on this host, and when
-    """
-    if deleted_at is None:
-        return "it is deleted, and its deleted_at is NULL"
-    alive_at = seen.was_alive_after(uuid, deleted_at)
-    if alive_at:
-        return (
-            f"the inventory says that it was deleted at {deleted_at}, and it was alive at "
-            f"{alive_at}. Was the database restored from an old copy?"
-        )
-    return ""
 
 
 def directories(names: Sequence[str]) -> str:

@@ -119,9 +119,9 @@ class RescueOperations(Operations):
         files = self._files
         saved = files.read(row.uuid, UNRESCUE_XML)
         if self._is_rescue(row.uuid):
-            if saved is None and not files.exists(row.uuid):
+            if saved is None and not files.names():
                 raise StorageUnavailable(
-                    f"{files.path}/{row.uuid} is not there. Is the storage of [compute] "
+                    f"{files.path} has nothing of any instance. Is the storage of [compute] "
                     "instances_path mounted?"
                 )
             if saved is None:

@@ -212,6 +212,31 @@ def is_in_doubt(context: RunContext, agent: Agent) -> bool:
     return bool(doubts)
 
 
+def why_doubtful(
+    uuid: str, deleted_at: datetime.datetime | None, seen: Sightings, is_moving: bool = False
+) -> str:
+    """Return why what a deleted instance has left is not to be removed; empty where it may be.
+
+    :param deleted_at: what the inventory says of it, naive UTC
+    :param seen: who was alive on this host, and when
+    :param is_moving: whether a migration of it has not ended, by its status
+    """
+    if deleted_at is None:
+        return "it is deleted, and its deleted_at is NULL"
+    alive_at = seen.was_alive_after(uuid, deleted_at)
+    if alive_at:
+        return (
+            f"the inventory says that it was deleted at {deleted_at}, and it was alive at "
+            f"{alive_at}. Was the database restored from an old copy?"
+        )
+    if is_moving:
+        return (
+            "it is deleted, and by its status a migration of it still goes on; if nobody is at it "
+            "any more, set migrations.status to failed"
+        )
+    return ""
+
+
 def say_doubts(context: RunContext, doubts: str) -> None:
     """Tell the operator that nothing is destroyed, and what to do about it."""
     context.explain(

@@ -16,8 +16,8 @@ import cepheid
 from cepheid.periodic_task import periodic_task
 from cepheid.run import Change, RunContext
 from cepheid_plugins.compute import opts
-from cepheid_plugins.compute.leftovers import Leftovers, directories, why_doubtful
-from cepheid_plugins.compute.sightings import Sightings, say_doubts
+from cepheid_plugins.compute.leftovers import Leftovers, directories
+from cepheid_plugins.compute.sightings import Sightings, say_doubts, why_doubtful
 from cepheid_plugins.compute.turns import Turns
 from cepheid_plugins.database.records import BrokenMigration
 from cepheid_plugins.storage.errors import StorageError
@@ -211,8 +211,8 @@ def decide(broken: Sequence[BrokenMigration], entries: Collection[str], seen: Si
                 plan.elsewhere[uuid] = f"it lives on {last.host or 'no host'}, and {why}"
         elif uuid not in entries:
             plan.clean[uuid] = of_one
-        elif why_not := _why_not(last, seen):
-            plan.skipped[uuid] = why_not
+        elif doubt := why_doubtful(uuid, last.deleted_at, seen, last.is_moving):
+            plan.skipped[uuid] = doubt
         else:
             plan.due[uuid] = of_one
     return plan
@@ -225,17 +225,6 @@ def in_turn(
     again = {uuid: plan.due[uuid] for uuid in turns.failed if uuid in plan.due}
     first = {uuid: of_one for uuid, of_one in plan.due.items() if uuid not in again}
     return [(first, plan.clean), (again, {})]
-
-
-def _why_not(last: BrokenMigration, seen: Sightings) -> str:
-    """Return why the files of a deleted instance are left alone; nothing where they are not."""
-    doubt = why_doubtful(last.uuid, last.deleted_at, seen)
-    if not doubt and last.is_moving:
-        return (
-            "it is deleted, and by its status another migration of it still goes on; if nobody is "
-            "at it any more, set migrations.status to failed"
-        )
-    return doubt
 
 
 def _reason(of_one: Sequence[BrokenMigration]) -> str:

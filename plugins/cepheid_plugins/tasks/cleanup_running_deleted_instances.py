@@ -20,7 +20,13 @@ from cepheid.run import Change, RunContext
 from cepheid_plugins.compute import domain_names, opts, power_state
 from cepheid_plugins.compute.ages import older_than
 from cepheid_plugins.compute.reaping import ReapingOperations
-from cepheid_plugins.compute.sightings import Sightings, SightingsFile, doubts_of, say_doubts
+from cepheid_plugins.compute.sightings import (
+    Sightings,
+    SightingsFile,
+    doubts_of,
+    say_doubts,
+    why_doubtful,
+)
 from cepheid_plugins.compute.turns import Turns
 from cepheid_plugins.database.records import Fate
 from cepheid_plugins.hypervisor.driver import DomainNotFound
@@ -124,14 +130,9 @@ class CleanupRunningDeletedInstances(cepheid.Task):
             context.skip(row.uuid, "it is deleted, and its deleted_at is NULL")
         found = []
         for row in ages.old:
-            assert row.deleted_at is not None
-            seen = sightings.was_alive_after(row.uuid, row.deleted_at)
-            if seen:
-                context.skip(
-                    row.uuid,
-                    f"the inventory says that it was deleted at {row.deleted_at}, and it was "
-                    f"alive at {seen}. Was the database restored from an old copy?",
-                )
+            doubt = why_doubtful(row.uuid, row.deleted_at, sightings)
+            if doubt:
+                context.skip(row.uuid, doubt)
             elif not self._is_ours(row, domains[row.uuid]):
                 context.skip(
                     row.uuid,

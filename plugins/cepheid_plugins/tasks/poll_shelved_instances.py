@@ -57,6 +57,7 @@ class PollShelvedInstances(cepheid.Task):
         self.operations.explain_busy(context, shelved, free.values())
         if not free:
             return
+        self.database.check_clock()
         now = self.agent.clock.utcnow()
         texts = self.database.system_metadata_on_host(self.agent.host, SHELVED_AT)
         since = {}

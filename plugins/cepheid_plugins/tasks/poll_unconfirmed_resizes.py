@@ -66,6 +66,7 @@ class PollUnconfirmedResizes(cepheid.Task):
         if self.conf.resize_confirm_window == 0:
             context.explain(None, "no resize is confirmed by age", rule="resize_confirm_window")
             return
+        self.database.check_clock()
         window = datetime.timedelta(seconds=self.conf.resize_confirm_window)
         confirming, finished = self.database.waiting_migrations(
             self.agent.host, self.agent.clock.utcnow() - window

@@ -22,8 +22,7 @@ from cepheid_plugins.compute import image_explained, image_options, opts
 from cepheid_plugins.compute.image_survey import SILENT_SECONDS, Found, Survey, Surveyor
 from cepheid_plugins.compute.image_verdicts import DESTRUCTIVE, Verdict
 from cepheid_plugins.compute.turns import Turns
-from cepheid_plugins.storage.instances_path import InstancesPath
-from cepheid_plugins.storage.native_files import LOOK_SECONDS
+from cepheid_plugins.storage.native_files import LOOK_SECONDS, NativeInstancesPath
 from cepheid_plugins.storage.nova_locks import Held
 from cepheid_plugins.storage.storage_users import NoRoom
 
@@ -141,7 +140,7 @@ class RunImageCacheManagerPass(cepheid.Task):
         :raises CepheidError: it is not there, or hangs
         """
         path = self.agent.conf.compute.instances_path
-        self._native(lambda: InstancesPath(path).check())
+        NativeInstancesPath(self.agent.run_native, self.agent.clock, path).check()
 
     def _native(self, call: Callable[..., T], *arguments: Any) -> T:
         answer: T = self.agent.run_native(

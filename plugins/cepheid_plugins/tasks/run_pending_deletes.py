@@ -24,9 +24,8 @@ from cepheid_plugins.compute.leftovers import (
     by_uuid,
     directories,
     uuids_of,
-    why_doubtful,
 )
-from cepheid_plugins.compute.sightings import Sightings, say_doubts
+from cepheid_plugins.compute.sightings import Sightings, say_doubts, why_doubtful
 from cepheid_plugins.database.records import DeadInstance
 
 if TYPE_CHECKING:
@@ -251,14 +250,9 @@ def attempts_of(row: DeadInstance) -> int:
 
 def _why_not(row: DeadInstance, seen: Sightings) -> str:
     """Return why the files of a deleted instance are left alone; nothing where they are not."""
-    doubt = why_doubtful(row.uuid, row.deleted_at, seen)
+    doubt = why_doubtful(row.uuid, row.deleted_at, seen, row.is_moving)
     if doubt:
         return doubt
-    if row.is_moving:
-        return (
-            "it is deleted, and by its status a migration of it still goes on; if nobody is at it "
-            "any more, set migrations.status to failed"
-        )
     try:
         attempts_of(row)
     except ValueError:

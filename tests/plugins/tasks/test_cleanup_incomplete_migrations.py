@@ -49,6 +49,13 @@ def add(world, number, suffixes=("",), migration=(), **columns):
     return add_migration(world, number, **dict(migration))
 
 
+def leave_of_a_live_one(world):
+    """Let a failed migration have left files of an instance that lives on host2."""
+    world.add(1, host="host2")
+    fill(world, 1)
+    add_migration(world, 1)
+
+
 def statuses(world):
     return [row.status for row in world.rows(models.migrations)]
 
@@ -261,9 +268,7 @@ def test_what_a_migration_that_begins_meanwhile_makes_is_not_called_a_left_over(
 
 
 def test_on_shared_storage_the_directory_is_the_instances_own(world, task, notices):
-    world.add(1, host="host2")
-    fill(world, 1)
-    add_migration(world, 1)
+    leave_of_a_live_one(world)
     registry = world.path / "instances" / "compute_nodes"
     registry.write_text(json.dumps({"host1": 1.0, "host2": 1.0}))
     assert world.agent.run(task).counters == {"migrations": 1}
@@ -276,9 +281,7 @@ def test_on_shared_storage_the_directory_is_the_instances_own(world, task, notic
 
 def test_a_host_that_the_registry_has_lost_is_remembered_to_share_the_storage(world, task, notices):
     """nova-compute begins a new registry where it cannot read the one that is there."""
-    world.add(1, host="host2")
-    fill(world, 1)
-    add_migration(world, 1)
+    leave_of_a_live_one(world)
     users = StorageUsers(str(world.path / "instances"))
     users.register("host2", 1.0)
     (world.path / "instances" / REGISTRY).write_text(json.dumps({"host1": 2.0}))
@@ -288,9 +291,7 @@ def test_a_host_that_the_registry_has_lost_is_remembered_to_share_the_storage(wo
 
 def test_the_operator_is_told_to_look_whether_the_storage_is_shared(world, task, caplog):
     """Without any registry it is not known here, and the directory may be the instance's own."""
-    world.add(1, host="host2")
-    fill(world, 1)
-    add_migration(world, 1)
+    leave_of_a_live_one(world)
     world.agent.run(task)
     assert "instances_path is another storage there, or these are its own disks" in caplog.text
 
@@ -304,9 +305,7 @@ def test_on_shared_storage_the_directory_of_a_deleted_instance_goes(world, task)
 
 
 def test_one_that_is_tried_again_just_now_is_not_named(world, task, notices):
-    world.add(1, host="host2")
-    fill(world, 1)
-    add_migration(world, 1)
+    leave_of_a_live_one(world)
     add_migration(world, 1, status="running")
     assert world.agent.run(task).counters == {"migrations": 1}
     assert notices() == 0
