@@ -39,6 +39,9 @@ class Alarm:
 class Clock:
     """The real clock: monotonic seconds for scheduling, UTC for records."""
 
+    #: Seconds that a quick callback takes at most. One that takes longer may be stuck.
+    quick_seconds = 0.001
+
     def monotonic(self) -> float:
         """Return seconds that never go back and do not know of the time of day."""
         return time.monotonic()

@@ -4,7 +4,8 @@
 All timers of a group are in one schedule. Before a thread turns a timer it sees to it that another
 waits for what is due next, so a callback that hangs keeps its own thread and no other timer. While
 callbacks are quick two threads are enough, however many timers there are: they take turns, and
-neither wakes the other.
+neither wakes the other. When more is due than one thread has turned yet, after the machine stood
+still for instance, the others leave it to that one, unless it is stuck in a callback.
 """
 
 from __future__ import annotations
@@ -50,6 +51,9 @@ class Timekeeper:
         #: Timers that are being turned, and what is set when that has ended and they are stopped.
         self._turning: dict[Timer, threading.Event | None] = {}
         self._waiting: list[_Rest] = []
+        #: The thread that took a timer last, and when it did.
+        self._taker = _Rest()
+        self._taken_at = -NEVER
         #: How many threads there are, those that begin included.
         self.threads = 0
         self._started: list[threading.Thread] = []
@@ -138,11 +142,15 @@ class Timekeeper:
                 return timer
         return None
 
+    def _is_left_to_the_taker_until(self) -> float:
+        """Return until when the thread that took a timer last is to take what is due as well."""
+        return -NEVER if self._taker.timer is None else self._taken_at + self._clock.quick_seconds
+
     def _see_to_the_next(self) -> None:
         """See to it that a thread wakes when the next timer is due: a waiting one, or a new one."""
         if not self._schedule:
             return
-        due = self._schedule[0][0]
+        due = max(self._schedule[0][0], self._is_left_to_the_taker_until())
         for rest in self._waiting:
             if rest.until <= due:
                 return
@@ -164,14 +172,16 @@ class Timekeeper:
         self._started = [thread, *(one for one in self._started if one.is_alive())]
 
     def _next_unwatched(self) -> float:
-        """Return when the first timer that no waiting thread will wake for is due."""
+        """Return when the first timer that no waiting thread will wake for is to be looked at."""
         if not self._schedule:
             return NEVER
-        first = self._schedule[0][0]
+        left_until = self._is_left_to_the_taker_until()
+        first = max(self._schedule[0][0], left_until)
         for rest in self._waiting:
             if rest.until <= first:
                 # In a heap the second smallest is one of the first one's two children.
-                return min((entry[0] for entry in self._schedule[1:3]), default=NEVER)
+                second = min((entry[0] for entry in self._schedule[1:3]), default=NEVER)
+                return max(second, left_until)
         return first
 
     # These are what the threads do.
@@ -205,8 +215,12 @@ class Timekeeper:
             with self._lock:
                 self._leave(rest)
                 now = clock.monotonic()
-                timer = rest.timer = self._take_due(now if has_waited else -NEVER)
+                if has_waited:  # To wait for a difference of times may end a rounding too early.
+                    now = max(now, rest.until)
+                may_take = has_waited and now >= self._is_left_to_the_taker_until()
+                timer = rest.timer = self._take_due(now if may_take else -NEVER)
                 if timer is not None:
+                    self._taker, self._taken_at = rest, now
                     self._see_to_the_next()
                 elif not self._schedule or len(self._waiting) >= MOST_WAITING:
                     self._see_to_the_next()

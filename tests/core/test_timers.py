@@ -12,7 +12,8 @@ from cepheid.timekeeping import MOST_WAITING
 from cepheid.timers import LOG, Timer, TimerGroup
 from tests.fake_agent import eventually
 
-DAY = 24 * 3600
+HOUR = 3600
+DAY = 24 * HOUR
 
 
 @pytest.fixture
@@ -289,7 +290,7 @@ def test_one_hung_callback_delays_none_of_sixteen_others(timers, clock):
     hung = start(timers, clock, hang, initial_delay=30)
     for callback in sixteen[8:]:
         start(timers, clock, callback)
-    advance(timers, clock, 3600)
+    advance(timers, clock, HOUR)
     expected = [60 * n for n in range(61)]
     assert [callback.called_at for callback in sixteen] == [expected] * 16
     assert hung.running
@@ -307,6 +308,41 @@ def test_two_threads_are_enough_for_a_thousand_quick_timers(timers, clock):
         [n // 100, n // 100 + 60, n // 100 + 120] for n in range(1000)
     ]
     assert timers.threads <= MOST_WAITING
+
+
+def test_no_thread_more_is_started_for_what_became_due_while_the_machine_stood_still(timers, clock):
+    clock.quick_seconds = 1
+    threads = []
+
+    def note():
+        time.sleep(0.001)  # Others that woke have the processor now.
+        threads.append(timers.threads)
+        return HOUR
+
+    for _ in range(200):
+        timers.add_dynamic_timer(note, initial_delay=10)
+    settle(timers, clock)
+    advance(timers, clock, 60)
+    assert len(threads) == 200
+    assert max(threads) <= MOST_WAITING
+
+
+def test_what_is_due_is_left_to_a_busy_thread_for_a_moment_only(timers, clock):
+    clock.quick_seconds = 0.5
+    go_on = threading.Event()
+    quick = Callback(clock, answer=60)
+
+    def hang():
+        clock.wait(go_on, None)
+
+    start(timers, clock, hang, initial_delay=10)
+    start(timers, clock, quick, initial_delay=10)
+    clock.advance(10)
+    settle(timers, clock)
+    assert quick.called_at == []
+    clock.advance(0.5)
+    assert quick.called_at == [10.5]
+    go_on.set()
 
 
 def test_callbacks_that_hang_have_a_thread_each_for_as_long_as_they_hang(timers, clock):

@@ -34,6 +34,9 @@ class FakeClock(Clock):
     :param utc: the time of day at the start
     """
 
+    #: A callback takes no time, or waits for it to pass.
+    quick_seconds = 0.0
+
     def __init__(self, utc: datetime.datetime = NOON) -> None:
         self._utc = utc
         self._start = self._now = 1000.0
