@@ -205,20 +205,21 @@ class Audit:
             progress = self._save(progress, Progress(progress.request_id))
         steps = Steps(items)
         steps.done(progress.items)
-        while page := self._database.audited_instances(
-            self._host, self._period, after, PAGE, self._with_devices
-        ):
-            failed = self._tell(page)
-            # Who is killed here tells of the page again, with the same message ids.
+        recorded = progress
+        while True:
+            page = self._database.audited_instances(
+                self._host, self._period, after, PAGE, self._with_devices
+            )
+            progress = self._tell(page, progress)
+            steps.done(progress.items)
+            if len(page) < PAGE:
+                break  # What was told of the last page is recorded with the end of the audit.
+            # Who is killed before this tells of the page again, with the same message ids.
+            recorded = self._save(recorded, progress)
             row = page[-1].facts.columns
             after = (row["project_id"] or "", row["uuid"])
-            so_far = progress._replace(
-                items=progress.items + len(page), errors=progress.errors + failed, last=row["uuid"]
-            )
-            progress = self._save(progress, so_far)
-            steps.done(progress.items)
             self._clock.sleep(0)
-        self._end(progress, self._clock.monotonic() - started)
+        self._end(recorded, progress, self._clock.monotonic() - started)
 
     def _begin(self, items: int) -> Progress:
         progress = Progress(self._context.request_id)
@@ -238,10 +239,11 @@ class Audit:
             raise Raced
         return progress
 
-    def _tell(self, page: Iterable[AuditedInstance]) -> int:
-        """Tell of instances, all or none; return how many cannot be told of."""
-        notifications, failed = [], 0
+    def _tell(self, page: Sequence[AuditedInstance], progress: Progress) -> Progress:
+        """Tell of instances, all or none; return the progress with them."""
+        notifications, failed, last = [], 0, progress.last
         for instance in page:
+            last = instance.facts.columns["uuid"]
             try:
                 notifications += instance_exists.exists(
                     instance, self._period, self._formats, self._context.request_id,
@@ -249,18 +251,20 @@ class Audit:
                 )  # fmt: skip
             except ValueError as err:
                 failed += 1
-                self._context.skip(instance.facts.columns["uuid"], str(err))
+                self._context.skip(last, str(err))
         self._notifications.send(notifications)
         self._context.count("notifications", len(notifications))
-        return failed
+        return progress._replace(
+            items=progress.items + len(page), errors=progress.errors + failed, last=last
+        )
 
-    def _end(self, progress: Progress, seconds: float) -> None:
+    def _end(self, recorded: Progress, progress: Progress, seconds: float) -> None:
         message = (
             f"Instance usage audit ran for host {self._host}, {progress.items} instances in "
             f"{seconds} seconds."
         )
         if not self._database.end_audit(
-            self._host, self._period, progress.message(), message[:MESSAGE_LENGTH],
+            self._host, self._period, recorded.message(), message[:MESSAGE_LENGTH],
             progress.items, progress.errors,
         ):  # fmt: skip
             raise Raced

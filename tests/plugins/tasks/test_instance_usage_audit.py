@@ -441,7 +441,7 @@ def test_killed_before_any_step_and_repeated_nobody_is_left_out_or_told_of_twice
         if not steps.killed:
             break
     # Of the last page nobody can be told of.
-    assert last == 2 * len(["begin", "send", "save", "send", "save", "save", "end"])
+    assert last == 2 * len(["begin", "send", "save", "send", "save", "end"])
 
 
 def test_the_ids_are_the_same_in_a_repetition_and_on_any_host(world):
@@ -580,12 +580,14 @@ def test_a_pass_with_nothing_due_is_one_statement_whatever_the_number(tmp_path, 
     world.close()
 
 
-@pytest.mark.parametrize(("number", "pages"), [(10, 1), (1000, 5)])
-def test_an_audit_costs_seven_statements_a_page(tmp_path, number, pages):
+@pytest.mark.parametrize(
+    ("number", "statements"), [(10, 6 + 6), (PAGE + 10, 6 + 7 + 6), (5 * PAGE, 7 + 5 * 7)]
+)
+def test_an_audit_costs_seven_statements_a_page(tmp_path, number, statements):
     world = make_world(tmp_path)
     add(world, *range(1, number + 1))
     world.agent.run(world.agent.build(InstanceUsageAudit))
-    assert world.statements() == 7 + 7 * pages
+    assert world.statements() == statements
     world.close()
 
 
