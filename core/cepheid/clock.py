@@ -6,34 +6,10 @@ from __future__ import annotations
 import datetime
 import threading
 import time
+from typing import TYPE_CHECKING
 
-
-class Alarm:
-    """What wakes one thread: a ``threading.Event`` for a single one that waits, which costs less.
-
-    A wait that it ends clears it. Only one thread at a time may set it.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lock.acquire()
-
-    def is_set(self) -> bool:
-        """Tell whether it is set."""
-        return not self._lock.locked()
-
-    def set(self) -> None:
-        """Wake who waits, or who will."""
-        if self._lock.locked():
-            self._lock.release()
-
-    def clear(self) -> None:
-        """Wake nobody any more."""
-        self._lock.acquire(blocking=False)
-
-    def wait(self, seconds: float | None = None) -> bool:
-        """Wait until it is set, `seconds` at most; tell whether it was."""
-        return self._lock.acquire(timeout=-1 if seconds is None else seconds)
+if TYPE_CHECKING:
+    from cepheid.alarm import Alarm
 
 
 class Clock:

@@ -80,6 +80,13 @@ def original(name: str) -> Any:
     return module
 
 
+def green_event() -> Any:
+    """Return eventlet's own event; it can be sent once."""
+    from eventlet.event import Event
+
+    return Event()
+
+
 def _look_up(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Look a name or an address up while other green threads go on.
 

@@ -16,7 +16,8 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
-from cepheid.clock import Alarm, Clock
+from cepheid import alarm
+from cepheid.clock import Clock
 
 if TYPE_CHECKING:
     from cepheid.timers import Timer
@@ -253,5 +254,5 @@ class _Rest:
 
     def __init__(self) -> None:
         self.until = NEVER
-        self.over = Alarm()
+        self.over = alarm.new()
         self.timer: Timer | None = None

@@ -486,6 +486,8 @@ def test_a_report_has_stacks_runs_schedule_native_calls_and_pauses(start, distri
     wait_until(lambda: history(installation, "hung") and history(installation, "slow"))
     installation.run("pause", "quick", "--reason", "a new switch")
     wait_until(lambda: "quick: paused by" in installation.read_log())
+    # A call counts as one that waits once it has waited for a second.
+    wait_until(lambda: "waiting for a thread: 42" in report_of(installation))
     text = report_of(installation)
     assert f"concurrency: {mode}" in text
     assert "hung: running for " in text

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from cepheid.clock import Alarm, Clock
+from cepheid.alarm import Alarm
+from cepheid.clock import Clock
 
 #: Real seconds after which a test that waits for a thread has failed.
 PATIENCE_SECONDS = 20.0
