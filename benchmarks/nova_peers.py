@@ -82,7 +82,7 @@ cpu_mode = none
 [oslo_concurrency]
 lock_path = {path}/locks
 [oslo_messaging_notifications]
-driver = noop
+driver = log
 [vnc]
 enabled = false
 """
@@ -92,7 +92,7 @@ transport_url = fake:/
 [database]
 connection = {url}
 [oslo_messaging_notifications]
-driver = noop
+driver = log
 [instance_usage_audit]
 enabled = true
 """
@@ -471,8 +471,9 @@ def _notes(found: Sequence[Compared]) -> list[str]:
         "and Nova's objects filled; before each turn all rows are put into the same state. Nova is "
         "given the database directly, its best case: in a cloud each statement goes through "
         "nova-conductor. Placement, Cinder and Neutron answer Nova at once, from memory, and so "
-        "does the network for Cepheid. The notification driver is ``noop`` for both. The clock "
-        "stops when what a task gave to a pool is done.",
+        "does the network for Cepheid. The notification driver is ``log`` for both, so that each "
+        "message is built and made text; no log takes it. The clock stops when what a task gave to "
+        "a pool is done.",
         "Sixteen of the seventeen tasks. Nova has no ``_poll_bandwidth_usage`` since 23.0. What "
         "destroys guests is not measured here: Nova unplugs their interfaces through a privileged "
         "daemon that the test driver has no interfaces for. The test driver has no counters in "
