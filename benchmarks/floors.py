@@ -251,7 +251,7 @@ def uuids_on_host(host: Host) -> object:
 
 
 def audits(host: Host) -> object:
-    periods = instance_usage_audit.completed("month", host.clock.utcnow(), 4)
+    periods = audit_periods.completed("month", host.clock.utcnow(), 4)
     return host.raw.select(
         "SELECT id, state, period_beginning, period_ending, message, created_at, updated_at "
         "FROM task_log WHERE task_name = 'instance_usage_audit' AND host = ? "

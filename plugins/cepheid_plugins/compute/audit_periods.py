@@ -56,6 +56,15 @@ def last_completed(unit: str, now: datetime.datetime) -> AuditPeriod:
     return AuditPeriod(_begin_within(name, number, _a_unit_before(name, end)), end)
 
 
+def completed(unit: str, now: datetime.datetime, number: int) -> list[AuditPeriod]:
+    """Return the last periods that are over, oldest first."""
+    periods = [last_completed(unit, now)]
+    while len(periods) < number:
+        # At its end a period is not over yet: this is the one before.
+        periods.append(last_completed(unit, periods[-1].end))
+    return periods[::-1]
+
+
 def _parsed(unit: str) -> tuple[str, int]:
     match = re.match(PATTERN, unit)
     name, number = (match[1], int(match[3] or 0)) if match else ("", 0)

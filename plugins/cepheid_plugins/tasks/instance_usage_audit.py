@@ -134,7 +134,7 @@ class InstanceUsageAudit(cepheid.Task):
     def _due(self, context: RunContext) -> list[tuple[AuditPeriod, AuditLog | None]]:
         """Return the periods that are to be audited, oldest first, with the rows they have."""
         host = self.agent.host
-        periods = completed(
+        periods = audit_periods.completed(
             self.conf.instance_usage_audit_period,
             self.agent.clock.utcnow(),
             1 + self.conf.catch_up_periods,
@@ -268,15 +268,6 @@ class Audit:
             progress.items, progress.errors,
         ):  # fmt: skip
             raise Raced
-
-
-def completed(unit: str, now: datetime.datetime, number: int) -> list[AuditPeriod]:
-    """Return the last periods that are over, oldest first."""
-    periods = [audit_periods.last_completed(unit, now)]
-    while len(periods) < number:
-        # At its end a period is not over yet: this is the one before.
-        periods.append(audit_periods.last_completed(unit, periods[-1].end))
-    return periods[::-1]
 
 
 def since(

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from cepheid_plugins.compute import instance_exists
-from cepheid_plugins.compute.audit_periods import AuditPeriod
+from cepheid_plugins.compute.audit_periods import AuditPeriod, completed
 from cepheid_plugins.database import models
 from cepheid_plugins.database.records import AuditLog
 from cepheid_plugins.tasks.instance_usage_audit import (
@@ -19,7 +19,6 @@ from cepheid_plugins.tasks.instance_usage_audit import (
     PAGE,
     InstanceUsageAudit,
     Progress,
-    completed,
     since,
 )
 from tests.fake_agent import FakeClock
