@@ -17,6 +17,9 @@ from cepheid import config, errors, loading
 #: The libraries whose options Cepheid's configuration may have: their names in oslo.config.opts.
 LIBRARIES = ("oslo.log", "oslo.messaging")
 
+#: Those whose options take a library that an agent may do without; they are asked last.
+COSTLY = ("oslo.messaging", "cepheid.network.neutron")
+
 #: The name of a file that is Nova's, such as nova.conf or 00-nova.conf.
 NOVA = re.compile(r"(?<![a-z])nova")
 
@@ -51,10 +54,11 @@ def find(conf: cfg.ConfigOpts, plugins: Sequence[loading.Plugin]) -> list[Unread
     names = _names_of_tasks(plugins)
     _add_registered(names, conf)
     unread = [one for one in written if not _is_known(names, *one[1:])]
-    if unread:
-        # This imports what an agent may do without.
-        _add_offered(names)
+    for offered in _offered() if unread else ():
+        _add_offered(names, offered)
         unread = [one for one in unread if not _is_known(names, *one[1:])]
+        if not unread:
+            break
     unloaded = {plugin.name for plugin in plugins if not _is_loaded(plugin)}
     unloaded -= {plugin.name for plugin in plugins if _is_loaded(plugin)}
     return [
@@ -92,16 +96,26 @@ def _add_registered(names: Names, conf: cfg.ConfigOpts) -> None:
             names.setdefault(name, set()).update(conf[name])
 
 
-def _add_offered(names: Names) -> None:
-    for offered in loading.discover("oslo.config.opts"):
-        if not offered.is_bundled and offered.name not in LIBRARIES:
-            continue
-        try:
-            list_opts = offered.load()
-        except errors.PluginError:
-            continue  # without the library nothing reads its options
-        for group, options in list_opts():
-            _add(names, str(group or "DEFAULT"), options)
+def _offered() -> list[loading.Plugin]:
+    """Return who tells options to oslo.config's generator, and may be meant; costly ones last."""
+    found = [
+        plugin
+        for plugin in loading.discover("oslo.config.opts")
+        if plugin.is_bundled or plugin.name in LIBRARIES
+    ]
+    return [
+        *(plugin for plugin in found if plugin.name not in COSTLY),
+        *(plugin for name in COSTLY for plugin in found if plugin.name == name),
+    ]
+
+
+def _add_offered(names: Names, offered: loading.Plugin) -> None:
+    try:
+        list_opts = offered.load()
+    except errors.PluginError:
+        return  # without the library nothing reads its options
+    for group, options in list_opts():
+        _add(names, str(group or "DEFAULT"), options)
 
 
 def _add(names: Names, group: str, options: Iterable[cfg.Opt]) -> None:

@@ -3,7 +3,7 @@
 
 import pytest
 
-from cepheid import config, errors, mistakes
+from cepheid import config, errors, loading, mistakes, unread
 from cepheid.service import Service
 from cepheid.systemd import Notifier
 from tests.fake_agent import FakeAgent
@@ -38,6 +38,24 @@ def test_of_what_is_read_nothing_is_said(said):
         "[task_providers]\nsync = acme\n"
     )
     assert said(settings) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "needed"),
+    [
+        ("[compute]\ninstances_path = /x\n", set()),
+        ("[oslo_messaging_notifications]\ndriver = noop\n", {"oslo.messaging"}),
+        ("[neutron]\nauth_url = https://keystone/\n", set(unread.COSTLY)),
+    ],
+)
+def test_libraries_are_loaded_only_as_far_as_they_are_needed(said, monkeypatch, settings, needed):
+    loaded = set()
+    load = loading.Plugin.load
+    monkeypatch.setattr(
+        loading.Plugin, "load", lambda plugin: loaded.add(plugin.name) or load(plugin)
+    )
+    assert said(settings) == []
+    assert loaded & set(unread.COSTLY) == needed
 
 
 @pytest.mark.parametrize(
