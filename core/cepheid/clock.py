@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Clock:
     """The real clock: monotonic seconds for scheduling, UTC for records."""
 
-    #: Seconds that a quick callback takes at most. One that takes longer may be stuck.
+    #: Seconds that a timer's quick callback takes at most. One that takes longer may be stuck.
     quick_seconds = 0.001
 
     def monotonic(self) -> float:

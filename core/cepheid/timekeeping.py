@@ -53,7 +53,7 @@ class Timekeeper:
         self._turning: dict[Timer, threading.Event | None] = {}
         self._waiting: list[_Rest] = []
         #: The thread that took a timer last, and when it did.
-        self._taker = _Rest()
+        self._taker: _Rest | None = None
         self._taken_at = -NEVER
         #: How many threads there are, those that begin included.
         self.threads = 0
@@ -143,15 +143,17 @@ class Timekeeper:
                 return timer
         return None
 
-    def _is_left_to_the_taker_until(self) -> float:
+    def _left_to_the_taker_until(self) -> float:
         """Return until when the thread that took a timer last is to take what is due as well."""
-        return -NEVER if self._taker.timer is None else self._taken_at + self._clock.quick_seconds
+        if self._taker is None or self._taker.timer is None:
+            return -NEVER
+        return self._taken_at + self._clock.quick_seconds
 
     def _see_to_the_next(self) -> None:
         """See to it that a thread wakes when the next timer is due: a waiting one, or a new one."""
         if not self._schedule:
             return
-        due = max(self._schedule[0][0], self._is_left_to_the_taker_until())
+        due = max(self._schedule[0][0], self._left_to_the_taker_until())
         for rest in self._waiting:
             if rest.until <= due:
                 return
@@ -176,7 +178,7 @@ class Timekeeper:
         """Return when the first timer that no waiting thread will wake for is to be looked at."""
         if not self._schedule:
             return NEVER
-        left_until = self._is_left_to_the_taker_until()
+        left_until = self._left_to_the_taker_until()
         first = max(self._schedule[0][0], left_until)
         for rest in self._waiting:
             if rest.until <= first:
@@ -218,7 +220,7 @@ class Timekeeper:
                 now = clock.monotonic()
                 if has_waited:  # To wait for a difference of times may end a rounding too early.
                     now = max(now, rest.until)
-                may_take = has_waited and now >= self._is_left_to_the_taker_until()
+                may_take = has_waited and now >= self._left_to_the_taker_until()
                 timer = rest.timer = self._take_due(now if may_take else -NEVER)
                 if timer is not None:
                     self._taker, self._taken_at = rest, now
