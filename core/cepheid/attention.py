@@ -67,7 +67,7 @@ def _of_task(task: dict[str, Any], at: datetime.datetime) -> Iterator[Point]:
         seconds = (at - _time(run["started_at"])).total_seconds()
         text = f"has run for {durations.in_words(seconds)}"
         if run["time_limit_seconds"]:
-            text += f", its time_limit is {run['time_limit_seconds']:g} s"
+            text += f", its time_limit is {durations.exactly(run['time_limit_seconds'])}"
         yield _point("error", task["name"], text)
     if task["late_seconds"] > LATE_SECONDS:
         text = f"its timer is {durations.in_words(task['late_seconds'])} late"

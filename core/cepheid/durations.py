@@ -12,6 +12,8 @@ UNITS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "min": 60, "s": 1}
 
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*(min|[wdhms])\s*", re.IGNORECASE)
 
+_SHOWN = (("d", 86400), ("h", 3600), ("min", 60))
+
 #: Longer is a slip of the finger, and soon past what a calendar can hold.
 LONGEST_SECONDS = 10 * 366 * 86400
 
@@ -55,7 +57,18 @@ def parse_time(words: str, now: datetime.datetime) -> datetime.datetime:
 
 def in_words(seconds: float) -> str:
     """Return a number of seconds as a person would say it: ``42 s``, ``3 min``, ``5 h``."""
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+    for unit, length in _SHOWN:
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def exactly(seconds: float) -> str:
+    """Return a number of seconds that somebody has set, as :func:`in_words` but never rounded.
+
+    It is in the largest unit that it is a whole number of: ``40 min``, but ``150 s``.
+    """
+    for unit, length in _SHOWN:
+        if seconds >= 2 * length and seconds % length == 0:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.15g} s"

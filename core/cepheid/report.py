@@ -94,7 +94,7 @@ def _runs(state: dict[str, Any]) -> Iterable[str]:
         limit = run["time_limit_seconds"]
         yield (
             f"{run['task']}: {run['outcome']} for {run['seconds']:.1f} s since "
-            f"{run['started_at']} UTC{f', time_limit {limit} s' if limit else ''}{progress}, "
+            f"{run['started_at']} UTC{f', time_limit {durations.exactly(limit)}' if limit else ''}{progress}, "
             f"run {run['id']}, {run['trigger']}, {run['request_id']}"
         )
 
@@ -111,7 +111,7 @@ def _schedule(state: dict[str, Any]) -> Iterable[str]:
     for task in state["tasks"]:
         if task["state"] != "enabled":
             continue
-        parts = [f"every {task['spacing_seconds']:g} s" if task["spacing_seconds"] else "off"]
+        parts = [_every(task["spacing_seconds"])]
         if task["running"]:
             parts.append("running")
         elif task["next_run_seconds"] is not None:
@@ -121,6 +121,10 @@ def _schedule(state: dict[str, Any]) -> Iterable[str]:
         if task["pause"] is not None:
             parts.append("paused")
         yield f"{task['name']}: {', '.join(parts)}"
+
+
+def _every(spacing_seconds: float | None) -> str:
+    return f"every {durations.exactly(spacing_seconds)}" if spacing_seconds else "off"
 
 
 def _stacks() -> Iterable[str]:

@@ -66,3 +66,23 @@ def test_refuses_a_time_that_is_none_or_over():
 )
 def test_says_it_in_words(seconds, words):
     assert durations.in_words(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (45, "45 s"),
+        (60, "60 s"),
+        (600, "10 min"),
+        (2400, "40 min"),
+        (150, "150 s"),
+        (9000, "150 min"),
+        (86400, "24 h"),
+        (2592000, "30 d"),
+        (3601, "3601 s"),
+        (2.5, "2.5 s"),
+        (1234567, "1234567 s"),
+    ],
+)
+def test_says_what_somebody_has_set_without_rounding_it(seconds, words):
+    assert durations.exactly(seconds) == words

@@ -492,7 +492,7 @@ def test_a_report_has_stacks_runs_schedule_native_calls_and_pauses(start, distri
     assert f"concurrency: {mode}" in text
     assert "hung: running for " in text
     assert ", progress (3, 7), run " in text
-    assert "quick: every 3600 s, paused" in text
+    assert "quick: every 60 min, paused" in text
     assert '"reason": "a new switch"' in text
     assert "\nread: " in text  # os.read, in the pool's threads
     assert "waiting for a thread: 42" in text

@@ -28,7 +28,7 @@ def facts(**others):
 
 def test_people_get_words():
     spacing, last_run, next_run, summary = task_rows.for_people(facts())
-    assert (spacing, last_run, next_run) == ("600 s", "2 h ago", "in 60 min")
+    assert (spacing, last_run, next_run) == ("10 min", "2 h ago", "in 60 min")
     assert summary.endswith("…")
 
 

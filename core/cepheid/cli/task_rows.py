@@ -39,7 +39,7 @@ Write = Callable[[Facts], tuple[Any, Any, Any, Any]]
 def for_people(facts: Facts) -> tuple[str, str, str, str]:
     """Return spacing, last run, next run and summary in words."""
     seconds, next_run = facts.spacing_seconds, facts.next_run_seconds
-    spacing = "off" if seconds is None else f"{seconds:g} s"
+    spacing = "off" if seconds is None else durations.exactly(seconds)
     return (
         spacing if facts.has_spacing else "",
         _ago(facts.started_at) if facts.started_at else "",

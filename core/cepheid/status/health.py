@@ -11,7 +11,7 @@ from cepheid import wording
 from cepheid.active_run import ENDING_SECONDS
 from cepheid.attention import LATE_SECONDS
 from cepheid.call_record import Standing
-from cepheid.durations import in_words
+from cepheid.durations import exactly, in_words
 from cepheid.native import MAX_ABANDONED
 
 #: Seconds without a turn of the agent's threads after which something blocks all of them. The
@@ -118,7 +118,7 @@ def _runs(facts: Facts) -> Check:
                 overdue.append(text)
         elif 0 < limit < run["seconds"]:
             text = f"{run['task']} has run for {in_words(run['seconds'])}, its time_limit is "
-            overdue.append(f"{text}{limit:g} s")
+            overdue.append(f"{text}{exactly(limit)}")
     return _verdict("runs", overdue, f"{len(facts.runs)} under way, none beyond its time_limit")
 
 

@@ -176,7 +176,7 @@ def _next(task: Document, now: float) -> str:
 
 def _every(task: Document) -> str:
     seconds = task["spacing_seconds"]
-    return "" if seconds is None else durations.in_words(seconds)
+    return "" if seconds is None else durations.exactly(seconds)
 
 
 def _counted(task: Document) -> str:
