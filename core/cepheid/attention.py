@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cepheid import durations, wording
+from cepheid.journal.pauses import resume_command
 
 #: Seconds by which a timer may be late before it counts as stuck; systemd's watchdog is then not
 #: fed any more.
@@ -58,7 +59,10 @@ def _of_agent(overview: dict[str, Any]) -> Iterator[Point]:
         calls = "1 native call waits" if queued == 1 else f"{queued} native calls wait"
         yield _point("warning", "", f"{calls} for a thread")
     for pause in overview["pauses"]:
-        yield _point("warning", pause["task"], paused(pause))
+        text = paused(pause)
+        if not pause["until_at"]:
+            text = f"{text.rstrip('.')}. '{resume_command(pause['task'])}' ends it."
+        yield _point("warning", pause["task"], text)
 
 
 def _of_task(task: dict[str, Any], at: datetime.datetime) -> Iterator[Point]:
@@ -83,15 +87,22 @@ def _of_task(task: dict[str, Any], at: datetime.datetime) -> Iterator[Point]:
 
 
 def paused(pause: dict[str, Any]) -> str:
-    """Say who has paused what, until when and why."""
+    """Say who has paused what, until when, or since when if there is no end, and why."""
     scope = "all tasks are paused" if pause["all"] else "paused"
-    until = f" until {pause['until_at'][:16].replace('T', ' ')} UTC" if pause["until_at"] else ""
     by = f" by {pause['who']}" if pause["who"] else ""
-    return f"{scope}{by}{until}{': ' + pause['reason'] if pause['reason'] else ''}"
+    if pause["until_at"]:
+        span = f" until {_minute(pause['until_at'])}"
+    else:
+        span = f" since {_minute(pause['at'])}, until resumed"
+    return f"{scope}{by}{span}{': ' + pause['reason'] if pause['reason'] else ''}"
 
 
 def _point(level: str, task: str, text: str) -> Point:
     return {"level": level, "task": task, "text": text}
+
+
+def _minute(at: str) -> str:
+    return f"{at[:16].replace('T', ' ')} UTC"
 
 
 def _time(at: str) -> datetime.datetime:

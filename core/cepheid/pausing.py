@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cepheid import errors
 from cepheid.clock import Clock
 from cepheid.journal import Journal, Pause
-from cepheid.journal.pauses import ALL, pause_of
+from cepheid.journal.pauses import pause_of
 from cepheid.periodic_task import DEFAULT_INTERVAL
 
 if TYPE_CHECKING:
@@ -48,10 +48,9 @@ class PauseWatch:
         """
         pause = self.of(task)
         if pause is not None:
-            name = f" {pause.task}" if pause.task != ALL else ""
             raise errors.Paused(
                 f"{task} is not run: {pause}. Give --force to run it all the same, --dry-run to "
-                f"see what it would do, or end the pause with 'cepheid resume{name}'."
+                f"see what it would do, or end the pause with '{pause.resume_command}'."
             )
 
     def look(self) -> bool:

@@ -94,7 +94,8 @@ def _runs(state: dict[str, Any]) -> Iterable[str]:
         limit = run["time_limit_seconds"]
         yield (
             f"{run['task']}: {run['outcome']} for {run['seconds']:.1f} s since "
-            f"{run['started_at']} UTC{f', time_limit {durations.exactly(limit)}' if limit else ''}{progress}, "
+            f"{run['started_at']} UTC"
+            f"{f', time_limit {durations.exactly(limit)}' if limit else ''}{progress}, "
             f"run {run['id']}, {run['trigger']}, {run['request_id']}"
         )
 

@@ -488,6 +488,25 @@ def test_a_task_is_paused_and_resumed(host):
     ] * 2
 
 
+@pytest.mark.parametrize(
+    ("task", "consequence"),
+    [
+        ([], "No task of this host runs by itself until 'cepheid resume'."),
+        (["sync_power_states"],
+         "sync_power_states does not run by itself until 'cepheid resume sync_power_states'."),
+    ],
+)  # fmt: skip
+def test_who_gives_a_pause_no_end_is_told_what_ends_it(host, task, consequence):
+    said = host.run("pause", *task)
+    assert said.stdout.endswith(" until resumed\n")
+    again = " ".join(["cepheid pause", *task, "--for 2h"])
+    assert said.stderr == (f"This pause has no end: {consequence} To give it an end: '{again}'.\n")
+    assert host.run("pause", *task, "--for", "2h").stderr == ""
+    ended = host.run("resume", *task).stdout
+    assert "; was paused by " in ended
+    assert "until resumed" not in ended
+
+
 def test_a_pause_of_all_leaves_those_by_name_when_it_ends(host):
     host.run("pause", "sync_power_states")
     assert host.run("pause", "--until", "2099-01-01T00:00Z").stdout.startswith("All tasks are pau")

@@ -303,12 +303,25 @@ def test_health_tells_the_worst_first(journal):
     ]
 
 
+def test_a_pause_without_an_end_is_told_with_its_age_and_what_ends_it():
+    document = overview.build(
+        state(task("a"), pauses=[pause("a", until=None, reason="")]), overview.Records()
+    )
+    assert points(document) == [
+        ("warning", "a", "paused by alice since 2026-11-23 11:00 UTC, until resumed. "
+         "'cepheid resume a' ends it."),
+    ]  # fmt: skip
+
+
 def test_a_pause_of_all_tasks_is_told_once_and_with_each_task():
     said = pause("", until=None)
     document = overview.build(
         state(task("a", pause=said), task("b", pause=said), pauses=[said]), overview.Records()
     )
-    assert points(document) == [("warning", "", "all tasks are paused by alice: a new switch")]
+    assert points(document) == [
+        ("warning", "", "all tasks are paused by alice since 2026-11-23 11:00 UTC, until resumed: "
+         "a new switch. 'cepheid resume' ends it."),
+    ]  # fmt: skip
     assert document["pauses"] == [
         {
             "task": "",

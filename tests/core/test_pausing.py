@@ -103,7 +103,9 @@ def test_a_pause_outlives_the_agent(agent, beat):
 
 def test_an_operators_run_is_refused_with_the_reason_unless_it_is_forced(agent, beat):
     pause(agent)
-    with pytest.raises(errors.Paused, match=r"beat is not run: paused by alice: a new switch\."):
+    with pytest.raises(
+        errors.Paused, match=r"beat is not run: paused by alice until resumed: a new switch\."
+    ):
         beat.run_now("operator")
     assert beat.ran_at == []
     assert beat.run_now("operator", force=True).outcome == "ok"
@@ -140,7 +142,7 @@ def test_begin_and_end_are_each_in_the_log_once(agent, caplog):
     assert looks == [False, False, False, False, True, False]  # only the last was resumed early
     assert [record.getMessage() for record in caplog.records] == [
         "beat: paused by alice until 2026-11-23 13:00:00 UTC: a new switch",
-        "Pause: all tasks are paused by alice: a new switch",
+        "Pause: all tasks are paused by alice until resumed: a new switch",
         "beat: the pause is over",
         "All tasks: the pause was ended",
     ]

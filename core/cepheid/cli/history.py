@@ -97,7 +97,9 @@ def _pause_row(said: dict[str, Any]) -> tuple[Any, ...]:
     """Return a row for a pause, a resume, or the first run that was held in a pause."""
     reason = said["reason"]
     if said["action"] != "held":
-        until = f"until {said['until'][:19].replace('T', ' ')} UTC" if said["until"] else ""
+        until = "until resumed" if said["action"] == "pause" else ""
+        if said["until"]:
+            until = f"until {said['until'][:19].replace('T', ' ')} UTC"
         reason = ", ".join(part for part in (f"by {said['who']}", until, reason) if part)
     head = ("", said["at"][:19], said["task"] or "(all)", said["action"], "")
     return (*head, "", "", "", "", "", reason)

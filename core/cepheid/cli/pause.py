@@ -18,8 +18,9 @@ from cepheid.run import plugin_of
 class PauseCommand(base.Command):
     """Pause one task, or all: the agent does not run it until the time is over or it is resumed.
 
-    It is kept across restarts. A run in progress goes on to its end. What falls due meanwhile is
-    made once when the pause is over.
+    Without TASK all tasks are paused. Without --for or --until there is no end: nothing runs by
+    itself until 'cepheid resume'. It is kept across restarts. A run in progress goes on to its end.
+    What falls due meanwhile is made once when the pause is over.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -54,6 +55,8 @@ class PauseCommand(base.Command):
             reason = " ".join(parsed_args.reason.split())
             pause = agent.journal.pauses.pause(task, now, until, reason, user())
             print(f"{task}: {pause}" if task else f"{str(pause)[0].upper()}{str(pause)[1:]}")
+        if until is None:
+            self.say(_endless(pause))
         live = self.ask_agent("status") or {"runs": []}
         names = {plugin_of(run["task"]) for run in live["runs"]}
         for name in sorted(name for name in names if task in (ALL, name)):
@@ -116,13 +119,21 @@ def _known(name: str | None) -> str:
 
 
 def _past(pause: Pause) -> str:
-    return str(pause).replace("all tasks are paused", "paused")
+    return pause.in_words(no_end="").replace("all tasks are paused", "paused")
+
+
+def _endless(pause: Pause) -> str:
+    who = pause.task or "No task of this host"
+    again = f"cepheid pause {pause.task}".rstrip()
+    return (
+        f"This pause has no end: {who} {'does not run' if pause.task else 'runs'} by itself until "
+        f"'{pause.resume_command}'. To give it an end: '{again} --for 2h'."
+    )
 
 
 def _still_paused(pause: Pause) -> str:
-    if pause.task == ALL:
-        return f"Still so: {pause}; 'cepheid resume' ends it."
-    return f"Still paused: {pause.task}, {pause}; 'cepheid resume {pause.task}' ends it."
+    what = "Still so:" if pause.task == ALL else f"Still paused: {pause.task},"
+    return f"{what} {pause}; '{pause.resume_command}' ends it."
 
 
 def _not_paused(task: str, left: dict[str, Any]) -> str:

@@ -34,10 +34,22 @@ class Pause:
         """Tell whether it has not run out."""
         return self.until is None or now < self.until
 
+    @property
+    def resume_command(self) -> str:
+        """The command that ends it."""
+        return resume_command(self.task)
+
     def __str__(self) -> str:
         """Return it in words: ``paused by alice until ... UTC: new switch``."""
+        return self.in_words(" until resumed")
+
+    def in_words(self, no_end: str) -> str:
+        """Return it in words.
+
+        :param no_end: says that it has no end
+        """
         scope = "all tasks are paused" if self.task == ALL else "paused"
-        until = f" until {self.until:%Y-%m-%d %H:%M:%S} UTC" if self.until else ""
+        until = f" until {self.until:%Y-%m-%d %H:%M:%S} UTC" if self.until else no_end
         return f"{scope} by {self.who}{until}{f': {self.reason}' if self.reason else ''}"
 
     def as_dict(self) -> dict[str, Any]:
@@ -131,6 +143,11 @@ class PauseRecords:
             assert number is not None
             chain.seal("pauses", number, number)
             return number
+
+
+def resume_command(task: str) -> str:
+    """Return the command that ends a pause of `task`, or of :data:`ALL`."""
+    return f"cepheid resume {task}".rstrip()
 
 
 def pause_of(task: str, pauses: Mapping[str, Pause]) -> Pause | None:

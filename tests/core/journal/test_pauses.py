@@ -84,4 +84,5 @@ def test_a_pause_says_itself_in_a_line(pauses):
     assert str(pauses.pause("a", NOON, NOON + HOUR, "a new switch", "alice")) == (
         "paused by alice until 2026-11-23 13:00:00 UTC: a new switch"
     )
-    assert str(pauses.pause(ALL, NOON, None, "", "alice")) == "all tasks are paused by alice"
+    endless = pauses.pause(ALL, NOON, None, "", "alice")
+    assert str(endless) == "all tasks are paused by alice until resumed"

@@ -49,7 +49,7 @@ def test_what_is_not_well_is_the_exit_status(installation, wait_for_task):
     code, text = status(installation, "--brief", "--ascii")
     assert code == 1
     assert text.startswith("! host1 needs a look: 1 warning: far: paused by ")
-    assert text.endswith(": a new switch\n")
+    assert text.endswith(": a new switch. 'cepheid resume far' ends it.\n")
 
 
 def test_without_an_agent_the_journal_is_shown(installation, wait_for_task):
