@@ -348,6 +348,7 @@ class InventoryContract:
             InstanceUpdate(uuids[0], "active", None, {"power_state": 4}),
             InstanceUpdate(uuids[1], "stopped", None, {"power_state": 4}),
             InstanceUpdate(uuids[2], ANY, "rebooting", {"power_state": 4}),
+            InstanceUpdate(uuids[2], ANY, ANY, {"power_state": 4}, datetime.datetime(2026, 1, 1)),
         ]
         assert inventory.update_instances("host1", updates) == {uuids[0]}
         states = {row.uuid: row.power_state for row in inventory.instances_on_host("host1")}

@@ -91,6 +91,30 @@ def drop(engine, *tables):
             connection.execute(sa.text(f"DROP TABLE {table.name}"))
 
 
+# What is claimed.
+
+
+def test_a_claim_holds_only_for_the_soft_deletion_that_it_was_decided_on(database, engine):
+    add_many(engine, range(600), vm_state="soft-delete", deleted_at=EARLIER)
+    judged = database.instances_in_vm_state("host1", "soft-delete")
+    anew = [uuid_of(n) for n in range(3)]
+    with engine.begin() as connection:
+        table = models.instances
+        again = sa.update(table).where(table.c.uuid.in_(anew)).values(deleted_at=NOW)
+        connection.execute(again)
+    claim = {"task_state": "deleting", "progress": 0}
+    updates = [
+        InstanceUpdate(row.uuid, "soft-delete", None, claim, row.deleted_at) for row in judged
+    ]
+    starts = [ActionStart(row.uuid, "delete", "delete", "req-1", "host1") for row in judged]
+    database.statements.clear()
+    won = database.begin(updates, starts, "host1")
+    assert won == {row.uuid for row in judged} - set(anew)
+    assert database.statements["UPDATE"] == 2
+    claimed = {row.uuid for row in rows(engine, models.instances) if row.task_state == "deleting"}
+    assert claimed == won == {row.instance_uuid for row in rows(engine, models.instance_actions)}
+
+
 # What is read.
 
 

@@ -83,7 +83,8 @@ class Claims:
     ) -> list[Instance]:
         """Claim the instances that nobody else works on; return those.
 
-        One whose claim for the same operation outlived its run is taken over.
+        One that was restored and soft-deleted anew since it was read is not what was decided on,
+        and is left alone. One whose claim for the same operation outlived its run is taken over.
 
         :param values: columns that are written together with the claim
         :param over: task_states that are no obstacle; the row must still have the one it was
@@ -101,6 +102,7 @@ class Claims:
                     row.vm_state,
                     row.task_state if row.uuid in interrupted or row.task_state in over else None,
                     claim,
+                    row.deleted_at,
                 )
                 for row in instances
             ],

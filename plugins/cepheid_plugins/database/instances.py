@@ -185,18 +185,18 @@ def update(
 
     :return: the uuids that were written; the others had moved on
     """
-    groups: dict[Any, tuple[InstanceUpdate, list[str]]] = {}
+    groups: dict[Any, dict[str, InstanceUpdate]] = {}
     for wanted in updates:
         key = (
             wanted.expected_vm_state,
             wanted.expected_task_state,
             tuple(sorted(wanted.values.items())),
         )
-        groups.setdefault(key, (wanted, []))[1].append(wanted.uuid)
+        groups.setdefault(key, {})[wanted.uuid] = wanted
     written: set[str] = set()
-    for example, uuids in groups.values():
-        for batch in batches(uuids):
-            written |= _update_alike(connection, host, example, batch, now)
+    for alike in groups.values():
+        for batch in batches(list(alike.values())):
+            written |= _update_alike(connection, host, batch, now)
     return written
 
 
@@ -260,12 +260,13 @@ def lock(connection: sa.Connection, uuids: Sequence[str]) -> None:
 def _update_alike(
     connection: sa.Connection,
     host: str | None,
-    example: InstanceUpdate,
-    uuids: Sequence[str],
+    updates: Sequence[InstanceUpdate],
     now: datetime.datetime,
 ) -> set[str]:
+    """Write updates that differ in nothing but the instance and its expected deleted_at."""
+    example = updates[0]
     conditions = [
-        _instances.c.uuid.in_(uuids),
+        _instances.c.uuid.in_([wanted.uuid for wanted in updates]),
         _instances.c.host == host,
         _instances.c.deleted == 0,
     ]
@@ -274,11 +275,23 @@ def _update_alike(
     if example.expected_task_state is not ANY:
         conditions.append(_instances.c.task_state == example.expected_task_state)
     # The rows are locked as they are read, so what is read is what is written.
-    query = sa.select(_instances.c.uuid).where(*conditions).with_for_update()
-    as_expected = set(connection.scalars(query))
+    columns = (_instances.c.uuid, _instances.c.deleted_at)
+    found = connection.execute(sa.select(*columns).where(*conditions).with_for_update())
+    deleted_at = {row.uuid: row.deleted_at for row in found}
+    # Compared here: SQLite has a time as text, and who wrote it need not have written it alike.
+    as_expected = {
+        wanted.uuid
+        for wanted in updates
+        if wanted.uuid in deleted_at
+        and wanted.expected_deleted_at in (ANY, deleted_at[wanted.uuid])
+    }
     if as_expected:
+        # Those that were not as expected are not locked, and may be so by now.
+        mine = _instances.c.uuid.in_(sorted(as_expected))
         connection.execute(
-            sa.update(_instances).where(*conditions).values({**example.values, "updated_at": now})
+            sa.update(_instances)
+            .where(mine, *conditions[1:])
+            .values({**example.values, "updated_at": now})
         )
     return as_expected
 

@@ -156,12 +156,14 @@ class InstanceUpdate:
 
     :param expected_vm_state: None is NULL, :data:`ANY` is not checked
     :param expected_task_state: likewise
+    :param expected_deleted_at: likewise; it tells one soft deletion from the next
     """
 
     uuid: str
     expected_vm_state: str | _Any | None
     expected_task_state: str | _Any | None
     values: Mapping[str, Any]
+    expected_deleted_at: datetime.datetime | _Any | None = ANY
 
 
 @dataclass(frozen=True, slots=True)

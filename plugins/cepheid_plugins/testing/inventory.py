@@ -219,6 +219,8 @@ class MemoryInventory:
                 continue
             if wanted.expected_task_state not in (ANY, row.task_state):
                 continue
+            if wanted.expected_deleted_at not in (ANY, row.deleted_at):
+                continue
             values = {key: value for key, value in wanted.values.items() if key in Instance._fields}
             self.rows[row.uuid] = row._replace(**{**common, **values})
             won.add(row.uuid)

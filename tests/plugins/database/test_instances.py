@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Queries on instances: what is read, and that a write finds the row as it was decided on."""
 
+import datetime
 import threading
 
 import pytest
@@ -90,6 +91,23 @@ def test_an_update_leaves_other_hosts_and_deleted_rows(world):
         InstanceUpdate(uuid_of(3), ANY, ANY, {"power_state": 4}),
     ]
     assert world.database.update_instances("host1", updates) == set()
+
+
+def test_an_update_writes_only_to_what_was_soft_deleted_when_it_was_decided_on(world):
+    now = world.clock.utcnow()
+    earlier = now - datetime.timedelta(hours=1)
+    expected = {1: now, 2: earlier, 3: None, 4: None, 5: now, 6: ANY}
+    for number, deleted_at in {1: now, 2: now, 3: now, 4: None, 5: None, 6: now}.items():
+        world.add(number, vm_state="soft-delete", deleted_at=deleted_at)
+    updates = [
+        InstanceUpdate(uuid_of(number), "soft-delete", None, {"task_state": "deleting"}, then)
+        for number, then in expected.items()
+    ]
+    written = {uuid_of(1), uuid_of(4), uuid_of(6)}
+    assert world.database.update_instances("host1", updates) == written
+    claimed = {row.uuid for row in world.rows(models.instances) if row.task_state == "deleting"}
+    assert claimed == written
+    assert world.statements() == 2
 
 
 def test_null_states_are_expected_as_null(world):

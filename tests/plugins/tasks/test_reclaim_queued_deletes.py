@@ -164,6 +164,35 @@ def test_d3_one_that_is_restored_meanwhile_is_not_touched(world, task, monkeypat
     assert left(world) == [1, 2, 3]
 
 
+def test_one_that_is_restored_and_soft_deleted_anew_meanwhile_keeps_its_time(
+    world, task, monkeypatch
+):
+    soft_delete(world, 1, 2)
+    look = world.hypervisor.domains
+
+    def look_then_delete_anew():
+        monkeypatch.setattr(world.hypervisor, "domains", look)
+        soft_delete(world, 1, minutes_ago=0)
+        return look()
+
+    monkeypatch.setattr(world.hypervisor, "domains", look_then_delete_anew)
+    run = world.agent.run(task)
+    assert run.counters == {"instances": 2, "raced": 1, "done": 1}
+    assert (world.row(1).vm_state, world.row(1).task_state) == ("soft-delete", None)
+    assert left(world) == [1, 3]
+    assert world.agent.run(task).counters == {"instances": 1}
+    world.clock.sleep(3700)
+    assert world.agent.run(task).counters == {"instances": 1, "done": 1}
+
+
+def test_the_time_of_a_soft_deletion_may_be_written_as_anybody_writes_it(world, task):
+    soft_delete(world, 1)
+    with world.engine.begin() as connection:
+        text = "UPDATE instances SET deleted_at = substr(deleted_at, 1, 19) WHERE uuid = ?"
+        connection.exec_driver_sql(text, (uuid_of(1),))
+    assert world.agent.run(task).counters == {"instances": 1, "done": 1}
+
+
 def test_d5_a_deletion_that_was_cut_short_is_carried_on_with(world, task, monkeypatch):
     soft_delete(world, 1)
     rows = world.database.instances_by_uuid([uuid_of(1)])
