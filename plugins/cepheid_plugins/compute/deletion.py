@@ -72,6 +72,21 @@ class DeletionOperations(Operations):
 
         return self._operate(DELETE, instances, request_id, act)
 
+    def files_to_keep(self, uuids: Sequence[str]) -> dict[str, str]:
+        """Return why files of instances are not to be removed, of those where it is so.
+
+        Nothing is changed.
+
+        :raises CepheidError: the hypervisor does not answer, or the storage hangs
+        """
+        try:
+            return self._leftovers.obstacles_beside_domains(uuids)
+        except (HypervisorUnavailable, errors.CallTimeout):
+            raise
+        except errors.CepheidError as err:
+            # Their guests go all the same, as in Nova.
+            return dict.fromkeys(uuids, str(err))
+
     def _restore_one(self, row: Instance) -> Mapping[str, Any]:
         if self._hypervisor.power_state(row.uuid) != power_state.RUNNING:
             self._hypervisor.start(row.uuid)
@@ -117,17 +132,14 @@ class DeletionOperations(Operations):
         return [path for path, real in paths.items() if not real.startswith(ours)]
 
     def _files_to_keep(self, claimed: Sequence[Instance], outcome: Outcome) -> dict[str, str]:
-        """Return why files of instances are not to be removed, of those where it is so."""
+        """Return :meth:`files_to_keep`; where nobody answers, they have failed."""
         uuids = [row.uuid for row in claimed]
         try:
-            return self._leftovers.obstacles_beside_domains(uuids)
+            return self.files_to_keep(uuids)
         except (HypervisorUnavailable, errors.CallTimeout) as err:
             # Whoever does not answer would be waited for with each of them.
             outcome.failures.update(dict.fromkeys(uuids, err))
             return {}
-        except errors.CepheidError as err:
-            # Their guests go all the same, as in Nova.
-            return dict.fromkeys(uuids, str(err))
 
     def _clean(self, uuids: Sequence[str], kept: Mapping[str, str]) -> list[str]:
         """Remove files of instances; return those of which none is left."""

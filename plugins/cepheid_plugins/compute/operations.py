@@ -114,6 +114,20 @@ class Operations:
                 evidence={"task_state": row.task_state},
             )
 
+    @staticmethod
+    def foreseen(context: RunContext, instances: Sequence[Instance], max_changes: int) -> list[str]:
+        """Return the instances whose obstacles a dry run has to look for itself, by uuid.
+
+        They are those that a run would begin with; where an explanation asks about none of them,
+        nobody. A run that acts looks when it does.
+
+        :param instances: those that are due, in their order
+        """
+        first = instances[: max_changes or None]
+        if not context.dry_run or (context.targets and not context.asked(first)):
+            return []
+        return [row.uuid for row in first]
+
     def set_to_error(
         self, instances: Sequence[Instance], reason: str, task_state: str | None = None
     ) -> Results:

@@ -200,13 +200,16 @@ def doubts_of(agent: Agent, sightings: Sightings, live: Collection[str]) -> str:
     return sightings.doubts(agent.host, hypervisor.identity, live, rows, is_known)
 
 
-def is_in_doubt(context: RunContext, agent: Agent) -> bool:
+def is_in_doubt(context: RunContext, agent: Agent, seen: Sightings | None = None) -> bool:
     """Tell whether nothing of this host is to be destroyed, and say why.
 
+    :param seen: what was seen, by whoever has read it already
     :raises CepheidError: as :func:`doubts_of`
     """
     live = agent.driver("database").instance_uuids_on_host(agent.host)
-    doubts = doubts_of(agent, SightingsFile(agent.conf.state_path).read(), live)
+    if seen is None:
+        seen = SightingsFile(agent.conf.state_path).read()
+    doubts = doubts_of(agent, seen, live)
     if doubts:
         say_doubts(context, doubts)
     return bool(doubts)

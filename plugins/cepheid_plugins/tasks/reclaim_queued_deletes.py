@@ -19,7 +19,7 @@ from cepheid_plugins.compute import opts, power_state, vm_states
 from cepheid_plugins.compute.ages import older_than
 from cepheid_plugins.compute.deletion import DeletionOperations
 from cepheid_plugins.compute.kinds import DELETE
-from cepheid_plugins.compute.sightings import SightingsFile, is_in_doubt
+from cepheid_plugins.compute.sightings import Sightings, SightingsFile, is_in_doubt
 from cepheid_plugins.compute.turns import Turns
 from cepheid_plugins.database.records import Instance
 
@@ -70,12 +70,17 @@ class ReclaimQueuedDeletes(cepheid.Task):
         ages.explain(context, "soft-deleted", "reclaim_instance_interval")
         restoring = [row for row in ages.unknown if row.task_state is not None]
         self.operations.explain_busy(context, [*ages.old, *restoring], due)
-        if due and not is_in_doubt(context, self.agent):
-            self._delete(context, self._off(context, self._unused(context, due)), age_seconds)
-
-    def _unused(self, context: RunContext, due: Sequence[Instance]) -> list[Instance]:
-        """Leave out who was seen in use long after the soft deletion that its row tells of."""
+        if not due:
+            return
         sightings = SightingsFile(self.agent.conf.state_path).read()
+        if not is_in_doubt(context, self.agent, sightings):
+            unused = self._unused(context, due, sightings)
+            self._delete(context, self._off(context, unused), age_seconds)
+
+    def _unused(
+        self, context: RunContext, due: Sequence[Instance], sightings: Sightings
+    ) -> list[Instance]:
+        """Leave out who was seen in use long after the soft deletion that its row tells of."""
         unused = []
         for row in due:
             assert row.deleted_at is not None
@@ -108,6 +113,9 @@ class ReclaimQueuedDeletes(cepheid.Task):
 
     def _delete(self, context: RunContext, due: Sequence[Instance], age_seconds: int) -> None:
         by_uuid = {row.uuid: row for row in due}
+        in_order = [by_uuid[uuid] for uuid in self._turns.in_order(by_uuid)]
+        foreseen = self.operations.foreseen(context, in_order, self.conf.max_changes)
+        kept = self.operations.files_to_keep(foreseen) if foreseen else {}
         context.change_many(
             "delete",
             [
@@ -116,9 +124,10 @@ class ReclaimQueuedDeletes(cepheid.Task):
                     vm_states.SOFT_DELETED,
                     vm_states.DELETED,
                     f"{row.display_name}: soft-deleted at {row.deleted_at:%Y-%m-%d %H:%M:%S}, "
-                    f"more than {age_seconds} s ago",
+                    f"more than {age_seconds} s ago"
+                    + (f"; its files would be kept: {kept[row.uuid]}" if row.uuid in kept else ""),
                 )
-                for row in (by_uuid[uuid] for uuid in self._turns.in_order(by_uuid))
+                for row in in_order
             ],
             lambda changes: self.operations.delete(
                 [by_uuid[change.target] for change in changes], context.request_id

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """reclaim_queued_deletes: the cases of the behaviour reference, with real disks."""
 
+import contextlib
 import datetime
 import logging
+import os
 from unittest.mock import Mock
 
 import pytest
 
+from cepheid.explanation import Kind
 from cepheid.run import Run
 from cepheid_plugins.compute.deletion import DeletionOperations
+from cepheid_plugins.compute.leftovers import Leftovers
 from cepheid_plugins.compute.sightings import Sightings, SightingsFile
 from cepheid_plugins.database import errors, models
 from cepheid_plugins.hypervisor.driver import HypervisorError
@@ -16,6 +20,7 @@ from cepheid_plugins.tasks.cleanup_running_deleted_instances import (
     CleanupRunningDeletedInstances,
 )
 from cepheid_plugins.tasks.reclaim_queued_deletes import ReclaimQueuedDeletes
+from tests.explained import instance
 from tests.worlds import disk_world, fake_world, uuid_of
 
 RUNNING, PAUSED, SHUTDOWN = 1, 3, 4
@@ -291,6 +296,61 @@ def test_the_dry_run_plans_and_changes_nothing(world, task):
     ]
     assert left(world) == [1, 2, 3]
     assert world.row(1).deleted == 0
+
+
+@contextlib.contextmanager
+def disk_in_use(world, number):
+    with (world.path / "instances" / uuid_of(number) / "disk").open("rb"):
+        yield f"{os.getpid()}"
+
+
+def test_a_dry_run_says_whose_files_a_run_would_keep_and_the_run_keeps_them(world, task):
+    soft_delete(world, 1, 2)
+    with disk_in_use(world, 1) as pid:
+        planned = {c.target: c.reason for c in world.agent.run(task, dry_run=True).changes}
+        (verdict,) = task.explain(instance(uuid_of(1)))
+        (other,) = task.explain(instance(uuid_of(2)))
+        run = world.agent.run(task)
+    says = "; its files would be kept: "
+    assert says in planned[uuid_of(1)]
+    assert pid in planned[uuid_of(1)].partition(says)[2]
+    assert (verdict.kind, verdict.text) == (Kind.ACTS, planned[uuid_of(1)])
+    assert says not in planned[uuid_of(2)] == other.text
+    assert run.counters == {"instances": 2, "done": 2}
+    assert left(world) == [1, 3]
+
+
+def test_a_run_that_acts_looks_at_obstacles_once_and_a_dry_run_at_those_that_have_their_turn(
+    world, task, monkeypatch
+):
+    looks = []
+    look = Leftovers.obstacles_beside_domains
+
+    def remember(self, uuids, copies=True):
+        looks.append(len(uuids))
+        return look(self, uuids, copies)
+
+    monkeypatch.setattr(Leftovers, "obstacles_beside_domains", remember)
+    soft_delete(world, 1, 2, 3)
+    world.agent.set(task.name, max_changes=2)
+    world.agent.run(task, dry_run=True)
+    assert looks == [2]
+    world.add(4)
+    task.explain(instance(uuid_of(4)))
+    assert looks == [2]
+    world.agent.run(task)
+    assert looks == [2, 2]
+
+
+def test_what_was_seen_of_the_host_is_read_once_a_pass(world, task, monkeypatch):
+    reads = []
+    read = SightingsFile.read
+    monkeypatch.setattr(SightingsFile, "read", lambda self: reads.append(1) or read(self))
+    world.agent.run(task)
+    assert reads == []
+    soft_delete(world, 1)
+    world.agent.run(task)
+    assert reads == [1]
 
 
 def test_nova_conf_sets_the_age(tmp_path):
