@@ -15,6 +15,7 @@ from cepheid_plugins.tasks.instance_usage_audit import InstanceUsageAudit
 from tests.fake_agent import FakeAgent, FakeClock
 from tests.fakes import FakeNotifier
 from tests.functional import servers
+from tests.functional.inventories import rows
 from tests.functional.nova_cell import NovaCell
 
 pytestmark = [pytest.mark.functional, pytest.mark.timeout(600)]
@@ -198,6 +199,23 @@ def test_both_tell_the_same_of_the_same_rows_field_by_field(cell, engine, we_aud
             assert data["metadata"] == {}
             data["metadata"] = {"role": "web"}
         assert found == expected, key
+
+
+def test_networks_that_cannot_be_read_end_novas_audit_and_leave_none_out_of_ours(
+    cell, engine, we_audit
+):
+    uuids = write(cell, instance("broken", host="host6"), instance("whole", host="host6"))
+    with engine.begin() as connection:
+        table = models.instance_info_caches
+        broken = table.c.instance_uuid == uuids["broken"]
+        connection.execute(sa.update(table).where(broken).values(network_info="[{"))
+    with pytest.raises(AssertionError, match="JSONDecodeError"):
+        nova_audits(cell, "host6")
+    ours, run = we_audit("host6")
+    assert run.outcome == "ok"
+    assert {uuid for _, uuid in ours} == set(uuids.values())
+    (log,) = [row for row in rows(engine, models.task_log) if row.host == "host6"]
+    assert (log.state, log.task_items, log.errors) == ("DONE", 2, 0)
 
 
 def test_what_one_has_audited_the_other_takes_for_done(cell, we_audit):

@@ -49,12 +49,15 @@ def _explain(
     if found is None:
         return
     try:
-        instance_exists.exists(found, period, formats, context.request_id, with_devices)
+        told = instance_exists.exists(found, period, formats, context.request_id, with_devices)
     except ValueError as err:
         context.explain(uuid, f"it cannot be told of in {words}: {err}", kind=Kind.SKIPS)
     else:
         evidence = {"begin": period.begin, "end": period.end}
-        context.explain(uuid, f"it is told of in {words}", kind=Kind.COUNTS, evidence=evidence)
+        without = f", without networks: {told.missing}" if told.missing else ""
+        context.explain(
+            uuid, f"it is told of in {words}{without}", kind=Kind.COUNTS, evidence=evidence
+        )
 
 
 def _audited(

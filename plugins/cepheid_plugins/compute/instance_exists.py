@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from cepheid_plugins.compute import notifications, power_state
 from cepheid_plugins.compute.audit_periods import AuditPeriod
@@ -44,27 +44,44 @@ _POWER_STATES = {
 _SIZES = ("memory_mb", "vcpus", "root_gb", "ephemeral_gb")
 
 
+#: What JSON that is not what it has to be comes to.
+_BROKEN = (ValueError, TypeError, AttributeError, LookupError)
+
+
+class Told(NamedTuple):
+    """What is told of an instance.
+
+    :param missing: why its networks, or some of them, are not in it; empty where all are
+    """
+
+    notifications: list[Notification]
+    missing: str
+
+
 def exists(
     instance: AuditedInstance,
     period: AuditPeriod,
     formats: Iterable[bool],
     request_id: str,
     with_devices: bool = False,
-) -> list[Notification]:
+) -> Told:
     """Return what is told of an instance.
+
+    One whose networks cannot be read is told of without them: what it is billed by is known, and
+    who bills would take one that is not told of for one that did not exist.
 
     :param formats: whether versioned, of each format that is wanted
     :param with_devices: whether the versioned one names the instance's volumes
     :raises ValueError: it cannot be told; the text says why
     """
     _check(instance)
+    vifs, missing = _networks(instance)
+    payloads = {
+        False: lambda: legacy_payload(instance, vifs, period),
+        True: lambda: versioned_payload(instance, vifs, period, with_devices),
+    }
     try:
-        vifs = network_info.read(instance.network_info)
-        payloads = {
-            False: lambda: legacy_payload(instance, vifs, period),
-            True: lambda: versioned_payload(instance, vifs, period, with_devices),
-        }
-        return [
+        made = [
             Notification(
                 EVENTS[versioned],
                 payloads[versioned](),
@@ -74,11 +91,34 @@ def exists(
             )
             for versioned in formats
         ]
-    except (ValueError, TypeError, AttributeError, LookupError) as err:
-        # JSON in its flavor or its networks that is not what it has to be.
-        raise ValueError(
-            f"its flavor or network_info cannot be read: {type(err).__name__}: {err}"
-        ) from err
+    except _BROKEN as err:
+        raise ValueError(f"its flavor cannot be read: {type(err).__name__}: {err}") from err
+    return Told(made, missing)
+
+
+def _networks(instance: AuditedInstance) -> tuple[list[Vif], str]:
+    """Return the interfaces that can be told of, and why others cannot, if there are such."""
+    readable, missing = [], ""
+    try:
+        for vif in network_info.read(instance.network_info):
+            try:
+                _require_readable(vif)
+            except _BROKEN as err:
+                missing = f"{type(err).__name__}: {err}"
+            else:
+                readable.append(vif)
+    except _BROKEN as err:
+        missing = f"{type(err).__name__}: {err}"
+    return readable, missing and f"its network_info cannot be read: {missing}"
+
+
+def _require_readable(vif: Vif) -> None:
+    vif["address"].lower()
+    label = network_info.label(vif)
+    if not isinstance(label, str | None):
+        raise TypeError(f"the label of a network is {label!r}")
+    for ip in network_info.fixed_ips(vif):
+        ip.get("address")
 
 
 def message_id(event: str, instance_uuid: str, period: AuditPeriod) -> str:

@@ -245,10 +245,14 @@ class Audit:
         for instance in page:
             last = instance.facts.columns["uuid"]
             try:
-                notifications += instance_exists.exists(
+                told = instance_exists.exists(
                     instance, self._period, self._formats, self._context.request_id,
                     self._with_devices,
                 )  # fmt: skip
+                notifications += told.notifications
+                if told.missing:
+                    said = f"{last} is told of without networks: {told.missing}"
+                    self._context.notice(("networks", last), said)
             except ValueError as err:
                 failed += 1
                 self._context.skip(last, str(err))

@@ -4,6 +4,7 @@
 Beside what real Nova tells of the same rows: tests/functional/test_nova_usage_audit.py.
 """
 
+import dataclasses
 import datetime
 import json
 
@@ -61,7 +62,7 @@ def read(world, with_devices=False):
 
 
 def payload(instance, versioned=False, with_devices=False):
-    (one,) = exists(instance, PERIOD, [versioned], "req-1", with_devices)
+    (one,) = exists(instance, PERIOD, [versioned], "req-1", with_devices).notifications
     assert one.versioned == versioned
     assert json.loads(json.dumps(one.payload)) == one.payload
     return one.payload
@@ -230,21 +231,47 @@ def test_an_unreadable_flavor_is_made_up_for_by_the_row(world):
     [
         ({"vcpus": None}, "neither its flavor nor its row says what it takes"),
         ({"deleted": 1}, "neither terminated_at nor deleted_at says when"),
-        ({"flavor": tiny().replace('"root_gb": 10', '"root_gb": null')}, "its flavor or"),
-        ({"network": "[{"}, "network_info cannot be read"),
-        ({"network": '{"address": "x"}'}, "network_info cannot be read"),
-        ({"network": '[{"address": 7}]'}, "network_info cannot be read"),
-        ({"network": '[{"address": "x", "network": "y"}]'}, "network_info cannot be read"),
-        (
-            {"network": '[{"address": "x", "network": {"subnets": [1]}}]'},
-            "network_info cannot be read",
-        ),
+        ({"flavor": tiny().replace('"root_gb": 10', '"root_gb": null')}, "its flavor cannot"),
     ],
 )
 def test_what_cannot_be_told_says_why(world, fields, reason):
     instance = add(world, **fields)
     with pytest.raises(ValueError, match=reason):
         exists(instance, PERIOD, [False, True], "req-1")
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        "[{",
+        '{"address": "x"}',
+        '[{"address": 7}]',
+        '[{"address": "x", "network": "y"}]',
+        '[{"address": "x", "network": {"label": []}}]',
+        '[{"address": "x", "network": {"subnets": [1]}}]',
+        '[{"address": "x", "network": {"subnets": [{"ips": [1]}]}}]',
+    ],
+)
+def test_one_whose_networks_cannot_be_read_is_told_of_with_all_that_it_is_billed_by(world, network):
+    instance = add(world, network, flavor=tiny())
+    traffic = AuditedTraffic(MACS[0], 5, 7)
+    instance = dataclasses.replace(instance, bandwidth=(traffic,))
+    told = exists(instance, PERIOD, [False, True], "req-1")
+    assert told.missing.startswith("its network_info cannot be read: ")
+    legacy, versioned = (one.payload for one in told.notifications)
+    assert (legacy["memory_mb"], legacy["vcpus"], legacy["disk_gb"]) == (128, 1, 10)
+    assert legacy["bandwidth"] == {f"net-name-not-found-{MACS[0]}": {"bw_in": 5, "bw_out": 7}}
+    fields = versioned["nova_object.data"]
+    assert fields["flavor"]["nova_object.data"]["memory_mb"] == 128
+    assert fields["ip_addresses"] == []
+
+
+def test_one_interface_that_cannot_be_read_does_not_take_the_others_with_it(world):
+    network = json.dumps([vif(MACS[0]), {"address": MACS[1], "network": 7}, vif(MACS[2])])
+    told = exists(add(world, network), PERIOD, [True], "req-1")
+    assert told.missing
+    found = told.notifications[0].payload["nova_object.data"]["ip_addresses"]
+    assert [one["nova_object.data"]["mac"] for one in found] == [MACS[0], MACS[2]]
 
 
 @pytest.mark.parametrize("network", [None, "", "[]", '[{"address": "x", "network": null}]'])
@@ -261,7 +288,9 @@ def test_what_is_long_and_told_to_nobody_is_not_read(world):
 
 def test_the_two_formats_have_ids_of_their_own(world):
     instance = add(world)
-    ids = {one.message_id for one in exists(instance, PERIOD, [False, True], "req-1")}
+    told = exists(instance, PERIOD, [False, True], "req-1").notifications
+    ids = {one.message_id for one in told}
     assert len(ids) == 2
-    assert ids == {one.message_id for one in exists(instance, PERIOD, [True, False], "req-2")}
+    again = exists(instance, PERIOD, [True, False], "req-2").notifications
+    assert ids == {one.message_id for one in again}
     assert set(instance_exists.EVENTS.values()) == {"compute.instance.exists", "instance.exists"}

@@ -10,6 +10,7 @@ import uuid
 import pytest
 import sqlalchemy as sa
 
+from cepheid.explanation import Kind
 from cepheid_plugins.compute import instance_exists
 from cepheid_plugins.compute.audit_periods import AuditPeriod, completed
 from cepheid_plugins.database import models
@@ -21,6 +22,7 @@ from cepheid_plugins.tasks.instance_usage_audit import (
     Progress,
     since,
 )
+from tests.explained import instance
 from tests.fake_agent import FakeClock
 from tests.fakes import FakeHypervisor, FakeNotifier
 from tests.killing import Killed, Steps
@@ -216,14 +218,7 @@ def test_both_formats_are_told_of_each_instance_one_after_the_other(tmp_path):
 
 def test_two_of_five_fail_and_the_others_are_told_of(world, task, caplog):
     add(world, 1, 3, 5)
-    add(world, 2, vcpus=None)
-    add(world, 4)
-    with world.engine.begin() as connection:
-        connection.execute(
-            sa.insert(models.instance_info_caches).values(
-                instance_uuid=uuid_of(4), network_info='{"no": "list"}', deleted=0
-            )
-        )
+    add(world, 2, 4, vcpus=None)
     run = world.agent.run(task)
     assert run.outcome == "partial"
     assert logs(world) == [(BEGIN, END, "DONE", 5, 2)]
@@ -232,6 +227,28 @@ def test_two_of_five_fail_and_the_others_are_told_of(world, task, caplog):
     assert [any(uuid_of(n) in line for line in named) for n in range(1, 6)] == [
         False, True, False, True, False,
     ]  # fmt: skip
+
+
+def test_one_whose_networks_cannot_be_read_is_told_of_and_named_and_is_no_error(
+    world, task, caplog
+):
+    add(world, 1, 2)
+    with world.engine.begin() as connection:
+        connection.execute(
+            sa.insert(models.instance_info_caches).values(
+                instance_uuid=uuid_of(2), network_info='{"no": "list"}', deleted=0
+            )
+        )
+    (verdict,) = task.explain(instance(uuid_of(2)))
+    assert (verdict.kind, verdict.text.partition(", ")[2]) == (
+        Kind.COUNTS,
+        "without networks: its network_info cannot be read: ValueError: it is no list",
+    )
+    run = world.agent.run(task)
+    assert (run.outcome, logs(world)) == ("ok", [(BEGIN, END, "DONE", 2, 0)])
+    assert told(world) == [1, 2]
+    (line,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert f"{uuid_of(2)} is told of without networks: its network_info cannot be read" in line
 
 
 def test_a_long_name_of_the_host_is_no_obstacle(tmp_path):
