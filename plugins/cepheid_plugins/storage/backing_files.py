@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The backing file of each image, read once and kept.
 
-The first bytes of an image are judged by oslo.utils. Where they name a backing file, ``qemu-img
-info`` of the open file tells which. What was found is kept by the image's inode, size and times,
-and by its first bytes. So qemu-img is not run again when a guest has written to its disk, nor for a
-disk that begins with the same bytes as another.
+The first bytes of an image are judged here. Where they name a backing file, ``qemu-img info`` of
+the open file tells which. What was found is kept by the image's inode, size and times, and by its
+first bytes. So qemu-img is not run again when a guest has written to its disk, nor for a disk that
+begins with the same bytes as another.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cepheid_plugins.storage.instances_path import StorageError
 READ_SECONDS = 300
 
 #: The version of the rules by which images are judged. What was kept by another one is dropped.
-RULES = 2
+RULES = 3
 
 #: Makes a call with a deadline in seconds, as Agent.run_native does.
 RunNative = Callable[..., Any]

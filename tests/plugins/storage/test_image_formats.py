@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the beginning of an image says, of images that qemu-img made."""
 
+import contextlib
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from oslo_utils.imageutils import format_inspector
 
 from cepheid_plugins.storage.image_formats import HEAD_BYTES, Head, inspect
 from tests.images import qemu_img
@@ -38,7 +43,14 @@ def test_a_name_beyond_what_is_looked_at_is_not_told_by_that(make):
 
 def test_an_external_data_file_is_not_for_qemu_img(make, tmp_path):
     head = make("qcow2", "-o", f"data_file={tmp_path}/data")
-    assert inspect(head).problem == "Image has data_file set"
+    assert inspect(head).problem == "it has an external data file"
+
+
+@pytest.mark.parametrize("options", ["extended_l2=on", "compression_type=zstd"])
+def test_how_clusters_are_kept_is_nothing_to_it(make, options):
+    assert inspect(make("qcow2", "-o", options)) == Head()
+    backed = ("-u", "-b", "/base", "-F", "raw", "-o", options)
+    assert inspect(make("qcow2", *backed)) == Head(has_backing=True)
 
 
 @pytest.mark.parametrize(
@@ -63,18 +75,20 @@ def test_a_qcow2_image_that_is_cut_short_is_not_taken_for_raw(make, size):
 def test_a_version_that_nobody_knows_is_refused(make, version):
     head = bytearray(make("qcow2"))
     head[7] = version
-    assert inspect(bytes(head)).problem == "Unsupported qcow2 version"
+    problem = f"it is qcow2 of version {version}, which is not known"
+    assert inspect(bytes(head)).problem == problem
 
 
-def test_a_feature_that_nobody_knows_is_refused(make):
+@pytest.mark.parametrize("bit", range(5, 64))
+def test_a_feature_that_nobody_knows_is_refused(make, bit):
     head = bytearray(make("qcow2"))
-    head[0x48 + 3] = 0x80
-    assert "Unknown QCOW2 features" in inspect(bytes(head)).problem
+    head[72:80] = (1 << bit).to_bytes(8, "big")
+    assert inspect(bytes(head)).problem == f"it has features that are not known ({1 << bit:#x})"
 
 
 def test_two_formats_in_one_are_refused(make):
     head = bytearray(make("qcow2"))
-    # VDI's signature is further back. Source: oslo.utils' inspector.
+    # VDI's signature is further back.
     head[0x40:0x44] = (0xBEDA107F).to_bytes(4, "little")
     assert inspect(bytes(head)).problem == "it is qcow2 and vdi, whose chains are not read"
 
@@ -102,3 +116,47 @@ DESCRIPTOR = b'# Disk DescriptorFile\nversion=1\nCreateType="monolithicFlat"\n'
 )
 def test_whatever_may_be_vmdk_is_refused(head):
     assert inspect(head[:HEAD_BYTES]).problem == "it is vmdk, whose chains are not read"
+
+
+EXTENDED_L2 = 1 << 4
+
+
+@given(
+    start=st.sampled_from(
+        [b"QFI\xfb\0\0\0\3", b"QFI\xfb", b"QED\0", b"conectix", b"vhdxfile", b""]
+    ),
+    fill=st.binary(max_size=120),
+    vdi=st.booleans(),
+    feature=st.integers(0, 63),
+)
+def test_whatever_oslo_utils_refuses_is_refused_or_has_a_backing_file(start, fill, vdi, feature):
+    head = bytearray((start + fill).ljust(HEAD_BYTES, b"\0"))
+    if vdi:
+        head[64:68] = b"\x7f\x10\xda\xbe"
+    else:
+        head[72:80] = (1 << feature).to_bytes(8, "big")
+    found = inspect(bytes(head))
+    assert bool(found.problem or found.has_backing) == _is_refused(head)
+
+
+def _is_refused(head):
+    """Tell whether oslo.utils finds a format with chains in it that is not a safe qcow2.
+
+    Extended L2 entries are taken away first: they are a feature that it does not know.
+    """
+    head = bytearray(head)
+    head[79] &= ~EXTENDED_L2
+    inspectors = [
+        format_inspector.ALL_FORMATS[name]() for name in ("qcow2", "qed", "vdi", "vhd", "vhdx")
+    ]
+    for inspector in inspectors:
+        with contextlib.suppress(format_inspector.ImageFormatError):
+            inspector.eat_chunk(bytes(head))
+    matched = [inspector for inspector in inspectors if inspector.format_match]
+    if [inspector.NAME for inspector in matched] != ["qcow2"]:
+        return bool(matched)
+    try:
+        matched[0].safety_check()
+    except format_inspector.SafetyCheckFailed:
+        return True
+    return False
