@@ -44,7 +44,8 @@ def test_of_what_is_read_nothing_is_said(said):
     ("settings", "needed"),
     [
         ("[compute]\ninstances_path = /x\n", set()),
-        ("[oslo_messaging_notifications]\ndriver = noop\n", {"oslo.messaging"}),
+        ("[oslo_messaging_notifications]\ndriver = noop\n", set()),
+        ("[oslo_messaging_notifications]\ntopics = mine\n", {"oslo.messaging"}),
         ("[neutron]\nauth_url = https://keystone/\n", set(unread.COSTLY)),
     ],
 )

@@ -30,10 +30,6 @@ LOG = logging.getLogger(__name__)
 #: The system metadata that came from the image.
 IMAGE_PREFIX = "image_"
 
-#: As oslo.messaging has it, which is not loaded to find out that it is not needed.
-_GROUP = "oslo_messaging_notifications"
-_DRIVER = cfg.MultiStrOpt("driver", default=[])
-
 
 class Notifications:
     """The notifications of one agent's operations.
@@ -166,8 +162,8 @@ def _text(value: Any) -> str | None:
 def _drivers_of(conf: cfg.ConfigOpts) -> list[str]:
     """Return the notification drivers that the configuration's files name."""
     files = cfg.ConfigOpts()
-    files.register_opt(_DRIVER, group=_GROUP)
+    files.register_opt(opts.DRIVER, group=opts.OSLO_GROUP)
     files([], project="cepheid", default_config_files=conf.config_file or [],
           default_config_dirs=conf.config_dir or [])  # fmt: skip
-    drivers: list[str] = files[_GROUP].driver
+    drivers: list[str] = files[opts.OSLO_GROUP].driver
     return drivers

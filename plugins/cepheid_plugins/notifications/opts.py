@@ -7,6 +7,17 @@ from oslo_config import cfg
 
 from cepheid import drivers
 
+#: The group of oslo.messaging's options for notifications.
+OSLO_GROUP = "oslo_messaging_notifications"
+
+#: Declared here too, so that oslo.messaging is not loaded to find out that it is not needed.
+DRIVER = cfg.MultiStrOpt(
+    "driver",
+    default=[],
+    help="What sends notifications: messagingv2 or messaging, through a broker; log; noop, to make "
+    "none. Given several times, each of them does. Not given, none is made.",
+)
+
 OPTIONS: list[cfg.Opt] = [
     cfg.StrOpt(
         "notification_format",
@@ -56,4 +67,7 @@ def format_name(versioned: bool) -> str:
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     """List the options for oslo.config's generator."""
-    return [("notifications", [drivers.driver_option("notifications"), *OPTIONS])]
+    return [
+        ("notifications", [drivers.driver_option("notifications"), *OPTIONS]),
+        (OSLO_GROUP, [DRIVER]),
+    ]
