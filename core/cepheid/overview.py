@@ -27,7 +27,8 @@ began and is due, not how long that is ago.
     ``tasks`` and ``errors``. ``complete`` is false where there are more than :data:`MAX_RUNS`.
     ``after_id``: those up to this id were left out, see :func:`newer`.
 ``changes``
-    The newest :data:`MAX_CHANGES`, newest first, see :func:`.overview_entries.change`.
+    The newest :data:`MAX_CHANGES`, newest first, see :func:`.overview_entries.change`. What came
+    to the same nothing again and again is one of them, see :func:`cepheid.repetition.streaks`.
 ``pauses``
     Those in force: ``task``, ``all``, ``at``, ``until_at``, ``reason``, ``who``.
 ``totals``
@@ -48,7 +49,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cepheid import attention, errors, overview_entries
+from cepheid import attention, errors, overview_entries, repetition
 from cepheid.journal.reader import Reader
 from cepheid.journal.view import view
 from cepheid.run import plugin_of
@@ -59,8 +60,11 @@ HOUR_SECONDS = 3600
 #: The most runs of the last hour that are read: fifty tasks each minute.
 MAX_RUNS = 3000
 
-#: The most changes that are read.
+#: The most changes that are told.
 MAX_CHANGES = 50
+
+#: The most changes that are read for that: what fails at each pass is told once.
+MAX_CHANGES_READ = 500
 
 #: ``dry_run`` is 0 or 1; ``changes`` counts those that were made, or planned in a dry run.
 COLUMNS = (
@@ -88,7 +92,7 @@ class Records:
 
     :param runs: those of the last hour, newest first, :data:`MAX_RUNS` at most
     :param last_runs: the newest run that has ended, by task
-    :param changes: the newest, newest first
+    :param changes: the newest, newest first, :data:`MAX_CHANGES_READ` at most
     :param error: why there is nothing, or nothing new
     """
 
@@ -121,14 +125,14 @@ def read(journal: Reader, now: datetime.datetime, seconds: float = HOUR_SECONDS)
     """Read what the journal tells of the last `seconds`.
 
     It costs three statements, which read the runs of that time, one run of each task and
-    :data:`MAX_CHANGES` changes, however long the journal is.
+    :data:`MAX_CHANGES_READ` changes, however long the journal is.
 
     :raises JournalError: it cannot be read
     """
     return Records(
         journal.runs_since(now - datetime.timedelta(seconds=seconds), MAX_RUNS),
         journal.newest_runs(ended=True),
-        journal.newest_changes(MAX_CHANGES),
+        journal.newest_changes(MAX_CHANGES_READ),
     )
 
 
@@ -154,7 +158,10 @@ def build(state: Row, records: Records, not_ready: Sequence[str] = ()) -> Row:
             if plugin_of(run["task"]) not in names
         ],
         "runs": _runs(records.runs),
-        "changes": [overview_entries.change(change) for change in records.changes],
+        "changes": [
+            overview_entries.change(streak)
+            for streak in repetition.streaks(records.changes)[:MAX_CHANGES]
+        ],
         "pauses": [overview_entries.pause(pause) for pause in state["pauses"]],
         "totals": _totals(records.runs),
         "drivers": state["drivers"],

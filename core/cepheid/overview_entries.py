@@ -7,7 +7,7 @@ See :mod:`cepheid.overview` for the whole.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cepheid.attention import LATE_SECONDS
@@ -93,21 +93,24 @@ def ended(run: Entry) -> Entry:
     }
 
 
-def change(made: Entry) -> Entry:
+def change(streak: Sequence[Entry]) -> Entry:
     """Return a change: what the journal has of it, and what it has of its run.
 
     ``task``, ``started_at`` and ``dry_run`` are the run's. ``at`` is when the change was carried
     out, to the second; where the journal does not tell any more, when its run began. ``before``
-    and ``after`` are texts, empty for nothing.
+    and ``after`` are texts, empty for nothing. It came to the same ``times`` times since
+    ``first_at``, when the change ``first_id`` did; mostly that is once.
+
+    :param streak: one of :func:`cepheid.repetition.streaks`
     """
-    at = time(made["started_at"])
-    if made.get("sealed_at") is not None:
-        sealed_at = datetime.datetime.fromtimestamp(made["sealed_at"], datetime.UTC)
-        at = max(at, sealed_at.replace(tzinfo=None))
+    made, first = streak[0], streak[-1]
     return {
         **{name: made[name] for name in ("id", "run_id", "task", "kind", "outcome")},
         "target": shown(made["target"]),
-        "at": text(at),
+        "at": text(_carried_out(made)),
+        "times": len(streak),
+        "first_at": text(_carried_out(first)),
+        "first_id": first["id"],
         "started_at": text(time(made["started_at"])),
         "dry_run": bool(made["dry_run"]),
         "before": value(made["before"]),
@@ -115,6 +118,14 @@ def change(made: Entry) -> Entry:
         "reason": shown(made["reason"]),
         "error": shown(made["error"]),
     }
+
+
+def _carried_out(made: Entry) -> datetime.datetime:
+    at = time(made["started_at"])
+    if made.get("sealed_at") is None:
+        return at
+    sealed_at = datetime.datetime.fromtimestamp(made["sealed_at"], datetime.UTC)
+    return max(at, sealed_at.replace(tzinfo=None))
 
 
 def pause(said: Entry) -> Entry:

@@ -491,7 +491,7 @@ def test_a_task_is_paused_and_resumed(host):
 @pytest.mark.parametrize(
     ("task", "consequence"),
     [
-        ([], "No task of this host runs by itself until 'cepheid resume'."),
+        ([], "no task of this host runs by itself until 'cepheid resume'."),
         (["sync_power_states"],
          "sync_power_states does not run by itself until 'cepheid resume sync_power_states'."),
     ],
@@ -500,7 +500,7 @@ def test_who_gives_a_pause_no_end_is_told_what_ends_it(host, task, consequence):
     said = host.run("pause", *task)
     assert said.stdout.endswith(" until resumed\n")
     again = " ".join(["cepheid pause", *task, "--for 2h"])
-    assert said.stderr == (f"This pause has no end: {consequence} To give it an end: '{again}'.\n")
+    assert said.stderr == (f"This pause has no end: {consequence}\nTo give it an end: '{again}'.\n")
     assert host.run("pause", *task, "--for", "2h").stderr == ""
     ended = host.run("resume", *task).stdout
     assert "; was paused by " in ended

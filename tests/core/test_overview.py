@@ -362,7 +362,26 @@ def test_changes_come_newest_first_with_before_and_after(journal):
         "reason": "why",
         "outcome": "failed",
         "error": "no",
+        "times": 1,
+        "first_at": "2026-11-23T12:00:00.000Z",
+        "first_id": changes[-1].id,
     }
+
+
+def test_a_change_that_fails_at_each_pass_is_told_once_and_leaves_room_for_others(journal, clock):
+    made = Change("i0", "on", "off", "why", "sync", "done")
+    journal.add_changes(record(journal, minutes_ago=400), [made])
+    failed = [Change("i1", "on", "off", f"why {n}", "sync", "failed", "no") for n in range(300)]
+    for change in failed:
+        clock.sleep(60)
+        journal.add_changes(record(journal, minutes_ago=0), [change])
+    stuck, other = overview.take(state(task()), journal.path)["changes"]
+    assert (stuck["id"], stuck["reason"], stuck["times"]) == (failed[-1].id, "why 299", 300)
+    assert stuck["first_id"] == failed[0].id
+    assert (stuck["first_at"], stuck["at"]) == (
+        "2026-11-23T12:01:00.000Z", "2026-11-23T17:00:00.000Z"
+    )  # fmt: skip
+    assert (other["target"], other["times"], other["first_at"]) == ("i0", 1, other["at"])
 
 
 def test_a_journal_that_fails_is_told_and_the_rest_is_there(journal):
@@ -420,7 +439,7 @@ def test_a_document_costs_the_same_however_long_the_journal_is(journal):
     def look():
         return overview.build(there_are, overview.read(journal, NOON))
 
-    fill(journal, NAMES, NOON, 60, changes=100)
+    fill(journal, NAMES, NOON, 60, changes=1000)
     hour, *cost_of_an_hour = measured(journal, look)
     with journal._store.transaction() as connection:
         connection.execute("DELETE FROM changes")

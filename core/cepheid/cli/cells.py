@@ -38,6 +38,18 @@ def outcome(change: dict[str, Any]) -> str:
     return f"{change['outcome']}: {change['error']}" if change["error"] else change["outcome"]
 
 
+def change(change: dict[str, Any]) -> tuple[Any, ...]:
+    """Return a change's cells: what, on which target, before, after, what came of it, why."""
+    return (
+        change["kind"],
+        change["target"],
+        value(change["before"]),
+        value(change["after"]),
+        outcome(change),
+        change["reason"],
+    )
+
+
 def running(run: dict[str, Any]) -> str:
     """Return the state of a task that runs, with its progress."""
     if not run["progress"]:
@@ -72,4 +84,9 @@ def _end_of(text: str) -> str:
 def short_times(times: list[Any]) -> list[Any]:
     """Return times of one day, which are ISO 8601, without it; others without year and seconds."""
     is_one_day = len({str(at)[:10] for at in times}) == 1
-    return [str(at)[11:19] if is_one_day else str(at)[5:16].replace("T", " ") for at in times]
+    return [str(at)[11:19] for at in times] if is_one_day else short_dates(times)
+
+
+def short_dates(times: list[Any]) -> list[Any]:
+    """Return times, which are ISO 8601, without year and seconds."""
+    return [str(at)[5:16].replace("T", " ") for at in times]

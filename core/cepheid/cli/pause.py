@@ -56,7 +56,7 @@ class PauseCommand(base.Command):
             pause = agent.journal.pauses.pause(task, now, until, reason, user())
             print(f"{task}: {pause}" if task else f"{str(pause)[0].upper()}{str(pause)[1:]}")
         if until is None:
-            self.say(_endless(pause))
+            self._warn_of_no_end(pause)
         live = self.ask_agent("status") or {"runs": []}
         names = {plugin_of(run["task"]) for run in live["runs"]}
         for name in sorted(name for name in names if task in (ALL, name)):
@@ -64,6 +64,11 @@ class PauseCommand(base.Command):
         failure = live.get("journal_failure")
         if failure:
             raise errors.CepheidError(f"The agent does not heed the pause. {failure}")
+
+    def _warn_of_no_end(self, pause: Pause) -> None:
+        who = f"{pause.task} does not run" if pause.task else "no task of this host runs"
+        self.say(f"This pause has no end: {who} by itself until '{pause.resume_command}'.")
+        self.say(f"To give it an end: 'cepheid pause {f'{pause.task} --for 2h'.strip()}'.")
 
 
 class ResumeCommand(base.Command):
@@ -120,15 +125,6 @@ def _known(name: str | None) -> str:
 
 def _past(pause: Pause) -> str:
     return pause.in_words(no_end="").replace("all tasks are paused", "paused")
-
-
-def _endless(pause: Pause) -> str:
-    who = pause.task or "No task of this host"
-    again = f"cepheid pause {pause.task}".rstrip()
-    return (
-        f"This pause has no end: {who} {'does not run' if pause.task else 'runs'} by itself until "
-        f"'{pause.resume_command}'. To give it an end: '{again} --for 2h'."
-    )
 
 
 def _still_paused(pause: Pause) -> str:

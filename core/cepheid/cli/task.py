@@ -149,17 +149,7 @@ class TaskRun(lists.FittedLister):
         if run["outcome"] == "failed":
             raise errors.CepheidError(f"{name} failed: {run['error']}")
         columns = ("Change", "Target", "Before", "After", "Outcome", "Reason")
-        return columns, [
-            (
-                c["kind"],
-                c["target"],
-                cells.value(c["before"]),
-                cells.value(c["after"]),
-                cells.outcome(c),
-                c["reason"],
-            )
-            for c in run["changes"]
-        ]
+        return columns, [cells.change(change) for change in run["changes"]]
 
     def _progress(self, name: str) -> progress.Progress:
         """Return how far the agent's run of the task is."""

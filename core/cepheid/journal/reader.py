@@ -88,17 +88,20 @@ class Reader:
         rows = self._store.rows(f"SELECT * FROM changes WHERE run_id IN ({marks}) ORDER BY id", ids)
         return [_change(row) for row in rows]
 
-    def newest_changes(self, limit: int = 20) -> list[dict[str, Any]]:
+    def newest_changes(self, limit: int = 20, task: str | None = None) -> list[dict[str, Any]]:
         """Return the newest changes with their runs' task, start and dry_run, newest first.
+
+        They are those of one task or of all.
 
         ``sealed_at``, in Unix seconds, tells when the change last became what it is; None where
         the journal does not keep that any more.
         """
+        where, values = ("WHERE r.task = ?", [task]) if task else ("", [])
         rows = self._store.rows(
             "SELECT c.*, r.task, r.started_at, r.dry_run, s.at AS sealed_at"
-            " FROM changes c JOIN runs r ON r.id = c.run_id LEFT JOIN seals s ON s.id = c.seal"
-            " ORDER BY c.id DESC LIMIT ?",
-            (limit,),
+            " FROM changes c CROSS JOIN runs r ON r.id = c.run_id"
+            f" LEFT JOIN seals s ON s.id = c.seal {where} ORDER BY c.id DESC LIMIT ?",
+            [*values, limit],
         )
         return [_change(row) for row in rows]
 

@@ -114,8 +114,7 @@ def changes(document: Document, shapes: Shapes, width: int, limit: int) -> list[
         first.append(f" {shapes.clean(change['kind'])} ", "bold")
         first.append(shapes.clean(values(change, shapes)), "cyan")
         if change["outcome"] != "done":
-            error = f": {change['error']}" if change["error"] else ""
-            first.append(f" ({shapes.clean(change['outcome'] + error)})", STYLES[kind])
+            first.append(f" ({shapes.clean(_result(change, document['at']))})", STYLES[kind])
         first.append(f"  {shapes.clean(change['task'])}", "dim")
         if width >= WIDE:
             first.append(f"  {shapes.clean(change['target'] + '  ' + change['reason'])}", "dim")
@@ -124,6 +123,14 @@ def changes(document: Document, shapes: Shapes, width: int, limit: int) -> list[
             about = f"{_short(change['target'])}  {change['reason']}"
             lines += [first, Text(" " * (room + 3) + shapes.clean(about), "dim")]
     return lines
+
+
+def _result(change: Document, now: str) -> str:
+    """Say what came of a change, and how often the same."""
+    words = str(change["outcome"])
+    if change["times"] > 1:
+        words += f" {change['times']} times since {_time(change['first_at'], now)}"
+    return f"{words}: {change['error']}" if change["error"] else words
 
 
 def values(change: Document, shapes: Shapes) -> str:

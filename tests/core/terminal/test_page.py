@@ -139,6 +139,25 @@ def test_changes_are_shown_with_before_and_after_newest_first():
     ]
 
 
+def test_what_failed_again_and_again_is_shown_once_with_how_often_and_since_when():
+    failed = [
+        change(
+            number,
+            "far",
+            outcome="failed",
+            error="busy",
+            started_at=f"2026-11-23T11:{number}:00.000000",
+        )
+        for number in (40, 30, 20)
+    ]
+    lines = shown(document(changes=failed))
+    assert lines[lines.index("Newest changes") + 1 :][:3] == [
+        "11:40:00 ✖ power_state running → shutdown (failed 3 times since 11:20:00: busy)…",
+        "           3f2c1d0e  web-7: its guest is shutdown",
+        "",
+    ]
+
+
 def test_a_wide_terminal_has_a_change_on_one_line_with_the_whole_uuid():
     (line,) = [line for line in shown(busy(), 200) if "running → shutdown" in line]
     assert line == (
