@@ -249,6 +249,10 @@ class Task(periodic_task.PeriodicTasks):
         except errors.Busy as err:
             LOG.debug("%s", err)
             self._put_off(name, due, BUSY_RETRY_SECONDS)
+        except SystemExit as err:
+            # The run is on record as failed, and the timer goes on; let out, the exit would keep it
+            # from learning when the task is due next.
+            LOG.exception("%s", _exits(full_name, err))
         except errors.CepheidError as err:
             self._notices.say(full_name, f"{full_name} was not run: {err}", logging.ERROR)
             spacing = self._current_spacing(name) or REFUSED_RETRY_SECONDS
@@ -276,6 +280,8 @@ def run_by_hand(task: Task, dry_run: bool | None, force: bool) -> Any:
     try:
         return task.run_now("operator", dry_run, force)
     except SystemExit as err:
-        raise errors.PluginError(
-            f"{task.name} failed: it exits (sys.exit({err.code!r})). Its package has to be mended."
-        ) from err
+        raise errors.PluginError(_exits(task.name, err)) from err
+
+
+def _exits(name: str, err: SystemExit) -> str:
+    return f"{name} failed: it exits (sys.exit({err.code!r})). Its package has to be mended."

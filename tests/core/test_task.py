@@ -4,6 +4,7 @@ import fcntl
 import itertools
 import logging
 import random
+import sys
 import threading
 from collections import Counter
 
@@ -244,6 +245,17 @@ def test_a_failing_run_is_not_repeated_early_and_the_next_one_comes(beat):
     live(beat, 1300)
     assert beat.ran_at == [1600, 2200]
     assert [run["outcome"] for run in beat.agent.journal.runs()] == ["failed", "failed"]
+
+
+def test_a_run_that_exits_has_failed_and_the_next_one_comes_in_its_time(agent, beat, caplog):
+    agent.set("beat", spacing=10)
+    beat.then = lambda context: sys.exit(3)
+    live(beat, 35)
+    assert beat.ran_at == [1010, 1020, 1030]
+    assert [run["error"] for run in agent.journal.runs()] == ["SystemExit: 3"] * 3
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == [
+        "beat failed: it exits (sys.exit(3)). Its package has to be mended."
+    ] * 3
 
 
 def test_records_how_late_a_run_is(beat):
