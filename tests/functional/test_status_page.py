@@ -258,6 +258,38 @@ def test_tells_the_timeline_in_words_to_who_does_not_see_it(full_host, visit):
     expect(page.get_by_role("tooltip")).to_be_hidden()
 
 
+def test_shows_the_tasks_of_a_name_or_state_alone_and_any_that_a_link_leads_to(
+    start, distributions, visit
+):
+    for name in ("count_sheep", "count_goats", "feed_dogs"):
+        distributions.add_task(f"acme-{name}", name)
+    agent, server = start()
+    agent.run("pause", "count_goats", "--reason", "no goats")
+    made = visit(server, "count_goats")
+    page, shown = made.page, made.page.locator("table.tasks .main:visible .open")
+    expect(page.locator("#points")).to_contain_text("'cepheid resume count_goats' ends it.")
+    expect(shown).to_have_count(3)
+    name, state = page.get_by_label("Part of a task's name"), page.get_by_label("State of a task")
+    name.fill("COUNT")
+    expect(shown).to_have_text(["count_goats", "count_sheep"])
+    expect(page.locator("#filter-note")).to_have_text("2 of 3 tasks shown")
+    state.select_option("Waiting")
+    expect(shown).to_have_text(["count_sheep"])
+    assert made.violations() == []
+    page.get_by_role("link", name="count_goats").click()
+    expect(shown).to_have_count(3)
+    expect(page.locator("#filter-note")).to_be_empty()
+    state.select_option("Paused")
+    expect(shown).to_have_text(["count_goats"])
+    agent.run("resume", "count_goats")
+    expect(shown).to_have_count(0)
+    page.get_by_role("button", name="Show all").click()
+    expect(shown).to_have_count(3)
+    expect(name).to_be_focused()
+    name.press("Enter")
+    expect(shown).to_have_count(3)
+
+
 # Acting.
 
 
@@ -353,6 +385,10 @@ def test_can_be_used_with_the_keyboard_alone(start, distributions, visit):
     keys.press("Tab")
     assert focused(page) == "Skip to the tasks"
     keys.press("Enter")
+    keys.press("Tab")
+    expect(page.get_by_label("Part of a task's name")).to_be_focused()
+    keys.press("Tab")
+    expect(page.get_by_label("State of a task")).to_be_focused()
     keys.press("Tab")
     assert focused(page) == "change_it"
     keys.press("Enter")
