@@ -26,8 +26,9 @@ from cepheid_plugins.database.records import (
     Migration,
     Resized,
 )
-from cepheid_plugins.hypervisor.driver import HypervisorError
+from cepheid_plugins.hypervisor.driver import DomainNotFound, HypervisorError
 from cepheid_plugins.storage import qemu_img
+from cepheid_plugins.storage.errors import StorageUnavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +148,32 @@ class ResizeOperations(Operations):
                 else row.updated_at is not None and row.updated_at <= stale_before
             )
         ]
+
+    def require_files_of(self, uuids: Iterable[str]) -> None:
+        """See that storage in which no file of a resize is found is not just not mounted.
+
+        A mount point without its storage is a directory in which there is nothing of any instance.
+        There may be nothing indeed, where disks are kept elsewhere, or where a confirmation was
+        killed when it had removed the last; so it is asked what the instances' domains have.
+
+        :param uuids: those whose resizes are to be confirmed
+        :raises StorageError: it is not mounted, or hangs
+        """
+        files = self._files
+        if files.names():
+            return
+        for uuid in uuids:
+            try:
+                disks = self._hypervisor.disk_files(uuid)
+            except DomainNotFound:
+                continue
+            for disk in disks:
+                if files.holds(uuid, disk.path):
+                    raise StorageUnavailable(
+                        f"{files.path} has no file of any instance, and the domain of {uuid} has "
+                        f"the disk {disk.path}. Is its storage mounted? If it is, and the disk is "
+                        "gone for good, undefine the domain."
+                    )
 
     def give_up(self, migrations: Sequence[Migration]) -> set[int]:
         """Set migrations to error whose resize cannot be confirmed any more.
@@ -285,6 +312,8 @@ class ResizeOperations(Operations):
 
     def _clean_source(self, row: Instance) -> Mapping[str, Any]:
         """Remove what is left of an instance on the source of its resize."""
+        if not self._files.exists(f"{row.uuid}_resize"):
+            self.require_files_of([row.uuid])
         if row.host != self._agent.host:
             self._forget_moved_domain(row)
         self._files.remove(f"{row.uuid}_resize")

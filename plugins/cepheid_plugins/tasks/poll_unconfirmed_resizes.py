@@ -146,7 +146,7 @@ class PollUnconfirmedResizes(cepheid.Task):
         elsewhere = {u: row for u, row in due.items() if row.source_compute != self.agent.host}
         if len(elsewhere) < len(due):
             try:
-                self.operations.require_storage()
+                self.operations.require_files_of(due.keys() - elsewhere.keys())
             except (StorageError, errors.CallTimeout) as err:
                 context.skip("storage", f"no resize from this host is confirmed: {err}")
                 return elsewhere

@@ -2,6 +2,7 @@
 """poll_unconfirmed_resizes: the cases of the behaviour reference, on one host and between two."""
 
 import datetime
+import shutil
 
 import pytest
 import sqlalchemy as sa
@@ -379,6 +380,57 @@ def test_storage_that_is_away_leaves_it_for_a_later_pass(source, destination):
     assert (source.row(1).vm_state, source.row(1).task_state) == ("resized", None)
     away.rename(source.path / "instances")
     poll(source)
+    assert statuses(source) == ["confirmed"]
+
+
+def test_a_mount_point_without_its_storage_is_not_taken_for_files_that_are_gone(
+    source, destination
+):
+    move(source, 1, seconds_ago=3600)
+    poll(destination)
+    away = (source.path / "instances").rename(source.path / "away")
+    (source.path / "instances").mkdir()
+    (source.path / "instances" / "compute_nodes").write_text("{}")  # an image cache's pass
+    before = everything(source)
+    task = source.agent.build(PollUnconfirmedResizes)
+    run = poll(source)
+    assert (run.outcome, run.changes, everything(source)) == ("partial", [], before)
+    # A command asks for it as well.
+    rows = source.database.instances_by_uuid([uuid_of(1)])
+    results = ResizeOperations(source.agent).confirm_instances(rows, "req-1")
+    assert "Is its storage mounted?" in str(results[uuid_of(1)])
+    assert everything(source) == before
+    (source.path / "instances" / "compute_nodes").unlink()
+    (source.path / "instances").rmdir()
+    away.rename(source.path / "instances")
+    source.agent.run(task)
+    assert statuses(source) == ["confirmed"]
+    assert entries(source) == [uuid_of(2), uuid_of(3)]
+
+
+@pytest.mark.parametrize("kept", [[], [2]], ids=["the last one here", "beside others"])
+def test_a_confirmation_that_was_killed_when_the_files_were_gone_is_carried_on_with(
+    source, destination, kept
+):
+    move(source, 1, seconds_ago=3600)
+    poll(destination)
+    source.hypervisor.undefine(uuid_of(1))
+    for path in (source.path / "instances").iterdir():
+        if path.name not in {uuid_of(number) for number in kept}:
+            shutil.rmtree(path)
+    assert poll(source).counters == {"confirming": 1, "done": 1}
+    assert statuses(source) == ["confirmed"]
+
+
+def test_disks_that_are_elsewhere_leave_no_files_of_a_resize_behind(source):
+    for number in (1, 2, 3):
+        (source.path / "instances" / uuid_of(number)).rename(source.path / uuid_of(number))
+        definitions = source.hypervisor.definitions
+        definitions[uuid_of(number)] = definitions[uuid_of(number)].replace("instances/", "")
+    resize(source, 1)
+    assert entries(source) == []
+    source.clock.sleep(3600)
+    assert poll(source).counters == {"migrations": 1, "done": 1}
     assert statuses(source) == ["confirmed"]
 
 
