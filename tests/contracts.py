@@ -200,6 +200,27 @@ class HypervisorContract:
         found = hypervisor.drives(drives.join(text.rsplit("</domain>", 1)))
         assert found == [*disks, DiskFile("sdz", "/seed.iso", "raw", removable=True)]
 
+    def test_disks_that_are_not_on_this_host_are_named_as_the_operator_knows_them(
+        self, hypervisor: Hypervisor, running: str
+    ):
+        text = hypervisor.definition(running)
+        assert hypervisor.remote_disks(text) == []
+        disks = (
+            "<devices>"
+            "<disk type='network'><source protocol='rbd' name='vms/root'><host name='ceph1'/>"
+            "</source><target dev='vdx'/></disk>"
+            "<disk type='network' device='cdrom'><source protocol='http' name='seed.iso'/>"
+            "<target dev='sdx'/></disk>"
+            "<disk type='volume'><source pool='images' volume='data'/><target dev='vdy'/></disk>"
+            "<disk type='vhostuser'><source type='unix' path='/spdk'/><target dev='vdz'/></disk>"
+            "</devices></domain>"
+        )
+        assert hypervisor.remote_disks(disks.join(text.rsplit("</domain>", 1))) == [
+            "rbd:vms/root",
+            "data in the storage pool images",
+            "vdz (vhostuser)",
+        ]
+
     def test_only_an_emulated_tpm_has_a_state_that_is_kept_here(
         self, hypervisor: Hypervisor, running: str
     ):

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from cepheid_plugins.compute.claims import Outcome, Results
 from cepheid_plugins.compute.kinds import DELETE, RESTORE, SOFT_DELETE
 from cepheid_plugins.compute.operations import Operations
 from cepheid_plugins.database.records import CLEAN_ATTEMPTS, Instance
-from cepheid_plugins.hypervisor.driver import DomainNotFound, HypervisorUnavailable
+from cepheid_plugins.hypervisor.driver import HypervisorUnavailable
 
 LOG = logging.getLogger(__name__)
 
@@ -97,15 +96,9 @@ class DeletionOperations(Operations):
         }
 
     def _delete_one(self, row: Instance) -> Mapping[str, Any]:
-        elsewhere = self._disks_elsewhere(row)
+        elsewhere = self._disks_elsewhere(row.uuid)
         self._destroy_domain(row.uuid)
-        if elsewhere:
-            LOG.warning(
-                "%s is deleted; these disks of it are not in %s and stay: %s",
-                row.uuid,
-                self._files.path,
-                ", ".join(elsewhere),
-            )
+        self._name_what_stays(row.uuid, elsewhere)
         return {
             "vm_state": vm_states.DELETED,
             "power_state": power_state.NOSTATE,
@@ -120,16 +113,6 @@ class DeletionOperations(Operations):
         self._database.set_system_metadata(
             {uuid: {CLEAN_ATTEMPTS: str(_number(counts.get(uuid, "")) + 1)} for uuid in uuids}
         )
-
-    def _disks_elsewhere(self, row: Instance) -> list[str]:
-        """Return the disks that are not among the files which are removed."""
-        try:
-            disks = self._hypervisor.disk_files(row.uuid)
-        except DomainNotFound:
-            return []
-        ours = os.path.join(self._files.path, row.uuid, "")
-        paths = self._native(lambda: {disk.path: os.path.realpath(disk.path) for disk in disks})
-        return [path for path, real in paths.items() if not real.startswith(ours)]
 
     def _files_to_keep(self, claimed: Sequence[Instance], outcome: Outcome) -> dict[str, str]:
         """Return :meth:`files_to_keep`; where nobody answers, they have failed."""

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,13 +17,15 @@ from cepheid_plugins.compute.leftovers import Leftovers
 from cepheid_plugins.compute.notifications import Notifications
 from cepheid_plugins.compute.shutdown import Shutdown
 from cepheid_plugins.database.records import Instance, InstanceUpdate
-from cepheid_plugins.hypervisor.driver import HypervisorUnavailable
+from cepheid_plugins.hypervisor.driver import DomainNotFound, HypervisorUnavailable
 from cepheid_plugins.storage.errors import StorageError, StorageUnavailable
 from cepheid_plugins.storage.instances_path import InstancesPath
 from cepheid_plugins.storage.native_files import LOOK_SECONDS, NativeInstancesPath
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
+
+LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -215,6 +219,28 @@ class Operations:
         """Power a guest off and forget its domain; one that is gone already is fine."""
         self._hypervisor.power_off(uuid)
         self._hypervisor.undefine(uuid)
+
+    def _disks_elsewhere(self, uuid: str) -> list[str]:
+        """Return the disks of a domain that are not among the files which are removed with it."""
+        try:
+            definition = self._hypervisor.definition(uuid)
+        except DomainNotFound:
+            return []
+        disks = [one.path for one in self._hypervisor.drives(definition) if not one.removable]
+        ours = os.path.join(self._files.path, uuid, "")
+        paths = self._native(lambda: {path: os.path.realpath(path) for path in disks})
+        found = [path for path, real in paths.items() if not real.startswith(ours)]
+        return [*found, *self._hypervisor.remote_disks(definition)]
+
+    def _name_what_stays(self, uuid: str, elsewhere: Sequence[str]) -> None:
+        """Name the disks that nobody removes, when their domain is gone and with it their names."""
+        if elsewhere:
+            LOG.warning(
+                "%s is deleted; these disks of it are not in %s and stay: %s",
+                uuid,
+                self._files.path,
+                ", ".join(elsewhere),
+            )
 
     def _remove_files(
         self,

@@ -30,7 +30,7 @@ class ReapingOperations(Operations):
         """
         kept = self._leftovers.obstacles_beside_domains(uuids)
         free = [uuid for uuid in uuids if uuid not in kept]
-        results = self._each_deleted(free, self._destroy_domain)
+        results = self._each_deleted(free, self._reap_domain)
         results.update({uuid: NotPossible(f"it is kept: {kept[uuid]}") for uuid in kept})
         gone = [uuid for uuid, result in results.items() if result is None]
         try:
@@ -50,6 +50,11 @@ class ReapingOperations(Operations):
             )
             results.update(dict.fromkeys(removed, not_recorded))
         return results
+
+    def _reap_domain(self, uuid: str) -> None:
+        elsewhere = self._disks_elsewhere(uuid)
+        self._destroy_domain(uuid)
+        self._name_what_stays(uuid, elsewhere)
 
     def _each_deleted(self, uuids: Sequence[str], act: Callable[[str], None]) -> Results:
         results: Results = {}

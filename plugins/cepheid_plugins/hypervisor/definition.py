@@ -81,6 +81,25 @@ def drives(text: str) -> list[DiskFile]:
     return found
 
 
+def remote_disks(text: str) -> list[str]:
+    """Return the disks that are neither files nor devices of this host, in words.
+
+    :raises BadDefinition: it cannot be read
+    """
+    found = []
+    for disk in _disks(_parse(text)):
+        source = disk.find("source")
+        if source is None or source.get("file") or source.get("dev"):
+            continue
+        if source.get("pool"):
+            found.append(f"{source.get('volume', '')} in the storage pool {source.get('pool')}")
+        elif source.get("protocol"):
+            found.append(f"{source.get('protocol')}:{source.get('name', '')}")
+        else:
+            found.append(f"{disk.find('target').get('dev', '')} ({disk.get('type', '')})")
+    return found
+
+
 def has_tpm_state(text: str) -> bool:
     """Tell whether a domain has a TPM that is emulated.
 
@@ -247,6 +266,9 @@ class XmlHypervisor(Hypervisor):
 
     def drives(self, xml: str) -> list[DiskFile]:
         return drives(xml)
+
+    def remote_disks(self, xml: str) -> list[str]:
+        return remote_disks(xml)
 
     def has_tpm_state(self, xml: str) -> bool:
         return has_tpm_state(xml)

@@ -287,6 +287,14 @@ class Hypervisor(abc.ABC):
         """
 
     @abc.abstractmethod
+    def remote_disks(self, xml: str) -> list[str]:
+        """Return the disks of a definition that are neither files nor devices of this host, as the
+        operator knows them: ``rbd:POOL/IMAGE``, a volume of a storage pool, ...
+
+        :raises BadDefinition: it is no definition
+        """
+
+    @abc.abstractmethod
     def has_tpm_state(self, xml: str) -> bool:
         """Tell whether a definition has an emulated TPM: to undefine it would lose the TPM's state.
 

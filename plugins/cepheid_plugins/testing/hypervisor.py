@@ -260,6 +260,10 @@ class MemoryHypervisor(Hypervisor):
         found: list[DiskFile] = _definitions().drives(xml)
         return found
 
+    def remote_disks(self, xml: str) -> list[str]:
+        found: list[str] = _definitions().remote_disks(xml)
+        return found
+
     def has_tpm_state(self, xml: str) -> bool:
         return bool(_definitions().has_tpm_state(xml))
 

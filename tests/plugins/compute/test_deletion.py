@@ -88,6 +88,16 @@ def test_a_disk_outside_of_instances_path_stays_and_is_named(world, operations, 
     assert f"and stay: {elsewhere}" in caplog.text
 
 
+def test_a_root_disk_on_the_network_stays_and_is_named(world, operations, caplog):
+    text = world.hypervisor.definition(UUID)
+    file = f"<source file='{world.path}/instances/{UUID}/disk'/>"
+    assert file in text
+    remote = f"<source protocol='rbd' name='vms/{UUID}_disk'/>"
+    world.hypervisor.definitions[UUID] = text.replace(file, remote)
+    assert operations.delete(rows(world, 1), "req-1") == {UUID: None}
+    assert f"and stay: rbd:vms/{UUID}_disk" in caplog.text
+
+
 def test_d5_an_instance_is_never_deleted_without_what_hangs_on_it(world, operations, monkeypatch):
     original = instances.owner_column
 

@@ -24,6 +24,16 @@ def test_what_is_reaped_is_recorded_as_clean_and_what_is_alive_is_left(world):
     assert list(world.hypervisor.states) == [ALIVE]
 
 
+def test_disks_that_are_not_among_its_files_stay_and_are_named(world, caplog):
+    text = world.hypervisor.definition(GONE)
+    file = f"<source file='{world.path}/instances/{GONE}/disk'/>"
+    assert file in text
+    remote = f"<source protocol='rbd' name='vms/{GONE}_disk'/>"
+    world.hypervisor.definitions[GONE] = text.replace(file, remote)
+    assert ReapingOperations(world.agent).reap([GONE]) == {GONE: None}
+    assert f"and stay: rbd:vms/{GONE}_disk" in caplog.text
+
+
 def test_where_the_record_fails_it_is_told_what_was_removed(world, monkeypatch):
     def refuse(*arguments):
         raise DatabaseUnavailable("away")
