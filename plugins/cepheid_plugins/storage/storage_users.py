@@ -46,7 +46,7 @@ class StorageUsers:
         :raises StorageError: a registry cannot be read
         """
         with self._root() as root:
-            return _merged(_read(root, REGISTRY), _read(root, MEMORY))
+            return _merged(*_read_both(root))
 
     def register(self, host: str, now: float) -> dict[str, float]:
         """Enter this host, for Nova too; return all hosts.
@@ -68,7 +68,7 @@ class StorageUsers:
         self, change: Callable[[Mapping[str, float]], dict[str, float]]
     ) -> dict[str, float]:
         with self._root() as root, nova_locks.held(root, LOCK):
-            registry, memory = _read(root, REGISTRY), _read(root, MEMORY)
+            registry, memory = _read_both(root)
             known = change(_merged(registry, memory))
             try:
                 # Memory first: what is in the registry is in it too, whatever happens between.
@@ -89,20 +89,45 @@ def _merged(registry: Mapping[str, float], memory: Mapping[str, float]) -> dict[
     return {name: max(registry.get(name, 0), memory.get(name, 0)) for name in sorted(names)}
 
 
+def _read_both(root: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the hosts in the registry, and in our memory.
+
+    :raises StorageError: one cannot be read; the text says what to do about it
+    """
+    found: dict[str, dict[str, float]] = {}
+    broken: dict[str, Exception] = {}
+    for name in (REGISTRY, MEMORY):
+        try:
+            found[name] = _read(root, name)
+        except (ValueError, TypeError, AttributeError) as err:
+            broken[name] = err
+    if not broken:
+        return found[REGISTRY], found[MEMORY]
+    name, why = next(iter(broken.items()))
+    known = ", ".join(sorted({host for hosts in found.values() for host in hosts}))
+    if_all = f"Known are {known}: if that is all of them" if known else "If nobody else does"
+    raise StorageError(
+        f"The registry {name} in instances_path cannot be read ({why}), so who else uses this "
+        f"storage is not known, and nothing is removed. {if_all}, remove {name}, and it is made "
+        'anew; else write it as JSON, {"HOST": 0} with each host that does.'
+    ) from why
+
+
 def _read(root: int, name: str) -> dict[str, float]:
+    """Return the hosts in a registry; none where there is none.
+
+    :raises ValueError, TypeError, AttributeError: it cannot be read
+    """
     if descriptors.found(root, name) is None:
         return {}
     descriptor = descriptors.open_file(root, name)
     with os.fdopen(descriptor, "rb") as stream:
         text = stream.read(_MAX_BYTES)
-    try:
-        found = json.loads(text)
-        return {str(host): float(at) for host, at in found.items()}
-    except (ValueError, TypeError, AttributeError) as err:
-        raise StorageError(
-            f"The registry {name} in instances_path cannot be read ({err}), so who else uses this "
-            "storage is not known. Let each host that does make an entry, host to epoch seconds."
-        ) from err
+    if not text.strip():
+        # Nova empties it before it writes it: it was killed, or the disk is full.
+        raise ValueError("it is empty")
+    found = json.loads(text)
+    return {str(host): float(at) for host, at in found.items()}
 
 
 def _write(root: int, name: str, hosts: Mapping[str, float], before: Mapping[str, float]) -> None:

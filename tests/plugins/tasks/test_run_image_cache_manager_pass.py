@@ -770,6 +770,41 @@ def test_a_registry_that_cannot_be_read_means_that_nothing_is_removed(host, name
     assert (host.instances / name).read_text() == content
 
 
+def test_an_empty_registry_says_who_is_known_and_what_to_do_and_that_helps(host, caplog):
+    """Nova empties it before it writes it; it may be killed, or the disk full."""
+    host.file(GARBAGE)
+    (host.instances / "cepheid_compute_nodes").write_text('{"host1": 1, "host2": 2}')
+    (host.instances / "compute_nodes").write_text("")
+    (run,) = host.passes(1)
+    assert (run.outcome, run.changes, host.names()) == ("failed", [], [GARBAGE])
+    assert run.error == (
+        "The registry compute_nodes in instances_path cannot be read (it is empty), so who else "
+        "uses this storage is not known, and nothing is removed. Known are host1, host2: if that "
+        "is all of them, remove compute_nodes, and it is made anew; else write it as JSON, "
+        '{"HOST": 0} with each host that does.'
+    )
+    assert "Traceback" not in caplog.text
+    (host.instances / "compute_nodes").unlink()
+    (run,) = host.passes(1)
+    assert run.outcome == "ok"
+    assert set(json.loads((host.instances / "compute_nodes").read_text())) == {"host1"}
+    known = json.loads((host.instances / "cepheid_compute_nodes").read_text())
+    assert set(known) == {"host1", "host2"}
+    # Or it is written, with whoever is known by no file.
+    (host.instances / "compute_nodes").write_text('{"host3": 0}')
+    (run,) = host.passes(1)
+    assert run.outcome == "ok"
+    known = json.loads((host.instances / "cepheid_compute_nodes").read_text())
+    assert set(known) == {"host1", "host2", "host3"}
+
+
+def test_where_no_registry_can_be_read_it_names_nobody(host):
+    for name in ("compute_nodes", "cepheid_compute_nodes"):
+        (host.instances / name).write_text("")
+    (run,) = host.passes(1)
+    assert "is removed. If nobody else does, remove compute_nodes" in run.error
+
+
 def test_a_hypervisor_that_does_not_answer_means_that_nothing_is_removed(host):
     host.file(GARBAGE)
     host.world.hypervisor.available = False
