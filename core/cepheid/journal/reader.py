@@ -123,6 +123,23 @@ class Reader:
         )
         return {row["task"]: _change(row) for row in rows}
 
+    def unsuccessful_targets(self, task: str) -> list[str]:
+        """Return the targets whose newest change that `task` tried did not succeed, the one tried
+        longest ago first: those that failed, and those at which the agent died.
+
+        It looks at each run of the task, of which there is one a minute for as long as the journal
+        is kept at most: a tenth of a second.
+        """
+        # With max(), SQLite gives the other columns of the row that it is of.
+        rows = self._store.rows(
+            "SELECT c.target, c.outcome, max(c.id) AS newest"
+            " FROM runs r CROSS JOIN changes c ON c.run_id = r.id"
+            " WHERE r.task = ? AND c.outcome NOT IN ('planned', 'refused')"
+            " GROUP BY c.target ORDER BY newest",
+            (task,),
+        )
+        return [row["target"] for row in rows if row["outcome"] not in ("done", "raced")]
+
     def head(self) -> Head:
         """Return the newest seal; see :mod:`cepheid.journal.seals`."""
         with self._store.snapshot():

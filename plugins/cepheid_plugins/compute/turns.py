@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 
 class Turns:
@@ -11,21 +11,37 @@ class Turns:
 
     However many fail in each pass, each of the others is reached: of those that have failed, the
     one that has waited longest comes first.
+
+    :param recall: tells what has failed before this process, the longest ago first; asked once,
+        when there is somebody due. Without it each process begins anew
     """
 
-    def __init__(self) -> None:
-        #: Those that have failed, the longest ago first.
-        self.failed: list[str] = []
+    def __init__(self, recall: Callable[[], Iterable[str]] = tuple) -> None:
+        self._recall = recall
+        self._failed: list[str] | None = None
+
+    @property
+    def failed(self) -> list[str]:
+        """Those that have failed, the longest ago first."""
+        if self._failed is None:
+            self._failed = list(self._recall())
+        return self._failed
 
     def in_order(self, names: Iterable[str]) -> list[str]:
         """Return them in the order of their turns, which is their own where none has failed."""
+        waiting = list(names)
+        if not waiting:
+            return []
         place = {name: number for number, name in enumerate(self.failed, 1)}
-        return sorted(names, key=lambda name: place.get(name, 0))
+        return sorted(waiting, key=lambda name: place.get(name, 0))
 
     def enter(self, due: Collection[str], failed: Collection[str]) -> None:
         """Enter what has failed in a pass.
 
         :param due: those that were to have their turn, be it in a later pass
         """
+        if not due:
+            self._failed = []
+            return
         still = [name for name in self.failed if name in due and name not in failed]
-        self.failed = still + [name for name in self.in_order(due) if name in failed]
+        self._failed = still + [name for name in self.in_order(due) if name in failed]

@@ -271,6 +271,20 @@ def test_opening_a_journal_to_read_it_writes_nothing(tmp_path):
     assert (tmp_path / "journal.sqlite").read_bytes() == before
 
 
+def test_tells_whose_last_try_by_a_task_did_not_succeed_the_longest_ago_first(journal):
+    def changes(task, **outcomes):
+        run = new_run(journal, task)
+        found = [Change(name, 1, 2, kind="k", outcome=one) for name, one in outcomes.items()]
+        journal.add_changes(run, found)
+
+    changes("a", late="failed", early="failed", mended="failed", raced="failed", died="done")
+    changes("b", early="done", other="failed")
+    changes("a", late="failed", early="refused", mended="done", raced="raced", died="unknown")
+    changes("a", late="planned", mended="planned", never="refused")
+    assert journal.unsuccessful_targets("a") == ["early", "late", "died"]
+    assert journal.unsuccessful_targets("c") == []
+
+
 def test_tells_the_newest_change_of_a_target_by_each_task(journal):
     def change(task, *outcomes, target="x"):
         run = new_run(journal, task)

@@ -33,6 +33,25 @@ def test_those_that_fail_are_tried_again_in_turn():
     assert passes(Turns(), [*"abcde"], "abcde", 5) == ["ab", "cd", "ea", "bc", "de"]
 
 
+def test_what_failed_before_a_restart_waits_as_it_would_have_without_one():
+    turns = Turns(lambda: ["b", "a"])
+    assert turns.in_order("abcd") == ["c", "d", "b", "a"]
+    turns.enter("abcd", "c")
+    assert turns.failed == ["b", "a", "c"]
+
+
+def test_what_has_failed_is_recalled_once_and_only_for_somebody_who_is_due():
+    asked = []
+    turns = Turns(lambda: asked.append(1) or ["a"])
+    assert turns.in_order("") == []
+    assert asked == []
+    assert turns.in_order("ab") == turns.in_order("ab") == ["b", "a"]
+    assert asked == [1]
+    turns.enter("", "")
+    assert turns.in_order("ab") == ["a", "b"]
+    assert asked == [1]
+
+
 def test_what_is_no_longer_due_is_forgotten():
     turns = Turns()
     turns.enter("ab", "a")

@@ -277,6 +277,18 @@ def test_however_many_cannot_be_deleted_the_others_have_their_turn(world, task):
     assert world.row(1).deleted
 
 
+def test_however_often_the_agent_is_restarted_the_others_have_their_turn(world):
+    soft_delete(world, 1, 2, 3)
+    task = make(world)
+    world.agent.set(task.name, max_changes=1)
+    first = world.agent.run(task, dry_run=True).changes[0].target
+    fail_to_undefine(world, {uuid_of(number) for number in (1, 2, 3)} - {uuid_of(1)})
+    assert first != uuid_of(1)
+    for _ in range(3):
+        world.agent.run(make(world))  # a task that is built anew, as after a restart
+    assert world.row(1).deleted
+
+
 @pytest.mark.parametrize("count", [10, 1000])
 def test_a_steady_pass_costs_one_statement(tmp_path, count):
     world = fake_world(tmp_path, {})
