@@ -24,6 +24,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from cepheid.journal import FILE_NAME, Journal
+from cepheid.terminal import shapes
 
 #: virDomainState numbers, as the test driver's XML takes them.
 RUNNING, PAUSED, SHUTOFF, CRASHED = 1, 3, 5, 6
@@ -131,7 +132,7 @@ BUILDS = [("build-1", 95), ("build-2", 31), ("build-3", 2)]
 #: Deleted instances without a domain, whose files were left here: name and how that came.
 LEFT_OVER = [
     ("old-1", "was deleted yesterday, while this host was down; its files are here"),
-    ("old-2", "was deleted yesterday on demo-host-2; a failed move has left its files here"),
+    ("old-2", "was deleted yesterday on demo-host-2; a failed move left files here"),
 ]
 
 
@@ -171,10 +172,14 @@ def domain_xml(path: Path, guest: Guest, state: int, rescued: bool = False) -> s
 
 
 class Screen:
-    """Prints, in colour where the terminal has it."""
+    """Prints, in colour where the terminal has it, and in ASCII where it has no Unicode."""
 
     def __init__(self) -> None:
-        self._colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        terminal = sys.stdout.isatty()
+        self._colour = terminal and "NO_COLOR" not in os.environ
+        self._shapes = shapes.choose(
+            sys.stdout.encoding, os.environ.get("TERM", "unknown"), terminal
+        )
 
     def title(self, text: str) -> None:
         """Print the heading of a part."""
@@ -182,6 +187,7 @@ class Screen:
 
     def line(self, text: str, code: str = "") -> None:
         """Print a line."""
+        text = "\n".join(map(self._shapes.clean, text.split("\n")))
         print(self._paint(code, text) if code else text, flush=True)
 
     def _paint(self, code: str, text: str) -> str:
@@ -268,7 +274,7 @@ class Demo:
     def end(self) -> None:
         """Show what is on record, in the inventory and on the disks."""
         self.screen.title("What is on record, and what the inventory says now")
-        columns = ("Run", "Started", "Change", "Before", "After", "Result", "Reason")
+        columns = ("Change", "Before", "After", "Result", "Reason")
         chosen = [word for column in columns for word in ("-c", column)]
         self.command("task", "history", "sync_power_states", "--changed", *chosen)
         self.command("instance", "list")
@@ -318,18 +324,19 @@ class Demo:
         seen = sum(run["counters"].get(name, 0) for name in ("instances", "migrations", "domains"))
         what = f"{_count(len(changes), 'change')}" if changes else "nothing to do"
         self.screen.line(
-            f"  {run['started_at'][11:19]}  {run['task']:33} {seen:3} looked at   {what:14} "
-            f"{1000 * run['duration_seconds']:7.1f} ms  {run['outcome']}",
+            f"  {run['started_at'][11:19]}  {run['task']:33} {seen:3} seen  {what:13}  "
+            f"{run['outcome']}",
             "36" if changes else "2",
         )
         for change in changes:
             name = names.get(change["target"], change["target"])
             what = f"{_short(change['before'])} → {_short(change['after'])}"
-            reason = change["reason"].partition(": ")[2]
             self.screen.line(
-                f"            {name:10} {change['kind']:14} {what:27} {reason}"
+                f"      {name:10} {change['kind']:16} {what}"
                 + ("" if change["outcome"] == "done" else f"  [{change['outcome']}]")
             )
+            if reason := change["reason"].partition(": ")[2]:
+                self.screen.line(f"{'':17}{reason}")
 
     def _write_node(self, states: dict[str, int], rescued: bool) -> None:
         (self.path / "node.xml").write_text(node_xml(self.path, states, rescued))

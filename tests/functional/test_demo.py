@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What 'make demo' shows, where a terminal is narrow and has no Unicode."""
+
+import os
+import re
+import sys
+
+import pytest
+
+from tests.functional.environments import ROOT
+from tests.functional.processes import require, wait_until
+from tests.terminals import TerminalProgram
+
+pytestmark = pytest.mark.functional
+
+#: What may be wider than a terminal, which breaks it: commands, and advice in a sentence.
+MAY_BE_WIDE = ("$ cepheid ", "Where people start and stop ")
+
+
+@pytest.fixture
+def terminal(tmp_path):
+    require("qemu-img")
+    environment = {
+        "PATH": os.environ["PATH"],
+        "TMPDIR": str(tmp_path),
+        "PYTHONIOENCODING": "latin-1",
+    }
+    # Long enough for an agent on a machine that is busy with other tests.
+    words = [sys.executable, ROOT / "examples/demo/demo.py", "--seconds", "12"]
+    demo = TerminalProgram(words, environment)
+    yield demo
+    demo.close()
+
+
+def test_a_narrow_terminal_without_unicode_can_show_it(terminal, tmp_path):
+    # A dozen commands one after the other.
+    wait_until(lambda: terminal.lines and terminal.process.poll() is not None, seconds=240)
+    assert terminal.process.returncode == 0, terminal.text
+    assert any("shelved/app-4 " in line for line in terminal.lines)
+    lines = re.sub(rb"\x1b\[[0-9;]*m|\r", b"", terminal.written).decode("ascii").splitlines()
+    assert "Their files now" in lines
+    assert [line for line in lines if re.fullmatch(r" +build-1 +vm_state +building -> error", line)]
+    assert [line for line in lines if len(line) > 80 and not line.startswith(MAY_BE_WIDE)] == []
+    assert list(tmp_path.iterdir()) == []
