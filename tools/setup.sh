@@ -2,11 +2,12 @@
 # Set up what the Makefile's commands need: Debian packages, .venv, and cepheid in it.
 # Quick when it is done already.
 #
-# Usage: tools/setup.sh demo|develop|test
+# Usage: tools/setup.sh demo|develop|test [packages]
 #   demo     what 'make demo' needs: libvirt's library, the means to build its Python binding,
 #            and qemu-img
 #   develop  the same, and the tools for the fast tests and the checks
 #   test     the same, and the servers that the functional tests start for themselves
+# With 'packages' it ends when the Debian packages are there: root's part for another user's clone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -82,7 +83,9 @@ provide_packages() {
     [ ${#missing[@]} -gt 0 ] || return 0
     if [ "$(id -u)" -ne 0 ]; then
         fail "these Debian packages are missing: ${missing[*]}
-Install them as root, then run this again:
+As root, this installs them and starts no service of theirs; then run this again:
+    $PWD/tools/setup.sh $part packages
+By hand it is this, after apt-get update:
     apt-get install --no-install-recommends ${missing[*]}"
     fi
     say "Installing Debian packages: ${missing[*]}"
@@ -95,14 +98,16 @@ Install them as root, then run this again:
         fail "apt-get could not install them; see its message above"
 }
 
-part=${1:-}
+usage="usage: tools/setup.sh demo|develop|test [packages]"
+part=${1:-} only=${2:-}
+case $only in '' | packages) ;; *) fail "$usage" ;; esac
 packages=("${build_packages[@]}")
 extras=all,test
 case $part in
     demo) extras=all ;;
     develop) ;;
     test) packages+=("${server_packages[@]}") ;;
-    *) fail "usage: tools/setup.sh demo|develop|test" ;;
+    *) fail "$usage" ;;
 esac
 
 python=$(find_python) || python=
@@ -119,6 +124,7 @@ else
     [ -z "$missing" ] || fail "this is not Debian, so install these yourself, then run this again:
 $missing"
 fi
+[ "$only" != packages ] || exit 0
 [ "$part" != test ] || tools/guest-system.sh
 [ -n "$python" ] || python=$(find_python) ||
     fail "Python 3.11 or newer is needed, and this machine has none; install one, or put it first in PATH"
@@ -132,6 +138,11 @@ fi
 stamp=.venv/cepheid-installed
 sources=$(cat setup.cfg pyproject.toml | sha256sum | cut -d ' ' -f 1)
 if ! grep -qxF "$extras $sources" "$stamp" 2>/dev/null; then
+    for path in .venv cepheid.egg-info; do
+        [ ! -e "$path" ] || [ -w "$path" ] ||
+            fail "$path belongs to $(stat -c %U "$path"), who ran this here before; 'make clean' as that user, then
+run this again"
+    done
     say "Installing cepheid[$extras] into .venv (some minutes the first time)"
     .venv/bin/python -m pip install -q --disable-pip-version-check -e ".[$extras]" ||
         fail "pip could not install cepheid; see its message above"
