@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Lay a wheel of cepheid out in a directory as a Debian package would, with nothing but pip.
 #
-# Usage: tools/install-tree.sh WHEEL DIRECTORY
+# Usage: [PYTHON=a Python that has pip] tools/install-tree.sh WHEEL DIRECTORY
 #
 # For whoever packages it: doc/source/packaging.rst says which part belongs into which package.
 set -euo pipefail
@@ -13,6 +13,8 @@ modules=$tree/usr/lib/python3/dist-packages
 "${PYTHON:-python3}" -m pip install -q --no-deps --no-compile --no-index --target "$modules" "$wheel"
 share=$modules/share/cepheid
 rm -rf "$modules/bin"
+# pip's own notes: where the wheel lay on this machine, and files that are elsewhere now.
+rm -f "$modules"/cepheid-*.dist-info/{direct_url.json,INSTALLER,RECORD,REQUESTED}
 
 install -d "$tree/usr/bin"
 cat > "$tree/usr/bin/cepheid" <<'PROGRAM'

@@ -190,6 +190,9 @@ def test_the_tree_has_every_file_in_its_place(tree, tracked):
     assert {name.split("/")[4] for name in modules} == {
         "cepheid", "cepheid_plugins", "cepheid-0.1.0.dist-info",
     }  # fmt: skip
+    assert {name.split("/", 5)[5] for name in modules if ".dist-info/" in name} == {
+        "METADATA", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt",
+    }  # fmt: skip
     assert "usr/share/cepheid/cepheid.conf.sample" in samples
     assert stat.S_IMODE((tree / "etc/cepheid/cepheid.conf").stat().st_mode) == 0o640
     assert os.access(tree / "usr/bin/cepheid", os.X_OK)
