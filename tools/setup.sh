@@ -56,13 +56,18 @@ missing_programs() {
     done
 }
 
-# RabbitMQ's package would start it now and at every boot. Its unit is masked, and until the calling
-# shell ends no package starts anything; a policy that is there already stays.
+# RabbitMQ's package, and Erlang's with it, would start a daemon now and at every boot. Their units are
+# masked, and until the calling shell ends no package starts anything; a policy that is there already
+# stays.
 start_nothing() {
-    say "RabbitMQ's service is masked; 'systemctl unmask rabbitmq-server' undoes that"
+    local unit units=(rabbitmq-server.service)
+    # Where there was an Erlang before, somebody may use its daemon.
+    command -v epmd >/dev/null || units+=(epmd.service epmd.socket)
+    say "Masked, so that they do not start: ${units[*]}; 'systemctl unmask' undoes that"
     mkdir -p /etc/systemd/system
-    [ -e /etc/systemd/system/rabbitmq-server.service ] ||
-        ln -s /dev/null /etc/systemd/system/rabbitmq-server.service
+    for unit in "${units[@]}"; do
+        [ -e "/etc/systemd/system/$unit" ] || ln -s /dev/null "/etc/systemd/system/$unit"
+    done
     [ ! -e /usr/sbin/policy-rc.d ] || return 0
     trap 'rm -f /usr/sbin/policy-rc.d' EXIT
     printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
