@@ -3,8 +3,13 @@
 
 import logging
 import os
+import signal
 
 from cepheid import concurrency
+
+# A script's job in the background ignores Ctrl-C, and so would every program that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if os.environ.get("CEPHEID_TEST_CONCURRENCY", "threading") == "eventlet":
     concurrency.patch()
