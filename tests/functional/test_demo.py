@@ -4,6 +4,8 @@
 import os
 import re
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -18,11 +20,18 @@ MAY_BE_WIDE = ("$ cepheid ", "Where people start and stop ")
 
 
 @pytest.fixture
-def terminal(tmp_path):
+def temporary():
+    """Where the demonstration makes its host; the path of an agent's socket has to be short."""
+    with tempfile.TemporaryDirectory() as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def terminal(temporary):
     require("qemu-img")
     environment = {
         "PATH": os.environ["PATH"],
-        "TMPDIR": str(tmp_path),
+        "TMPDIR": str(temporary),
         "PYTHONIOENCODING": "latin-1",
     }
     # Long enough for an agent on a machine that is busy with other tests.
@@ -32,7 +41,7 @@ def terminal(tmp_path):
     demo.close()
 
 
-def test_a_narrow_terminal_without_unicode_can_show_it(terminal, tmp_path):
+def test_a_narrow_terminal_without_unicode_can_show_it(terminal, temporary):
     # A dozen commands one after the other.
     wait_until(lambda: terminal.lines and terminal.process.poll() is not None, seconds=240)
     assert terminal.process.returncode == 0, terminal.text
@@ -41,4 +50,4 @@ def test_a_narrow_terminal_without_unicode_can_show_it(terminal, tmp_path):
     assert "Their files now" in lines
     assert [line for line in lines if re.fullmatch(r" +build-1 +vm_state +building -> error", line)]
     assert [line for line in lines if len(line) > 80 and not line.startswith(MAY_BE_WIDE)] == []
-    assert list(tmp_path.iterdir()) == []
+    assert list(temporary.iterdir()) == []
