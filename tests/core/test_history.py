@@ -50,6 +50,13 @@ def test_people_see_what_failed_again_once_with_how_often_and_since_when(host, w
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("limit", ["0", "-1", "many", str(10**18)])
+def test_a_number_of_runs_that_cannot_be_is_refused(host, limit):
+    said = host.run("task", "history", f"--limit={limit}", check=False)
+    assert said.returncode == 2
+    assert "a number from 1 to 1000000 is wanted" in said.stderr
+
+
 def test_each_is_listed_to_who_asks_for_that_and_to_scripts(host):
     rows = table(host, "--each", "--limit", "10")
     assert [row["Target"] for row in rows] == ["stuck", "i20", *["stuck"] * 9]

@@ -35,12 +35,16 @@ CHANGES_READ = 5000
 #: The runs that are read for each that is to be listed.
 READ_FACTOR = 10
 
+#: The most runs that can be asked for.
+MAX_RUNS = 1_000_000
+
 
 class TaskHistory(lists.FittedLister):
     """List the latest runs, their changes, and pauses, newest last, from the journal.
 
     What was tried in vain again and again, with the same error, is listed once: where it was tried
-    last, with how often that was and since when. -f json, csv, yaml and value list each.
+    last, with how often that was and since when, as far as the newest 5000 changes tell. -f json,
+    csv, yaml and value list each.
     """
 
     importance = (
@@ -66,7 +70,11 @@ class TaskHistory(lists.FittedLister):
         parser = super().get_parser(prog_name)
         parser.add_argument("name", metavar="NAME", nargs="?", help="only this task's runs")
         parser.add_argument(
-            "--limit", type=int, default=20, help="how many runs to list (default: 20)"
+            "--limit",
+            type=_number_of_runs,
+            default=20,
+            metavar="RUNS",
+            help="how many runs to list (default: 20)",
         )
         parser.add_argument(
             "--changed", action="store_true", help="only runs that changed, or planned, something"
@@ -88,6 +96,16 @@ class TaskHistory(lists.FittedLister):
         if each:
             return COLUMNS, [row[: len(COLUMNS)] for row in rows]
         return COLUMNS + REPEATED, rows
+
+
+def _number_of_runs(text: str) -> int:
+    """Return how many runs to list.
+
+    :raises ArgumentTypeError: there are not so many
+    """
+    if text.isascii() and text.isdigit() and 0 < int(text) <= MAX_RUNS:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"a number from 1 to {MAX_RUNS} is wanted")
 
 
 def _read(it: Journal, wanted: argparse.Namespace, each: bool) -> list[tuple[Any, ...]]:
