@@ -183,6 +183,11 @@ class Runner:
                     del self._active[run.task]
             return run
 
+    def say_exit(self, task: str, message: str, err: SystemExit) -> None:
+        """Log once that a task's runs end in an exit, until one does not."""
+        text = "".join(traceback.format_exception(err)).rstrip()
+        self._notices[task].say("failure", f"{message}\n{text}", logging.ERROR)
+
     def report_overdue(self) -> list[Run]:
         """Report the runs that have passed their time limit since the last time."""
         overdue = []

@@ -252,7 +252,7 @@ class Task(periodic_task.PeriodicTasks):
         except SystemExit as err:
             # The run is on record as failed, and the timer goes on; let out, the exit would keep it
             # from learning when the task is due next.
-            LOG.exception("%s", _exits(full_name, err))
+            self.agent.runner.say_exit(full_name, _exits(full_name, err), err)
         except errors.CepheidError as err:
             self._notices.say(full_name, f"{full_name} was not run: {err}", logging.ERROR)
             spacing = self._current_spacing(name) or REFUSED_RETRY_SECONDS

@@ -253,9 +253,22 @@ def test_a_run_that_exits_has_failed_and_the_next_one_comes_in_its_time(agent, b
     live(beat, 35)
     assert beat.ran_at == [1010, 1020, 1030]
     assert [run["error"] for run in agent.journal.runs()] == ["SystemExit: 3"] * 3
-    assert [record.getMessage() for record in caplog.records if record.exc_info] == [
-        "beat failed: it exits (sys.exit(3)). Its package has to be mended."
-    ] * 3
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    first, second, *_ = said.splitlines()
+    assert first == "beat failed: it exits (sys.exit(3)). Its package has to be mended."
+    assert second.startswith("Traceback")
+
+
+def test_an_exit_is_said_once_and_when_it_is_over(agent, beat, caplog):
+    caplog.set_level(logging.INFO)
+    agent.set("beat", spacing=10)
+    beat.then = lambda context: sys.exit(3)
+    live(beat, 35)
+    beat.then = lambda context: None
+    live(beat, 20)
+    exits = "beat failed: it exits (sys.exit(3)). Its package has to be mended."
+    said = [record.getMessage().partition("\n")[0] for record in caplog.records]
+    assert [one for one in said if exits in one] == [exits, f"Over: {exits}"]
 
 
 def test_records_how_late_a_run_is(beat):
