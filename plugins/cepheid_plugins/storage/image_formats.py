@@ -2,8 +2,9 @@
 """What the first bytes of a disk image say: whether it has a backing file, and whether it may.
 
 They are judged before qemu-img opens the file. oslo.utils' format inspectors are not used: they
-import cryptography, for LUKS, which is a tenth of the agent's memory; they refuse extended L2
-entries; of VMDK they overlook a descriptor that is not ASCII or is of another version.
+import cryptography, for LUKS, which is a tenth of the agent's memory where nothing else loads it,
+as PyMySQL does; they refuse extended L2 entries; of VMDK they overlook a descriptor that is not ASCII
+or is of another version.
 Sources: QEMU's docs/interop/qcow2.txt, docs/interop/qed_spec.txt, block/vdi.c, block/vpc.c,
 block/vhdx.h and block/vmdk.c.
 """
@@ -91,6 +92,8 @@ def _qcow2(head: bytes) -> Head:
     features = 0
     if version == 3:
         (features,) = _FEATURES.unpack_from(head, _FEATURES_OFFSET)
+    elif version == 1:
+        return Head(problem="it is qcow, whose chains are not read")
     elif version != 2:
         return Head(problem=f"it is qcow2 of version {version}, which is not known")
     if features & _EXTERNAL_DATA_FILE:
