@@ -106,7 +106,7 @@ def test_what_stands_above_a_task_is_told(host, clock):
     one = ask(host, {"tasks": [row]})["acting"]
     assert one.next_run_seconds == 7.0
     assert one.notes == [
-        "paused by alice: new switch",
+        "paused by alice until resumed: new switch",
         "it is running now",
         "dry_run is set: it records changes and makes none",
     ]

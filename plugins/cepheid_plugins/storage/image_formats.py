@@ -3,8 +3,8 @@
 
 They are judged before qemu-img opens the file. oslo.utils' format inspectors are not used: they
 import cryptography, for LUKS, which is a tenth of the agent's memory where nothing else loads it,
-as PyMySQL does; they refuse extended L2 entries; of VMDK they overlook a descriptor that is not ASCII
-or is of another version.
+as PyMySQL does; they refuse extended L2 entries; of VMDK they overlook a descriptor that is not
+ASCII or is of another version.
 Sources: QEMU's docs/interop/qcow2.txt, docs/interop/qed_spec.txt, block/vdi.c, block/vpc.c,
 block/vhdx.h and block/vmdk.c.
 """
