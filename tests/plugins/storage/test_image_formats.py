@@ -4,7 +4,7 @@
 import contextlib
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from oslo_utils.imageutils import format_inspector
 
@@ -143,6 +143,8 @@ def test_whatever_oslo_utils_refuses_is_refused_or_has_a_backing_file(start, fil
     else:
         head[72:80] = (1 << feature).to_bytes(8, "big")
     found = inspect(bytes(head))
+    # Hypothesis takes words from the sources, VMDK's too, of which oslo.utils is not asked.
+    assume("vmdk" not in found.problem)
     assert bool(found.problem or found.has_backing) == _is_refused(head)
 
 
