@@ -14,10 +14,13 @@ class CountingModule:
         self.__dict__.update(_module=module, _counter=counter)
 
     def __getattr__(self, name):
-        function = getattr(self._module, name)
-        if not callable(function) or "Event" in name or name.endswith(LOCAL):
-            return function
+        found = getattr(self._module, name)
+        if callable(found) and "Event" not in name and not name.endswith(LOCAL):
+            found = self._counted(found)
+        self.__dict__[name] = found  # it is not looked for again
+        return found
 
+    def _counted(self, function):
         def counted(*arguments, **named):
             self._counter["libvirt"] += 1
             return function(*arguments, **named)
