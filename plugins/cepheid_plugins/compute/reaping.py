@@ -23,12 +23,19 @@ class ReapingOperations(Operations):
         """Power the guests of deleted instances off at once."""
         return self._each_deleted(uuids, self._hypervisor.power_off)
 
+    def obstacles(self, uuids: Sequence[str]) -> dict[str, str]:
+        """Return why :meth:`reap` would keep instances, of those where it is so.
+
+        :raises CepheidError: the database or the hypervisor does not answer, or the storage hangs
+        """
+        return self._leftovers.obstacles_beside_domains(uuids)
+
     def reap(self, uuids: Sequence[str]) -> Results:
         """Remove the domains and files of deleted instances.
 
         One whose files somebody else uses is not touched at all.
         """
-        kept = self._leftovers.obstacles_beside_domains(uuids)
+        kept = self.obstacles(uuids)
         free = [uuid for uuid in uuids if uuid not in kept]
         results = self._each_deleted(free, self._reap_domain)
         results.update({uuid: NotPossible(f"it is kept: {kept[uuid]}") for uuid in kept})

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from oslo_config import cfg
@@ -75,7 +76,7 @@ class CleanupRunningDeletedInstances(cepheid.Task):
         self.hypervisor = agent.driver("hypervisor")
         self.operations = ReapingOperations(agent)
         self.file = SightingsFile(agent.conf.state_path)
-        self._turns = Turns()
+        self._turns = Turns(lambda: agent.journal.unsuccessful_targets(self.name))
 
     @periodic_task(spacing=1800, run_immediately=True)
     def cleanup_running_deleted_instances(self, context: RunContext) -> None:
@@ -185,12 +186,18 @@ class CleanupRunningDeletedInstances(cepheid.Task):
         if action == "shutdown":
             self._power_off(context, sure)
         elif action == "reap":
-            context.change_many(
-                "reap",
-                _changes(self._in_turn(sure), "deleted, with a domain", None),
-                lambda changes: self.operations.reap([change.target for change in changes]),
-            )
-            self._turns.enter(sure, context.failed())
+            self._reap(context, sure)
+
+    def _reap(self, context: RunContext, sure: Mapping[str, Fate]) -> None:
+        due = self._in_turn(sure)
+        foreseen = self.operations.foreseen(context, due, self.conf.max_changes)
+        kept = self.operations.obstacles(foreseen) if foreseen else {}
+        context.change_many(
+            "reap",
+            _changes(due, "deleted, with a domain", None, kept),
+            lambda changes: self.operations.reap([change.target for change in changes]),
+        )
+        self._turns.enter(sure, context.failed())
 
     def _power_off(self, context: RunContext, sure: Mapping[str, Fate]) -> None:
         domains = self.hypervisor.domains() if sure else {}
@@ -218,8 +225,23 @@ class CleanupRunningDeletedInstances(cepheid.Task):
         return [rows[uuid] for uuid in self._turns.in_order(rows)]
 
 
-def _changes(rows: Iterable[Fate], before: str, after: str | None) -> list[Change]:
+def _changes(
+    rows: Iterable[Fate],
+    before: str,
+    after: str | None,
+    kept: Mapping[str, str] = MappingProxyType({}),
+) -> list[Change]:
+    """Return the changes of rows.
+
+    :param kept: why some would not be changed after all, by uuid
+    """
     return [
-        Change(row.uuid, before, after, f"{row.display_name}: deleted at {row.deleted_at}")
+        Change(
+            row.uuid,
+            before,
+            after,
+            f"{row.display_name}: deleted at {row.deleted_at}"
+            + (f"; it would be kept: {kept[row.uuid]}" if row.uuid in kept else ""),
+        )
         for row in rows
     ]

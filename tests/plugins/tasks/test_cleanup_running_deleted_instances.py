@@ -6,6 +6,7 @@ import datetime
 import pytest
 import sqlalchemy as sa
 
+from cepheid.explanation import Kind
 from cepheid_plugins.compute import domain_names, opts
 from cepheid_plugins.compute.reaping import ReapingOperations
 from cepheid_plugins.compute.sightings import FILE_NAME, Sightings, SightingsFile
@@ -14,6 +15,7 @@ from cepheid_plugins.storage import open_files
 from cepheid_plugins.tasks.cleanup_running_deleted_instances import (
     CleanupRunningDeletedInstances,
 )
+from tests.explained import instance
 from tests.worlds import (
     World,
     add_with_disk,
@@ -177,6 +179,20 @@ def test_however_many_cannot_be_removed_the_others_have_their_turn(world, action
     first, second, third = (change.target for change in world.agent.run(task, dry_run=True).changes)
     world.hypervisor.stubborn |= {first, second}
     passes(world, task, 3)
+    assert world.hypervisor.states.get(third) != RUNNING
+
+
+@pytest.mark.parametrize("action", ["shutdown", "reap"])
+def test_however_often_the_agent_is_restarted_the_others_have_their_turn(world, action):
+    task = make(world, action)
+    delete(world, 1)
+    world.add(9)
+    world.agent.set(task.name, max_changes=1)
+    world.agent.run(task)
+    first, second, third = (change.target for change in world.agent.run(task, dry_run=True).changes)
+    world.hypervisor.stubborn |= {first, second}
+    for _ in range(3):
+        passes(world, make(world, action), 1)  # a task that is built anew, as after a restart
     assert world.hypervisor.states.get(third) != RUNNING
 
 
@@ -591,6 +607,35 @@ def test_the_dry_run_plans_and_changes_nothing(world, task):
     assert {(c.kind, c.outcome) for c in run.changes} == {("reap", "planned")}
     assert left(world) == [1, 2, 3]
     assert (world.path / FILE_NAME).read_bytes() == before
+
+
+def test_a_dry_run_and_explain_say_which_a_run_would_keep(world, task):
+    disk = world.path / "instances" / uuid_of(2) / "disk"
+    let_another_domain_use(world, disk)
+    world.agent.run(task)
+    planned = {c.target: c.reason for c in world.agent.run(task, dry_run=True).changes}
+    verdicts = {one.kind: one.text for one in task.explain(instance(uuid_of(2)))}
+    failed = {c.target: c.error for c in world.agent.run(task).changes if c.outcome == "failed"}
+    kept = f"it is kept: {disk} is named in a definition of the domain guest-7"
+    assert failed == {uuid_of(2): kept}
+    assert planned[uuid_of(2)].endswith("; " + kept.replace("it is", "it would be"))
+    assert verdicts[Kind.ACTS] == planned[uuid_of(2)]
+    assert "kept" not in planned[uuid_of(3)]
+
+
+def test_a_run_that_acts_looks_at_obstacles_once(world, task, monkeypatch):
+    looks = []
+    obstacles = ReapingOperations.obstacles
+    monkeypatch.setattr(
+        ReapingOperations, "obstacles", lambda *a: looks.append(len(a[1])) or obstacles(*a)
+    )
+    world.agent.run(task)
+    world.agent.set(task.name, max_changes=1)
+    world.agent.run(task, dry_run=True)
+    task.explain(instance(uuid_of(1)))
+    assert looks == [1]
+    world.agent.run(task)
+    assert looks == [1, 1]
 
 
 def test_d18_the_help_says_what_a_spacing_of_0_does(task):

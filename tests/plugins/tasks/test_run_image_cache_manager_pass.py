@@ -678,7 +678,7 @@ def data_file(host):
     disk = host.instances / uuid_of(2) / "disk"
     qcow2 = ["create", "-q", "-f", "qcow2", "-o", f"data_file={disk}.data", disk, "1M"]
     qemu_img(*qcow2)
-    return "data_file"
+    return "disk cannot be read: it has an external data file"
 
 
 def truncated_disk(host):
