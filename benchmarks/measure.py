@@ -107,11 +107,13 @@ def counting(**counters: Counter[str]) -> Iterator[Counted]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU time that a process has used, user's and system's. Source: proc(5)."""
-    with open(f"/proc/{pid}/stat") as file:
-        # The second field is a name in brackets, which may hold spaces.
-        fields = file.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Return the CPU time that a process has used, user's and system's, to the nanosecond.
+
+    proc(5) has it in hundredths of a second, which is much beside what an agent uses at rest.
+    Source: Linux, include/linux/posix-timers.h: the clock that clock_getcpuclockid(3) finds.
+    """
+    clock = ~pid << 3 | 2
+    return time.clock_gettime(clock)
 
 
 def resident_bytes(pid: int) -> int:
