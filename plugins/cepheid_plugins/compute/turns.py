@@ -13,10 +13,10 @@ class Turns:
     one that has waited longest comes first.
 
     :param recall: tells what has failed before this process, the longest ago first; asked once,
-        when there is somebody due. Without it each process begins anew
+        when there is somebody due
     """
 
-    def __init__(self, recall: Callable[[], Iterable[str]] = tuple) -> None:
+    def __init__(self, recall: Callable[[], Iterable[str]]) -> None:
         self._recall = recall
         self._failed: list[str] | None = None
 

@@ -21,16 +21,16 @@ def passes(turns, due, failing, number):
 
 
 def test_where_none_has_failed_the_order_stays():
-    assert Turns().in_order("cab") == ["c", "a", "b"]
+    assert Turns(list).in_order("cab") == ["c", "a", "b"]
 
 
 @pytest.mark.parametrize("failing", ["ab", "abcd", "abcdef"])
 def test_however_many_fail_each_of_the_others_has_its_turn(failing):
-    assert "g" in "".join(passes(Turns(), [*"abcdefg"], failing, 4))
+    assert "g" in "".join(passes(Turns(list), [*"abcdefg"], failing, 4))
 
 
 def test_those_that_fail_are_tried_again_in_turn():
-    assert passes(Turns(), [*"abcde"], "abcde", 5) == ["ab", "cd", "ea", "bc", "de"]
+    assert passes(Turns(list), [*"abcde"], "abcde", 5) == ["ab", "cd", "ea", "bc", "de"]
 
 
 def test_what_failed_before_a_restart_waits_as_it_would_have_without_one():
@@ -53,7 +53,7 @@ def test_what_has_failed_is_recalled_once_and_only_for_somebody_who_is_due():
 
 
 def test_what_is_no_longer_due_is_forgotten():
-    turns = Turns()
+    turns = Turns(list)
     turns.enter("ab", "a")
     turns.enter("b", "")
     assert turns.in_order("ab") == ["a", "b"]

@@ -169,21 +169,9 @@ def test_a_pass_removes_five_at_most_unless_told_otherwise(world, task):
     assert len(left(world)) == 2
 
 
+@pytest.mark.parametrize("restarts", [False, True])
 @pytest.mark.parametrize("action", ["shutdown", "reap"])
-def test_however_many_cannot_be_removed_the_others_have_their_turn(world, action):
-    task = make(world, action)
-    delete(world, 1)
-    world.add(9)
-    world.agent.set(task.name, max_changes=1)
-    world.agent.run(task)
-    first, second, third = (change.target for change in world.agent.run(task, dry_run=True).changes)
-    world.hypervisor.stubborn |= {first, second}
-    passes(world, task, 3)
-    assert world.hypervisor.states.get(third) != RUNNING
-
-
-@pytest.mark.parametrize("action", ["shutdown", "reap"])
-def test_however_often_the_agent_is_restarted_the_others_have_their_turn(world, action):
+def test_however_many_cannot_be_removed_the_others_have_their_turn(world, action, restarts):
     task = make(world, action)
     delete(world, 1)
     world.add(9)
@@ -192,7 +180,7 @@ def test_however_often_the_agent_is_restarted_the_others_have_their_turn(world, 
     first, second, third = (change.target for change in world.agent.run(task, dry_run=True).changes)
     world.hypervisor.stubborn |= {first, second}
     for _ in range(3):
-        passes(world, make(world, action), 1)  # a task that is built anew, as after a restart
+        passes(world, make(world, action) if restarts else task, 1)
     assert world.hypervisor.states.get(third) != RUNNING
 
 
