@@ -3,6 +3,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 pytest=(.venv/bin/python -m pytest -q)
+# Hundreds of processes are started; without this each compiles the whole program again.
+unset PYTHONDONTWRITEBYTECODE
 
 for mode in threading eventlet; do
     printf '\n=== Fast tests, concurrency = %s\n' "$mode"

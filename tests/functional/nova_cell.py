@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
+import tempfile
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +40,42 @@ def least_account(url: sa.URL, name: str = "least") -> sa.URL:
     return servers.new_account(url, name, printed)
 
 
+class PreloadedNova:
+    """Nova's Python with Nova in it, which runs scripts one after the other.
+
+    It ends with this process.
+    """
+
+    def __init__(self, python: Path) -> None:
+        self._process = subprocess.Popen(
+            [python, SCRIPTS / "preloaded.py"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._lock = threading.Lock()
+
+    @classmethod
+    @functools.cache
+    def of(cls, python: Path) -> PreloadedNova:
+        """Return that of this process, started on first use."""
+        return cls(python)
+
+    def run(self, command: Sequence[str], given: str) -> subprocess.CompletedProcess[str]:
+        """Run a script with its arguments.
+
+        :param given: on its standard input
+        """
+        with tempfile.TemporaryDirectory() as path, self._lock:
+            files = {name: f"{path}/{name}" for name in ("stdin", "stdout", "stderr")}
+            Path(files["stdin"]).write_text(given)
+            print(json.dumps({"command": command, **files}), file=self._process.stdin, flush=True)
+            status = self._process.stdout.readline()
+            assert status, "Nova's process has ended; what it said of that is above"
+            out, err = (Path(files[name]).read_text() for name in ("stdout", "stderr"))
+        return subprocess.CompletedProcess(command, int(status), out, err)
+
+
 class NovaCell:
     """A cell database that Nova's own migrations made.
 
@@ -45,7 +85,7 @@ class NovaCell:
 
     def __init__(self, path: Path, url: sa.URL, settings: str = "") -> None:
         self.url = url
-        self._environment = environment()
+        self._python = environment() / "bin" / "python"
         self._conf = path / "nova.conf"
         # A percent sign of the URL would be oslo.config's.
         connection = url.render_as_string(hide_password=False).replace("$", "$$")
@@ -79,18 +119,17 @@ class NovaCell:
 
     def command(self, script: str, command: str) -> list[str]:
         """Return what runs a script with this cell's nova.conf, in Nova's Python."""
-        python = self._environment / "bin" / "python"
-        return [str(python), str(SCRIPTS / script), str(self._conf), command]
+        return [str(self._python), str(SCRIPTS / script), str(self._conf), command]
 
     def _script(self, command: str, given: str) -> str:
         return self.run(*self.command("cell.py", command), given=given)
 
     def _manage(self, *words: str) -> None:
-        program = str(self._environment / "bin" / "nova-manage")
-        self.run(program, "--config-file", str(self._conf), *words)
+        program = self._python.parent / "nova-manage"
+        self.run(str(self._python), str(program), "--config-file", str(self._conf), *words)
 
     def run(self, *command: str, given: str = "") -> str:
         """Run a command of :meth:`command`; return the last line that it prints."""
-        done = subprocess.run(command, input=given, text=True, capture_output=True)
+        done = PreloadedNova.of(self._python).run(command[1:], given)
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""

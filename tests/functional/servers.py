@@ -39,10 +39,10 @@ def mariadb(options: Sequence[str] = ()) -> Iterator[sa.URL]:
     require("mariadbd", "mariadb-install-db")
     with _directory("cepheid-maria-") as (path, owner):
         base = ["--no-defaults", f"--datadir={path}/data"]
-        _run(["mariadb-install-db", *base, "--auth-root-authentication-method=normal",
-              "--skip-test-db"], owner)  # fmt: skip
-        port = free_port()
         # One that starts removes what it takes for leftovers of its own from where they all are.
+        _run(["mariadb-install-db", *base, "--auth-root-authentication-method=normal",
+              "--skip-test-db"], owner, TMPDIR=str(path))  # fmt: skip
+        port = free_port()
         own = [f"--socket={path}/m.sock", "--bind-address=127.0.0.1", f"--port={port}",
                f"--pid-file={path}/pid", f"--tmpdir={path}",
                "--innodb-flush-log-at-trx-commit=0"]  # fmt: skip
@@ -145,13 +145,13 @@ def _directory(prefix: str) -> Iterator[tuple[Path, dict[str, Any]]]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _run(command: list[str], owner: dict[str, Any]) -> None:
+def _run(command: list[str], owner: dict[str, Any], **variables: str) -> None:
     done = subprocess.run(
         command,
         capture_output=True,
         text=True,
         cwd="/",
-        env={"PATH": SYSTEM_PATH, "HOME": "/", "LC_ALL": "C.UTF-8"},
+        env={"PATH": SYSTEM_PATH, "HOME": "/", "LC_ALL": "C.UTF-8", **variables},
         stdin=subprocess.DEVNULL,
         **owner,
     )
