@@ -110,14 +110,25 @@ def parsed(text: str | None) -> list[Vif]:
 
 
 def read(text: str | None) -> list[Vif]:
-    """Return the interfaces in a cache.
+    """Return the interfaces in a cache that have an address.
 
     :raises ValueError: it cannot be read
     """
-    found = json.loads(text or "[]")
-    if not isinstance(found, list):
-        raise ValueError("it is no list")
-    return [one for one in found if isinstance(one, dict) and one.get("address")]
+    return [one for one in read_all(text) if one.get("address")]
+
+
+def read_all(text: str | None) -> list[Vif]:
+    """Return all interfaces in a cache.
+
+    :raises ValueError: it cannot be read
+    """
+    try:
+        found = json.loads(text or "[]")
+    except RecursionError as err:
+        raise ValueError("it is nested too deep") from err
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise ValueError("it is no list of VIFs")
+    return found
 
 
 def summary(vifs: Iterable[Vif]) -> list[str]:

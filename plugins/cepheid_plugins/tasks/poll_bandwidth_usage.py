@@ -8,7 +8,6 @@ Source: Nova's _poll_bandwidth_usage of 16.x.
 from __future__ import annotations
 
 import datetime
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +18,7 @@ from cepheid.run import RunContext
 from cepheid_plugins.bandwidth.driver import InterfaceCounters, MeteredInstance, MeteredInterface
 from cepheid_plugins.compute import audit_periods, metering_explained
 from cepheid_plugins.database.records import BandwidthUsage, Networked
+from cepheid_plugins.network import network_info
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
@@ -286,15 +286,15 @@ def flaw(one: Any) -> str:
     return ""
 
 
-def metered_interfaces(network_info: str | None) -> tuple[MeteredInterface, ...]:
+def metered_interfaces(text: str | None) -> tuple[MeteredInterface, ...]:
     """Return the interfaces in what is cached of an instance's network.
 
     :raises ValueError: it cannot be read
     """
-    vifs = json.loads(network_info or "[]")
     try:
         return tuple(
-            MeteredInterface(vif["address"].lower(), vif.get("devname") or "") for vif in vifs
+            MeteredInterface(vif["address"].lower(), vif.get("devname") or "")
+            for vif in network_info.read_all(text)
         )
     except (TypeError, AttributeError, KeyError) as err:
         raise ValueError("an interface in it has no address") from err

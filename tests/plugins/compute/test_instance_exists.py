@@ -244,7 +244,9 @@ def test_what_cannot_be_told_says_why(world, fields, reason):
     "network",
     [
         "[{",
+        pytest.param("[" * 9999, id="deep"),
         '{"address": "x"}',
+        '["x"]',
         '[{"address": 7}]',
         '[{"address": "x", "network": "y"}]',
         '[{"address": "x", "network": {"label": []}}]',

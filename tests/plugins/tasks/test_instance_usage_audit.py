@@ -242,7 +242,7 @@ def test_one_whose_networks_cannot_be_read_is_told_of_and_named_and_is_no_error(
     (verdict,) = task.explain(instance(uuid_of(2)))
     assert (verdict.kind, verdict.text.partition(", ")[2]) == (
         Kind.COUNTS,
-        "without networks: its network_info cannot be read: ValueError: it is no list",
+        "without networks: its network_info cannot be read: ValueError: it is no list of VIFs",
     )
     run = world.agent.run(task)
     assert (run.outcome, logs(world)) == ("ok", [(BEGIN, END, "DONE", 2, 0)])

@@ -505,7 +505,18 @@ def test_the_meter_is_told_the_interfaces_that_are_cached(world, meter):
     }
 
 
-@pytest.mark.parametrize("text", ["no JSON", "[{}]", '["x"]', "17", '[{"address": null}]', "null"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no JSON",
+        "[{}]",
+        '["x"]',
+        "17",
+        '[{"address": null}]',
+        "null",
+        pytest.param("[" * 9999, id="deep"),
+    ],
+)
 def test_a_cache_that_cannot_be_read_is_one_bad_row_and_its_instance_is_still_counted(
     world, meter, text, caplog
 ):
