@@ -108,6 +108,13 @@ class Database(Transactions):
         """Return what became of the instances with these uuids, on any host."""
         return self._read(instances.fates, list(uuids))
 
+    def deleted_at_and_fates(
+        self, host: str, uuids: Collection[str]
+    ) -> tuple[dict[str, datetime.datetime | None], list[Fate]]:
+        """Return :meth:`deleted_at_on_host`, and the :meth:`fates` of those `uuids` that are not
+        in it, read in one transaction."""
+        return self._read(instances.deleted_at_and_fates, host, uuids)
+
     def deleted_instances(self, uuids: Iterable[str]) -> list[Instance]:
         """Return the instances with these uuids that are deleted for good, whatever their host;
         no hidden ones."""

@@ -88,6 +88,14 @@ def fates(connection: sa.Connection, uuids: Iterable[str]) -> list[Fate]:
     return _of(connection, _FATES, Fate, uuids)
 
 
+def deleted_at_and_fates(
+    connection: sa.Connection, host: str, uuids: Iterable[str]
+) -> tuple[dict[str, datetime.datetime | None], list[Fate]]:
+    """Return :func:`deleted_at_on_host`, and the :func:`fates` of those `uuids` not in it."""
+    live = deleted_at_on_host(connection, host)
+    return live, fates(connection, (uuid for uuid in uuids if uuid not in live))
+
+
 def deleted(connection: sa.Connection, uuids: Iterable[str]) -> list[Instance]:
     """Return the instances with these uuids that are deleted for good, whatever their host; no
     hidden ones."""

@@ -86,13 +86,12 @@ class CleanupRunningDeletedInstances(cepheid.Task):
             context.explain(None, "no domain is looked at", rule="running_deleted_instance_action")
             return
         self.database.check_clock()
-        # The time first: whoever is deleted from here on is not seen alive after that.
+        # The time first: whoever is deleted from here on is not seen alive after that, and is not
+        # old enough for this pass.
         now = self.agent.clock.utcnow()
-        live = self.database.deleted_at_on_host(self.agent.host)
         # The domains before their rows: whose row is deleted then had a domain all the same.
         domains = self.hypervisor.domain_names()
-        others = [uuid for uuid in domains if uuid not in live]
-        rows = self.database.fates(others) if others else []
+        live, rows = self.database.deleted_at_and_fates(self.agent.host, domains)
         # Whoever is hidden lives on in another cell.
         deleted = [row for row in rows if row.deleted == row.id and not row.hidden]
         context.count("domains", len(domains))
