@@ -3,7 +3,7 @@
 
 Makes a host in a temporary directory: an SQLite inventory and libvirt's test driver with twenty
 domains. It adopts the domains, lets things happen behind the database's back, then runs the real
-agent for some seconds and shows what each task saw and changed. Nothing is left behind.
+agent until nothing is left to do, and shows what each task saw and changed. Nothing is left behind.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 import uuid
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -80,6 +82,12 @@ spacing = 2
 spacing = 2
 reclaim_instance_interval = 604800
 """
+
+#: The tasks that are waited for; the others have minutes between their passes.
+FREQUENT = re.findall(r"\[(\w+)\]\nspacing", SETTINGS)
+
+#: How long the agent runs at most: a machine may be slow, and a task may be broken.
+MAXIMUM_SECONDS = 90
 
 
 @dataclass
@@ -201,8 +209,10 @@ class Demo:
         self.path = path
         self.screen = screen
         self.conf = path / "cepheid.conf"
-        #: By task, the passes with nothing to do that were not shown.
-        self._idle: dict[str, int] = {}
+        #: By task, the passes with nothing to do.
+        self._idle: Counter[str] = Counter()
+        #: By task, how many passes one after the other were well and had nothing to do.
+        self._calm: Counter[str] = Counter()
 
     def command(self, *words: str, show: bool = True, check: bool = True) -> None:
         """Run a cepheid command, as a person would."""
@@ -251,9 +261,9 @@ class Demo:
                 _leave_half_done(connection, guest)
         connection.close()
 
-    def run(self, seconds: float) -> None:
+    def run(self) -> None:
         """Run the agent and show its journal as it grows."""
-        self.screen.title(f"The agent runs for {seconds:g} seconds")
+        self.screen.title("The agent runs until nothing is left to do")
         self.screen.line("$ cepheid agent", "2")
         agent = subprocess.Popen(
             [*_cepheid(), "--config-file", self.conf, "agent"],
@@ -262,7 +272,7 @@ class Demo:
             stderr=subprocess.DEVNULL,
         )
         try:
-            self._watch(agent, seconds)
+            self._watch(agent)
             self.screen.title("What the agent says of itself, and why it leaves build-3 alone")
             # Its exit status is how well the agent is; here it is looked at by a person.
             self.command("status", "--changes", "4", check=False)
@@ -294,33 +304,39 @@ class Demo:
         for line in sorted(lines):
             self.screen.line(line)
 
-    def _watch(self, agent: subprocess.Popen[bytes], seconds: float) -> None:
+    def _watch(self, agent: subprocess.Popen[bytes]) -> None:
         names = {guest.uuid: guest.name for guest in GUESTS}
         names |= {_uuid(name): name for name, _ in (*BUILDS, *LEFT_OVER)}
         journal: Journal | None = None
-        last, until = 0, time.monotonic() + seconds
-        while time.monotonic() < until:
+        shown: set[int] = set()
+        until = time.monotonic() + MAXIMUM_SECONDS
+        # Twice, for what one task has done may be what another has waited for.
+        while any(self._calm[task] < 2 for task in FREQUENT) and time.monotonic() < until:
             if agent.poll() is not None:
                 log = self.path / "agent.log"
                 self.screen.line(log.read_text() if log.exists() else "no log", "31")
                 raise SystemExit(f"The agent ended with status {agent.returncode}.")
             if journal is None and (self.path / FILE_NAME).exists():
                 journal = Journal(self.path / FILE_NAME)
-            for run in reversed(journal.runs(limit=100)) if journal else ():
-                if run["id"] > last and run["trigger"] == "timer" and run["outcome"] != "running":
-                    last = run["id"]
-                    self._show(run, journal.changes([last]) if journal else [], names)
+            for run in reversed(journal.runs(limit=1000)) if journal else ():
+                # They go on side by side, so one may end before another that began earlier.
+                is_new = run["trigger"] == "timer" and run["id"] not in shown
+                if is_new and run["outcome"] != "running":
+                    shown.add(run["id"])
+                    self._show(run, journal.changes([run["id"]]) if journal else [], names)
             time.sleep(0.1)
-        self.screen.line(f"  and {sum(self._idle.values())} more passes with nothing to do", "2")
+        more = sum(self._idle.values()) - len(self._idle)
+        self.screen.line(f"  and {more} more passes with nothing to do", "2")
         if journal is not None:
             journal.close()
 
     def _show(self, run: dict, changes: list[dict], names: dict[str, str]) -> None:
-        if not changes and run["task"] in self._idle:
+        is_calm = not changes and run["outcome"] == "ok"
+        self._calm[run["task"]] = self._calm[run["task"]] + 1 if is_calm else 0
+        if is_calm:
             self._idle[run["task"]] += 1
-            return
-        if not changes:
-            self._idle[run["task"]] = 0
+            if self._idle[run["task"]] > 1:
+                return
         seen = sum(run["counters"].get(name, 0) for name in ("instances", "migrations", "domains"))
         what = f"{_count(len(changes), 'change')}" if changes else "nothing to do"
         self.screen.line(
@@ -438,7 +454,6 @@ def _leave_half_done(connection: sqlite3.Connection, guest: Guest) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=8, help="how long the agent runs")
     parser.add_argument("--keep", action="store_true", help="keep the directory")
     arguments = parser.parse_args()
     path = Path(tempfile.mkdtemp(prefix="cepheid-demo-"))
@@ -447,7 +462,7 @@ def main() -> None:
     try:
         demo.prepare()
         demo.drift()
-        demo.run(arguments.seconds)
+        demo.run()
         demo.end()
     finally:
         if arguments.keep:
