@@ -4,6 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cepheid.task import Task
 
 
 class Turns:
@@ -19,6 +23,11 @@ class Turns:
     def __init__(self, recall: Callable[[], Iterable[str]]) -> None:
         self._recall = recall
         self._failed: list[str] | None = None
+
+    @classmethod
+    def of(cls, task: Task) -> Turns:
+        """Return the turns of a task's targets, with what its journal tells of them."""
+        return cls(lambda: task.agent.journal.unsuccessful_targets(task.name))
 
     @property
     def failed(self) -> list[str]:

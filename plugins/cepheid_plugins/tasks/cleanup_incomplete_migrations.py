@@ -43,7 +43,7 @@ class CleanupIncompleteMigrations(cepheid.Task):
         super().__init__(agent)
         self.database = agent.driver("database")
         self.leftovers = Leftovers(agent)
-        self._turns = Turns(lambda: agent.journal.unsuccessful_targets(self.name))
+        self._turns = Turns.of(self)
 
     @periodic_task(spacing=300)
     def cleanup_incomplete_migrations(self, context: RunContext) -> None:

@@ -76,7 +76,7 @@ class CleanupRunningDeletedInstances(cepheid.Task):
         self.hypervisor = agent.driver("hypervisor")
         self.operations = ReapingOperations(agent)
         self.file = SightingsFile(agent.conf.state_path)
-        self._turns = Turns(lambda: agent.journal.unsuccessful_targets(self.name))
+        self._turns = Turns.of(self)
 
     @periodic_task(spacing=1800, run_immediately=True)
     def cleanup_running_deleted_instances(self, context: RunContext) -> None:

@@ -42,7 +42,7 @@ class PollShelvedInstances(cepheid.Task):
         self.database = agent.driver("database")
         self.hypervisor = agent.driver("hypervisor")
         self.operations = ShelvingOperations(agent)
-        self._turns = Turns(lambda: agent.journal.unsuccessful_targets(self.name))
+        self._turns = Turns.of(self)
 
     @periodic_task(spacing=3600)
     def poll_shelved_instances(self, context: RunContext) -> None:

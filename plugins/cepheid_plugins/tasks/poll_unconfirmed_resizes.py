@@ -90,11 +90,7 @@ class PollUnconfirmedResizes(cepheid.Task):
                     "Nova's API has asked for its confirmation, which is nova-compute's",
                     rule="confirming_timeout",
                 )
-        instances = self._instances(mine)
-        due = self._due(context, mine, instances)
-        if due and is_in_doubt(context, self.agent):
-            return
-        due = self._with_storage(context, due)
+        instances, due = self._decided(context, mine)
         context.change_many(
             "confirm_resize",
             [
@@ -119,11 +115,7 @@ class PollUnconfirmedResizes(cepheid.Task):
         context.count("migrations", len(waiting))
         if not waiting:
             return
-        instances = self._instances(waiting)
-        due = self._due(context, waiting, instances)
-        if due and is_in_doubt(context, self.agent):
-            return
-        due = self._with_storage(context, due)
+        instances, due = self._decided(context, waiting)
         context.change_many(
             "confirm_resize",
             [
@@ -140,6 +132,16 @@ class PollUnconfirmedResizes(cepheid.Task):
                 [due[change.target] for change in changes], instances, context.request_id
             ),
         )
+
+    def _decided(
+        self, context: RunContext, migrations: Sequence[Migration]
+    ) -> tuple[dict[str, Instance], dict[str, Migration]]:
+        """Return the instances of migrations by uuid, and those migrations that are to go on."""
+        instances = self._instances(migrations)
+        due = self._due(context, migrations, instances)
+        if due and is_in_doubt(context, self.agent):
+            return instances, {}
+        return instances, self._with_storage(context, due)
 
     def _with_storage(self, context: RunContext, due: dict[str, Migration]) -> dict[str, Migration]:
         """Leave out those of which files are to be removed here, where their storage is away."""

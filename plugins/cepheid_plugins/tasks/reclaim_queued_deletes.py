@@ -50,7 +50,7 @@ class ReclaimQueuedDeletes(cepheid.Task):
         self.database = agent.driver("database")
         self.hypervisor = agent.driver("hypervisor")
         self.operations = DeletionOperations(agent)
-        self._turns = Turns(lambda: agent.journal.unsuccessful_targets(self.name))
+        self._turns = Turns.of(self)
 
     @periodic_task
     def reclaim_queued_deletes(self, context: RunContext) -> None:

@@ -58,7 +58,7 @@ class RunImageCacheManagerPass(cepheid.Task):
     def __init__(self, agent: Agent) -> None:
         super().__init__(agent)
         self._surveyor: Surveyor | None = None
-        self._turns = Turns(lambda: agent.journal.unsuccessful_targets(self.name))
+        self._turns = Turns.of(self)
 
     @property
     def surveyor(self) -> Surveyor:
