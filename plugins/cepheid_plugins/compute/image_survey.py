@@ -113,11 +113,17 @@ class Surveyor:
         uses = Uses()
         users = self._database.image_users(list(hosts))
         uses.add_instances(users)
-        defined = self._ask_hypervisor(uses) if thorough else None
+        defined, unresolved = self._ask_hypervisor(uses) if thorough else (None, [])
         aside = [file for file in files if file.aside_at is not None]
         chains = self.chains.read(defined, aside)
+        if thorough and chains.problems:
+            # Who deletes an instance takes its domain away, then its files.
+            before = defined
+            defined, unresolved = self._ask_hypervisor(uses)
+            if defined != before:
+                chains = self.chains.read(defined, aside)
         uses.add_names(chains.names, "disk ")
-        uses.problems += chains.problems
+        uses.problems += [*unresolved, *chains.problems]
         if thorough:
             self._look_at_processes(uses, files)
             doubts = self._doubts(users)
@@ -151,15 +157,20 @@ class Surveyor:
         else:
             self._remembered = known
 
-    def _ask_hypervisor(self, uses: Uses) -> dict[str, set[str]]:
-        """Enter the files that domains name; return those with the formats they are given."""
+    def _ask_hypervisor(self, uses: Uses) -> tuple[dict[str, set[str]], list[str]]:
+        """Enter the files that domains name.
+
+        :return: those with the formats they are given, and a sentence for each disk that the
+            hypervisor does not find
+        """
+        unresolved: list[str] = []
         formats: dict[str, set[str]] = defaultdict(set)
         owners: dict[str, set[str]] = defaultdict(set)
         for domain in self._hypervisor.named_files():
             for path, said in domain.files.items():
                 formats[path] |= said
                 owners[path].add(f"domain {domain.name}")
-            uses.problems += [
+            unresolved += [
                 f"domain {domain.name} has the disk {disk}, which libvirt does not find. Is the "
                 "pool active?"
                 for disk in domain.unresolved
@@ -170,7 +181,7 @@ class Surveyor:
         for path, there in real.items():
             for name in {os.path.basename(path), os.path.basename(there)}:
                 uses.names[name] |= owners[path]
-        return formats
+        return formats, unresolved
 
     def _look_at_processes(self, uses: Uses, files: Sequence[CachedFile]) -> None:
         wanted = {(file.device, file.inode) for file in files}

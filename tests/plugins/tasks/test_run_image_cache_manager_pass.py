@@ -758,6 +758,25 @@ def test_a_chain_that_cannot_be_read_means_that_nothing_is_removed(host, caplog,
     assert words in caplog.text
 
 
+def test_a_guest_that_is_deleted_while_one_looks_stops_no_pass(host, monkeypatch):
+    """Its domain goes first, then its disk."""
+    host.file(GARBAGE)
+    disk = host.disk(uuid_of(3), host.file(OTHER))
+    host.define(3, disk_xml(disk))
+    hypervisor = host.world.hypervisor
+    named_files = hypervisor.named_files
+
+    def then_delete():
+        found = named_files()
+        hypervisor.states.pop(uuid_of(3), None)
+        disk.unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(hypervisor, "named_files", then_delete)
+    run = host.run()
+    assert (run.outcome, host.names()) == ("ok", [])
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"host2": "yesterday"}', "null"])
 @pytest.mark.parametrize("name", ["compute_nodes", "cepheid_compute_nodes"])
 def test_a_registry_that_cannot_be_read_means_that_nothing_is_removed(host, name, content):
