@@ -15,7 +15,7 @@ from typing import Any
 
 from oslo_config import cfg
 
-from cepheid import catalogue, config, drivers, errors, loading, observers
+from cepheid import catalogue, closed_files, config, drivers, errors, loading, observers
 from cepheid.clock import Clock
 from cepheid.journal import FILE_NAME as JOURNAL_FILE_NAME
 from cepheid.journal import Journal
@@ -202,10 +202,13 @@ def _load_observers(agent: Agent, names: Sequence[str]) -> list[observers.Observ
 def _make_state_path(conf: cfg.ConfigOpts) -> Path:
     path = Path(conf.state_path)
     try:
-        path.mkdir(mode=0o750, parents=True, exist_ok=True)
+        if not path.is_dir():
+            path.mkdir(parents=True, exist_ok=True)
+            path.chmod(closed_files.DIRECTORY_MODE)  # whatever the umask
     except OSError as err:
         raise errors.ConfigError(
             f"[DEFAULT] state_path = {path} cannot be made: {err.strerror}. Run as the user who "
             "owns it, or set another."
         ) from err
+    closed_files.close_all(path)
     return path

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from cepheid import concurrency, errors
+from cepheid import closed_files, concurrency, errors
 
 #: Seconds to wait for another process that is writing.
 BUSY_TIMEOUT_SECONDS = 10
@@ -39,6 +39,7 @@ class SqliteFile(abc.ABC):
 
     def __init__(self, path: str | Path, name: str, error: type[errors.CepheidError]) -> None:
         self._set_up(path, name, error, threading.RLock())
+        closed_files.make(self.path)
         with self._errors():
             self.connection = sqlite3.connect(
                 self.path,

@@ -154,7 +154,10 @@ def _adopt(
     refuse_on_nova(agent)
     if not context.dry_run:
         # Tasks take it for storage that is not mounted if it is missing.
-        os.makedirs(agent.conf.compute.instances_path, mode=0o755, exist_ok=True)
+        path = agent.conf.compute.instances_path
+        if not os.path.isdir(path):
+            os.makedirs(path, exist_ok=True)
+            os.chmod(path, 0o755)  # whatever the umask: QEMU's user passes through it
     domains = hypervisor.details()
     if names is not None:
         unknown = set(names) - {name for d in domains for name in (d.name, d.uuid)}

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cepheid import closed_files
 from cepheid_plugins.compute.image_verdicts import Rules, Uses, Verdict, decide
 from cepheid_plugins.compute.sightings import SightingsFile, doubts_of
 from cepheid_plugins.database.records import ImageUser
@@ -149,7 +150,8 @@ class Surveyor:
             return
         partial = self._memory.with_suffix(".part")
         try:
-            partial.write_text(self.chains.backing_files.dump())
+            with open(partial, "w", opener=closed_files.opener) as stream:
+                stream.write(self.chains.backing_files.dump())
             partial.replace(self._memory)
         except OSError as err:
             # It is asked again then, and no reason to stop.

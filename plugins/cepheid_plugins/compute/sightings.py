@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cepheid import errors
+from cepheid import closed_files, errors
 
 if TYPE_CHECKING:
     from cepheid.agent import Agent
@@ -174,7 +174,7 @@ class SightingsFile:
             return
         partial = self.path.with_suffix(".part")
         try:
-            with partial.open("w") as stream:
+            with open(partial, "w", opener=closed_files.opener) as stream:
                 stream.write(text)
                 stream.flush()
                 os.fsync(stream.fileno())

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from cepheid import errors
+from cepheid import closed_files, errors
 from cepheid_plugins.database import engine as engines
 from cepheid_plugins.database import grants, models
 
@@ -91,6 +91,8 @@ def missing(engine: sa.Engine) -> list[str]:
 
 def sync(engine: sa.Engine) -> list[str]:
     """Make or migrate the tables; return what was done, a line each."""
+    if engine.dialect.name == "sqlite":
+        closed_files.make(engine.url.database or "")
     found = version(engine)
     if found.owner == "nova":
         if sa.inspect(engine).has_table(models.bw_usage_cache.name):

@@ -115,6 +115,9 @@ class InstancesPath:
             if not self._is_directory(root, name):
                 self._check()
                 os.mkdir(name, 0o755, dir_fd=root)
+                with self._entry(root, name) as directory:
+                    if directory is not None:
+                        os.fchmod(directory, 0o755)  # whatever the umask: QEMU's user enters it
                 self._give_away(root, name)
 
     def read(self, name: str, file: str) -> bytes | None:

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Adopting: which domains are taken in, which are known, and which look like left-overs."""
 
+import os
+import stat
+
 import pytest
 
 from cepheid_plugins.compute import opts
@@ -55,3 +58,13 @@ def test_one_that_is_only_soft_deleted_is_known(world, caplog):
 def test_one_that_is_on_another_host_by_its_row_is_named_and_known(world, caplog):
     adopt(world.agent, dry_run=False)
     assert [text for text in caplog.messages if f"({ELSEWHERE}) is here" in text]
+
+
+def test_qemu_passes_through_the_instances_path_whatever_the_umask(world):
+    previous = os.umask(0o077)
+    try:
+        adopt(world.agent, dry_run=False)
+    finally:
+        os.umask(previous)
+    path = world.agent.conf.compute.instances_path
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o755

@@ -2,6 +2,7 @@
 """Files of instances: nothing outside of the instances path is ever removed."""
 
 import os
+import stat
 import uuid
 
 import pytest
@@ -179,3 +180,12 @@ def test_one_that_somebody_else_sets_aside_meanwhile_is_fine(files, path, monkey
 
     monkeypatch.setattr(os, "rename", too_late)
     assert files.set_aside(UUID) == []
+
+
+def test_qemu_enters_what_is_made_whatever_the_umask(files, path):
+    previous = os.umask(0o077)
+    try:
+        files.make(UUID)
+    finally:
+        os.umask(previous)
+    assert stat.S_IMODE((path / UUID).stat().st_mode) == 0o755
