@@ -7,6 +7,7 @@ For the agent it makes the threads green, if they are to be, before anything els
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import logging
 import os
 import sys
@@ -20,6 +21,9 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = _agent_concurrency(arguments)
     if chosen == "eventlet":
         concurrency.patch()
+    if chosen is not None and sys.stderr is not None:
+        # systemd's watchdog ends a process that hangs with SIGABRT: the log then has where it hung.
+        faulthandler.enable()
     from cepheid.cli.app import App
 
     status = App().run(arguments)
