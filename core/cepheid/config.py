@@ -120,7 +120,8 @@ def _location(conf: cfg.ConfigOpts, option: str, group: str | None) -> str:
     try:
         return where_set(conf, option, group)
     except (ValueError, cfg.Error, RecursionError):
-        return ", ".join(conf.config_file or []) or "the configuration"
+        # oslo.config finds a file twice where the program is called like the project.
+        return ", ".join(dict.fromkeys(conf.config_file or [])) or "the configuration"
 
 
 def where_set(conf: cfg.ConfigOpts, name: str, group: str | None = None) -> str:

@@ -58,6 +58,8 @@ class Service:
         self._files = config.files_in_use(agent.conf)
         self._admin: admin.AdminServer | None = None
         self._lock: int | None = None
+        #: Why the newest reload was none; empty where it was one.
+        self._not_reloaded = ""
         self._watchdog_fed = 0.0
         self._notices = Notices(LOG)
         self._task_timers = TaskTimers(agent, self.timers, self._notices)
@@ -153,11 +155,14 @@ class Service:
             self._load(self._load_conf())
         except errors.CepheidError as err:
             self._keep(old)
+            self._not_reloaded = str(err)
             LOG.error("The configuration was not reloaded, the old one stays: %s", err)
-        except Exception:  # a plugin's entry points and options are anybody's code
+        except Exception as err:  # a plugin's entry points and options are anybody's code
             self._keep(old)
+            self._not_reloaded = f"{type(err).__name__}: {err}"
             LOG.exception("The configuration was not reloaded, the old one stays")
         else:
+            self._not_reloaded = ""
             config.warn_of_fixed_options(old, self.agent.conf, self.agent.drivers.kinds)
             _report(self.agent.conf, self.agent.plugins)
             self._task_timers.reload()
@@ -264,7 +269,9 @@ class Service:
     def _summary(self) -> str:
         overdue = [r.task for r in self.agent.runner.active if r.outcome == "overdue"]
         text = f"{len(self.agent.tasks)} tasks on {self.agent.host}"
-        return f"{text}; overdue: {', '.join(overdue)}" if overdue else text
+        if overdue:
+            text += f"; overdue: {', '.join(overdue)}"
+        return f"{text}; not reloaded: {self._not_reloaded}" if self._not_reloaded else text
 
 
 def run_as_dict(run: Run) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class Notifier:
 
     def ready(self, status: str) -> None:
         """Say that the service has started, or has ended a reload."""
-        self._send(f"READY=1\nSTATUS={status}")
+        self._send(f"READY=1\nSTATUS={_line(status)}")
 
     def reloading(self) -> None:
         """Say that a reload has begun; :meth:`ready` ends it."""
@@ -36,7 +36,7 @@ class Notifier:
 
     def status(self, status: str) -> None:
         """Set the line that ``systemctl status`` shows."""
-        self._send(f"STATUS={status}")
+        self._send(f"STATUS={_line(status)}")
 
     def alive(self) -> None:
         """Give the watchdog its sign of life."""
@@ -54,3 +54,8 @@ class Notifier:
                 connection.sendall(message.encode())
         except OSError as err:
             LOG.warning("systemd's notification socket %s: %s", self._address, err)
+
+
+def _line(text: str) -> str:
+    """Return a text as one line: what comes after a line feed would be another assignment."""
+    return " ".join(text.split())
