@@ -15,7 +15,7 @@ from typing import Any
 from oslo_config import cfg
 from oslo_log import log as oslo_log
 
-from cepheid import errors, opts, periodic_task, value_errors
+from cepheid import errors, journal_priorities, opts, periodic_task, value_errors
 from cepheid.status import opts as status_opts
 
 LOG = logging.getLogger(__name__)
@@ -142,6 +142,7 @@ def set_up_logging(conf: cfg.ConfigOpts) -> None:
     except (oslo_log.LogConfigError, OSError) as err:
         raise errors.ConfigError(f"Logging cannot be set up: {_one_line(err)}") from err
     logging.captureWarnings(True)
+    journal_priorities.mark(logging.getLogger().handlers)
 
 
 def register_providers(conf: cfg.ConfigOpts, names: Sequence[str]) -> dict[str, str]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 from cliff import command, lister, show
 from oslo_config import cfg
 
-from cepheid import admin, config, errors
+from cepheid import admin, config, errors, journal_priorities
 from cepheid.agent import Agent
 from cepheid.cli.printable import printable
 from cepheid.journal import FILE_NAME, Journal
@@ -76,7 +77,10 @@ class _WithConfiguration(command.Command):
             if self.app.options.debug:
                 raise
             if not isinstance(err, errors.AlreadyReported):
-                print(f"cepheid: {printable(str(err))}", file=sys.stderr)
+                line = f"cepheid: {printable(str(err))}"
+                if journal_priorities.is_journal(sys.stderr):
+                    line = journal_priorities.marked(line, logging.ERROR)
+                print(line, file=sys.stderr)
             return err.exit_code
 
     def _run(self, parsed_args: argparse.Namespace) -> int:
