@@ -312,6 +312,22 @@ def test_one_that_is_deleted_right_after_the_first_look_is_left_to_the_next_pass
     assert left(world) == [1, 3]
 
 
+def test_one_that_is_deleted_while_the_pass_looks_is_left_to_the_next(world, task, monkeypatch):
+    """Nova is at it: its domain goes in a moment."""
+    world.agent.run(task)
+    domain_names = world.hypervisor.domain_names
+
+    def then_delete():
+        names = domain_names()
+        delete(world, 1, minutes_ago=0)
+        return names
+
+    monkeypatch.setattr(world.hypervisor, "domain_names", then_delete)
+    run = world.agent.run(task)
+    assert {change.target for change in run.changes} == {uuid_of(2), uuid_of(3)}
+    assert run.counters["left_over"] == 2
+
+
 def test_one_that_is_undeleted_meanwhile_is_not_touched(world, task, monkeypatch):
     world.agent.run(task)
     asked = world.database.deleted_at_and_fates
