@@ -157,6 +157,32 @@ def test_mariadb_is_migrated_whatever_the_url_calls_it(tmp_path, server):
     agent.close()
 
 
+def test_times_of_mariadb_are_read_as_its_driver_reads_them(tmp_path, server):
+    agent, database = open_database(
+        tmp_path, servers.new_database(server("mariadb"), "cepheid_times")
+    )
+    queries = [
+        f"SELECT CAST('{text}' AS DATETIME(6)), CAST('{text}' AS DATETIME)"
+        for text in ("2026-11-30 23:59:59.000001", "2026-11-30 23:59:59.5", "0001-01-01", "no")
+    ]
+    # The zero of a table that was written in another sql_mode.
+    queries.append("SELECT CAST('0000-00-00 00:00:00' AS DATETIME)")
+
+    def read(connection):
+        connection.execute(sa.text("SET SESSION sql_mode = ''"))
+        return [tuple(connection.execute(sa.text(query)).one()) for query in queries]
+
+    found = database._read(read)
+    with sa.create_engine(database.url).connect() as connection:
+        assert found == read(connection)
+    assert found[0] == (
+        datetime.datetime(2026, 11, 30, 23, 59, 59, 1),
+        datetime.datetime(2026, 11, 30, 23, 59, 59),
+    )
+    database.close()
+    agent.close()
+
+
 def test_a_migration_that_was_cut_off_is_told_from_the_tables_of_others(tmp_path, server):
     """MariaDB has made each table for good at once."""
     agent, database = open_database(
