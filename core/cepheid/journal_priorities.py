@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+import syslog
+from collections.abc import Iterable
 from typing import Any
 
 #: syslog's priorities, by the level from which they count.
-PRIORITIES = {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6}
-DEBUG = 7
+PRIORITIES = {
+    logging.CRITICAL: syslog.LOG_CRIT,
+    logging.ERROR: syslog.LOG_ERR,
+    logging.WARNING: syslog.LOG_WARNING,
+    logging.INFO: syslog.LOG_INFO,
+    logging.NOTSET: syslog.LOG_DEBUG,
+}
 
 
 class JournalFormatter(logging.Formatter):
@@ -29,17 +35,17 @@ class JournalFormatter(logging.Formatter):
 
 def marked(text: str, level: int) -> str:
     """Return a text whose lines begin with the priority of a level of :mod:`logging`."""
-    prefix = f"<{next((p for least, p in PRIORITIES.items() if level >= least), DEBUG)}>"
+    prefix = f"<{next(priority for least, priority in PRIORITIES.items() if level >= least)}>"
     return "\n".join(prefix + line for line in text.split("\n"))
 
 
-def is_journal(stream: Any, environment: Mapping[str, str] = os.environ) -> bool:
+def is_journal(stream: Any) -> bool:
     """Tell whether what is written to a stream goes to systemd's journal at once."""
     try:
         found = os.fstat(stream.fileno())
     except (AttributeError, OSError, ValueError):  # no file, or closed
         return False
-    return environment.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
 def mark(handlers: Iterable[logging.Handler]) -> None:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cepheid import errors
+from cepheid import closed_files, errors
 from cepheid.cli import cells, lists
 from cepheid.run import Change, Run, RunContext
 from cepheid_plugins.compute import opts, power_state, vm_states
@@ -157,7 +157,7 @@ def _adopt(
         path = agent.conf.compute.instances_path
         if not os.path.isdir(path):
             os.makedirs(path, exist_ok=True)
-            os.chmod(path, 0o755)  # whatever the umask: QEMU's user passes through it
+            os.chmod(path, closed_files.DIRECTORY_MODE)  # whatever the umask, as state_path
     domains = hypervisor.details()
     if names is not None:
         unknown = set(names) - {name for d in domains for name in (d.name, d.uuid)}

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from typing import Any
 
+from cepheid import closed_files
 from cepheid_plugins.storage.instances_path import StorageError
 
 #: Seconds that looking at an image may take; copying one is as slow as the disks are.
@@ -100,6 +101,8 @@ def _run(words: list[str], timeout: float | None = None) -> str:
             capture_output=True,
             text=True,
             timeout=timeout,
+            # What a guest has on its disk is nobody else's, whoever's umask it is.
+            umask=closed_files.OTHERS,
         )
     except FileNotFoundError:
         raise _missing() from None

@@ -60,11 +60,11 @@ def test_one_that_is_on_another_host_by_its_row_is_named_and_known(world, caplog
     assert [text for text in caplog.messages if f"({ELSEWHERE}) is here" in text]
 
 
-def test_qemu_passes_through_the_instances_path_whatever_the_umask(world):
+def test_qemu_passes_through_the_instances_path_and_nobody_lists_it_whatever_the_umask(world):
     previous = os.umask(0o077)
     try:
         adopt(world.agent, dry_run=False)
     finally:
         os.umask(previous)
     path = world.agent.conf.compute.instances_path
-    assert stat.S_IMODE(os.stat(path).st_mode) == 0o755
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o711
