@@ -9,10 +9,12 @@ import sys
 import time
 from pathlib import Path
 
+import pymysql.connections
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 
 from cepheid.errors import CepheidError
 from cepheid_plugins.bandwidth.libvirt_driver import LibvirtMeter
@@ -258,6 +260,37 @@ def test_of_two_processes_that_want_one_instance_exactly_one_wins(tmp_path, url,
     assert owners == {uuid: name for name, uuids in won.items() for uuid in uuids}
 
 
+def cut_off(engine, kind):
+    """End all other connections to its database."""
+    with engine.connect() as connection:
+        if kind == "mariadb":
+            for (number,) in connection.execute(
+                sa.text(
+                    "SELECT id FROM information_schema.processlist"
+                    " WHERE db = DATABASE() AND id != CONNECTION_ID()"
+                )
+            ).all():
+                connection.execute(sa.text(f"KILL {number}"))
+        else:
+            connection.execute(
+                sa.text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND pid != pg_backend_pid()"
+                )
+            )
+
+
+def test_a_connection_is_not_asked_whether_it_is_one(database, monkeypatch):
+    database.instances_on_host("host1")  # connects
+
+    def ask(*arguments):
+        raise AssertionError("asked")
+
+    monkeypatch.setattr(pymysql.connections.Connection, "ping", ask)
+    monkeypatch.setattr(PGDialect_psycopg2, "do_ping", ask)
+    assert database.instances_on_host("host1") == []
+
+
 @pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
 def test_a_server_that_goes_away_costs_the_passes_meanwhile_and_nothing_else(tmp_path, kind):
     with getattr(servers, kind)() as server_url:
@@ -267,24 +300,14 @@ def test_a_server_that_goes_away_costs_the_passes_meanwhile_and_nothing_else(tmp
         engine = sa.create_engine(url, poolclass=sa.NullPool)
         add_many(engine, [1])
         assert len(database.instances_on_host("host1")) == 1
-        with engine.connect() as connection:
-            if kind == "mariadb":
-                for (number,) in connection.execute(
-                    sa.text(
-                        "SELECT id FROM information_schema.processlist"
-                        " WHERE db = 'cepheid_away' AND id != CONNECTION_ID()"
-                    )
-                ).all():
-                    connection.execute(sa.text(f"KILL {number}"))
-            else:
-                connection.execute(
-                    sa.text(
-                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                        " WHERE datname = 'cepheid_away' AND pid != pg_backend_pid()"
-                    )
-                )
-        # The connection in the pool is dead; the query is made on another.
+        # The connection in the pool is dead; what is asked next is asked on another.
+        cut_off(engine, kind)
         assert len(database.instances_on_host("host1")) == 1
+        cut_off(engine, kind)
+        stopped = InstanceUpdate(uuid_of(1), "active", None, {"vm_state": "stopped"})
+        assert database.update_instances("host1", [stopped]) == {uuid_of(1)}
+        cut_off(engine, kind)
+        database.check()
         engine.dispose()
     with pytest.raises(DatabaseUnavailable, match="does not answer"):
         database.instances_on_host("host1")

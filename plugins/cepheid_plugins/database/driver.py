@@ -39,7 +39,7 @@ from cepheid_plugins.database.records import (
     ComputeNode,
     Confirmed,
     DeadInstance,
-    Fate,
+    Fates,
     Fault,
     ImageUser,
     InfoCache,
@@ -104,16 +104,14 @@ class Database(Transactions):
         """Return the instances with these uuids, on any host, deleted ones too."""
         return self._read(instances.by_uuids, list(uuids))
 
-    def fates(self, uuids: Iterable[str]) -> list[Fate]:
-        """Return what became of the instances with these uuids, on any host."""
-        return self._read(instances.fates, list(uuids))
+    def known_uuids(self, uuids: Collection[str]) -> set[str]:
+        """Return those of these uuids that an instance has, deleted or not, on any host."""
+        return self._read(instances.known, uuids)
 
-    def deleted_at_and_fates(
-        self, host: str, uuids: Collection[str]
-    ) -> tuple[dict[str, datetime.datetime | None], list[Fate]]:
-        """Return :meth:`deleted_at_on_host`, and the :meth:`fates` of those `uuids` that are not
-        in it, read in one transaction."""
-        return self._read(instances.deleted_at_and_fates, host, uuids)
+    def fates(self, host: str, uuids: Collection[str]) -> Fates:
+        """Return who is alive on a host, and what became of those of `uuids` who are not, read in
+        one transaction."""
+        return self._read(instances.fates, host, uuids)
 
     def deleted_instances(self, uuids: Iterable[str]) -> list[Instance]:
         """Return the instances with these uuids that are deleted for good, whatever their host;
@@ -444,10 +442,8 @@ class Database(Transactions):
 
     def check(self) -> None:
         """Look whether the database answers and has our tables."""
-        self._require_file()
-        with self._asking():
-            if not migrate.is_current(self._connected()):
-                raise errors.not_migrated(self.url)
+        if not self._retried(lambda: migrate.is_current(self._connected())):
+            raise errors.not_migrated(self.url)
 
     def probe(self) -> None:
         """Make a transaction that costs the database nothing, to see that it answers."""
@@ -469,9 +465,7 @@ class Database(Transactions):
 
     def missing(self) -> list[str]:
         """Return the tables and columns that are needed and not there."""
-        self._require_file()
-        with self._asking():
-            return migrate.missing(self._connected())
+        return self._retried(lambda: migrate.missing(self._connected()))
 
     def sync(self) -> list[str]:
         """Make or migrate the tables; return what was done, a line each."""
@@ -482,8 +476,7 @@ class Database(Transactions):
         """Return which revision the database has and which this version needs."""
         if self._is_missing_file():
             return migrate.Version("", "", migrate.HEAD)
-        with self._asking():
-            return migrate.version(self._connected())
+        return self._retried(lambda: migrate.version(self._connected()))
 
     def _hanging_on_instances(self) -> tuple[list[sa.TableClause], list[sa.TableClause]]:
         """Return what is soft-deleted, and what is removed, with an instance."""

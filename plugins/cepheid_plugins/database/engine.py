@@ -143,6 +143,10 @@ def _set_up_server(engine: sa.Engine, statement_seconds: int, clock: ServerClock
     if engine.dialect.driver == "pymysql":
         _read_times_at_once(engine)
 
+    # oslo.db has each connection asked before each transaction whether it still is one: one more
+    # way to the server and back. A transaction that finds it lost is carried out on another.
+    engine.dialect.do_ping = _take_as_alive  # type: ignore[method-assign]
+
     @sa.event.listens_for(engine, "connect")
     def connect(connection: Any, record: Any) -> None:
         if engine.dialect.name == "postgresql":
@@ -156,6 +160,11 @@ def _set_up_server(engine: sa.Engine, statement_seconds: int, clock: ServerClock
             cursor.execute(server_clock.QUERIES[engine.dialect.name])
             clock.set(float(cursor.fetchone()[0]))
         connection.commit()
+
+
+def _take_as_alive(dbapi_connection: Any) -> bool:
+    """Say of a connection of the pool that it is one."""
+    return True
 
 
 def _read_times_at_once(engine: sa.Engine) -> None:
