@@ -16,7 +16,7 @@ from cepheid_plugins.compute.kinds import Operation
 from cepheid_plugins.compute.leftovers import Leftovers
 from cepheid_plugins.compute.notifications import Notifications
 from cepheid_plugins.compute.shutdown import Shutdown
-from cepheid_plugins.database.records import Fate, Instance, InstanceUpdate
+from cepheid_plugins.database.records import DeletedInstance, Instance, InstanceUpdate
 from cepheid_plugins.hypervisor.driver import DomainNotFound, HypervisorUnavailable
 from cepheid_plugins.storage.errors import StorageError, StorageUnavailable
 from cepheid_plugins.storage.instances_path import InstancesPath
@@ -120,7 +120,7 @@ class Operations:
 
     @staticmethod
     def foreseen(
-        context: RunContext, instances: Sequence[Instance | Fate], max_changes: int
+        context: RunContext, instances: Sequence[Instance | DeletedInstance], max_changes: int
     ) -> list[str]:
         """Return the instances whose obstacles a dry run has to look for itself, by uuid.
 

@@ -124,8 +124,8 @@ class Sightings:
 
     def suspect(self, uuids: Iterable[str], now: datetime.datetime) -> set[str]:
         """Enter the domains that are left-overs now; return those that were so before."""
-        known = self.suspects
-        self.suspects = {uuid: known.get(uuid, now.isoformat()) for uuid in uuids}
+        known, since = self.suspects, now.isoformat()
+        self.suspects = {uuid: known.get(uuid, since) for uuid in uuids}
         return known.keys() & self.suspects.keys()
 
 
@@ -196,7 +196,7 @@ def doubts_of(agent: Agent, sightings: Sightings, live: Collection[str]) -> str:
     if not live and sightings.is_new:
         is_known = bool(database.compute_nodes(agent.host))
     elif not live and sightings.live:
-        rows = {row.uuid for row in database.fates(sightings.live)}
+        rows = database.known_uuids(sightings.live)
     return sightings.doubts(agent.host, hypervisor.identity, live, rows, is_known)
 
 

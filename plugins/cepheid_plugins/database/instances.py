@@ -15,7 +15,8 @@ from cepheid_plugins.database.bulk import R, batches, records
 from cepheid_plugins.database.records import (
     ANY,
     UUID_BEGINNING,
-    Fate,
+    DeletedInstance,
+    Fates,
     Instance,
     InstanceFacts,
     InstanceUpdate,
@@ -47,7 +48,10 @@ _IN_TASK_STATES = _VISIBLE.where(
 )
 _BY_UUIDS = sa.select(*_COLUMNS).where(_instances.c.uuid.in_(sa.bindparam("uuids", expanding=True)))
 _DELETED = _BY_UUIDS.where(_instances.c.deleted == _instances.c.id, IS_VISIBLE)
-_FATES = _BY_UUIDS.with_only_columns(*(_instances.c[name] for name in Fate._fields))
+# Few columns: a server's rows are read by Python code, value by value.
+_GONE = _DELETED.with_only_columns(*(_instances.c[name] for name in DeletedInstance._fields))
+_KNOWN = _BY_UUIDS.with_only_columns(_instances.c.uuid)
+_ALIVE = _KNOWN.where(_instances.c.deleted == 0)
 
 
 def on_host(connection: sa.Connection, host: str) -> list[Instance]:
@@ -83,17 +87,20 @@ def by_uuids(connection: sa.Connection, uuids: Iterable[str]) -> list[Instance]:
     return _of(connection, _BY_UUIDS, Instance, uuids)
 
 
-def fates(connection: sa.Connection, uuids: Iterable[str]) -> list[Fate]:
-    """Return what became of the instances with these uuids, on any host."""
-    return _of(connection, _FATES, Fate, uuids)
+def known(connection: sa.Connection, uuids: Iterable[str]) -> set[str]:
+    """Return those of these uuids that an instance has, deleted or not, on any host."""
+    return _uuids(connection, _KNOWN, uuids)
 
 
-def deleted_at_and_fates(
-    connection: sa.Connection, host: str, uuids: Iterable[str]
-) -> tuple[dict[str, datetime.datetime | None], list[Fate]]:
-    """Return :func:`deleted_at_on_host`, and the :func:`fates` of those `uuids` not in it."""
+def fates(connection: sa.Connection, host: str, uuids: Iterable[str]) -> Fates:
+    """Return who is alive on a host, and what became of those of `uuids` who are not."""
     live = deleted_at_on_host(connection, host)
-    return live, fates(connection, (uuid for uuid in uuids if uuid not in live))
+    others = [uuid for uuid in uuids if uuid not in live]
+    deleted = _of(connection, _GONE, DeletedInstance, others)
+    gone = {row.uuid for row in deleted}
+    return Fates(
+        live, deleted, _uuids(connection, _ALIVE, [uuid for uuid in others if uuid not in gone])
+    )
 
 
 def deleted(connection: sa.Connection, uuids: Iterable[str]) -> list[Instance]:
@@ -109,6 +116,14 @@ def _of(
     found: list[R] = []
     for batch in batches(list(uuids), READ_BATCH):
         found += records(connection, query, record, uuids=batch)
+    return found
+
+
+def _uuids(connection: sa.Connection, query: sa.Select[Any], uuids: Iterable[str]) -> set[str]:
+    """Return which of these uuids a query finds, however many they are."""
+    found: set[str] = set()
+    for batch in batches(list(uuids), READ_BATCH):
+        found.update(connection.execute(query, {"uuids": batch}).scalars())
     return found
 
 

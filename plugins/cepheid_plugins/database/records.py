@@ -57,18 +57,27 @@ class Instance(NamedTuple):
     shutdown_terminate: bool | None
 
 
-class Fate(NamedTuple):
-    """Whether an instance is deleted, and since when; `deleted` is its id where it is.
-
-    One that is hidden lives on in another cell, deleted or not.
-    """
+class DeletedInstance(NamedTuple):
+    """An instance that is deleted for good, and since when."""
 
     id: int
     uuid: str
     display_name: str | None
-    deleted: int | None
     deleted_at: datetime.datetime | None
-    hidden: bool | None
+
+
+class Fates(NamedTuple):
+    """Who is alive on a host, and what became of the others that have a domain there.
+
+    :param live: the live instances of the host: when they were soft-deleted, by uuid; None: they
+        are not
+    :param deleted: those that are deleted for good; no hidden ones, which live on in another cell
+    :param alive_elsewhere: the uuids of those that are alive, on another host or on none
+    """
+
+    live: dict[str, datetime.datetime | None]
+    deleted: list[DeletedInstance]
+    alive_elsewhere: set[str]
 
 
 class ImageUser(NamedTuple):

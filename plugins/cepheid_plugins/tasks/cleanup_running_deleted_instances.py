@@ -29,7 +29,7 @@ from cepheid_plugins.compute.sightings import (
     why_doubtful,
 )
 from cepheid_plugins.compute.turns import Turns
-from cepheid_plugins.database.records import Fate
+from cepheid_plugins.database.records import DeletedInstance
 from cepheid_plugins.hypervisor.driver import DomainNotFound
 
 if TYPE_CHECKING:
@@ -91,9 +91,7 @@ class CleanupRunningDeletedInstances(cepheid.Task):
         now = self.agent.clock.utcnow()
         # The domains before their rows: whose row is deleted then had a domain all the same.
         domains = self.hypervisor.domain_names()
-        live, rows = self.database.deleted_at_and_fates(self.agent.host, domains)
-        # Whoever is hidden lives on in another cell.
-        deleted = [row for row in rows if row.deleted == row.id and not row.hidden]
+        live, deleted, alive_elsewhere = self.database.fates(self.agent.host, domains)
         context.count("domains", len(domains))
         sightings = self.file.read()
         doubts = doubts_of(self.agent, sightings, live)
@@ -102,9 +100,8 @@ class CleanupRunningDeletedInstances(cepheid.Task):
             confirmed: set[str] = set()
         else:
             confirmed = sightings.suspect((row.uuid for row in left_over), now)
-            alive = {row.uuid for row in rows if row.deleted == 0}
             sightings.look(
-                self.agent.host, self.hypervisor.identity, live, alive, domains, now,
+                self.agent.host, self.hypervisor.identity, live, alive_elsewhere, domains, now,
                 [uuid for uuid, deleted_at in live.items() if deleted_at],
             )  # fmt: skip
             if not context.dry_run:
@@ -116,10 +113,10 @@ class CleanupRunningDeletedInstances(cepheid.Task):
         self,
         context: RunContext,
         sightings: Sightings,
-        deleted: Sequence[Fate],
+        deleted: Sequence[DeletedInstance],
         domains: Mapping[str, str],
         now: datetime.datetime,
-    ) -> list[Fate]:
+    ) -> list[DeletedInstance]:
         """Return the deleted instances whose domains are left over, for all that is known.
 
         :param domains: their names, by uuid
@@ -129,11 +126,12 @@ class CleanupRunningDeletedInstances(cepheid.Task):
         for row in ages.unknown:
             context.skip(row.uuid, "it is deleted, and its deleted_at is NULL")
         found = []
+        template = self.agent.conf.compute.instance_name_template
         for row in ages.old:
             doubt = why_doubtful(row.uuid, row.deleted_at, sightings)
             if doubt:
                 context.skip(row.uuid, doubt)
-            elif not self._is_ours(row, domains[row.uuid]):
+            elif not self._is_ours(row, domains[row.uuid], template):
                 context.skip(
                     row.uuid,
                     f"the domain {domains[row.uuid]} has the uuid of a deleted instance, and "
@@ -143,9 +141,11 @@ class CleanupRunningDeletedInstances(cepheid.Task):
                 found.append(row)
         return found
 
-    def _is_ours(self, row: Fate, domain_name: str) -> bool:
-        """Tell whether a domain is the one that the inventory means, not only by its uuid."""
-        template = self.agent.conf.compute.instance_name_template
+    def _is_ours(self, row: DeletedInstance, domain_name: str, template: str) -> bool:
+        """Tell whether a domain is the one that the inventory means, not only by its uuid.
+
+        :param template: ``[compute] instance_name_template``
+        """
         if domain_name in (row.display_name, domain_names.by_template(template, row.id)):
             return True
         try:
@@ -157,7 +157,7 @@ class CleanupRunningDeletedInstances(cepheid.Task):
         self,
         context: RunContext,
         action: str,
-        left_over: Sequence[Fate],
+        left_over: Sequence[DeletedInstance],
         confirmed: set[str],
         doubts: str,
     ) -> None:
@@ -187,7 +187,7 @@ class CleanupRunningDeletedInstances(cepheid.Task):
         elif action == "reap":
             self._reap(context, sure)
 
-    def _reap(self, context: RunContext, sure: Mapping[str, Fate]) -> None:
+    def _reap(self, context: RunContext, sure: Mapping[str, DeletedInstance]) -> None:
         due = self._in_turn(sure)
         foreseen = self.operations.foreseen(context, due, self.conf.max_changes)
         kept = self.operations.obstacles(foreseen) if foreseen else {}
@@ -198,7 +198,7 @@ class CleanupRunningDeletedInstances(cepheid.Task):
         )
         self._turns.enter(sure, context.failed())
 
-    def _power_off(self, context: RunContext, sure: Mapping[str, Fate]) -> None:
+    def _power_off(self, context: RunContext, sure: Mapping[str, DeletedInstance]) -> None:
         domains = self.hypervisor.domains() if sure else {}
         running = {
             uuid: row
@@ -220,12 +220,12 @@ class CleanupRunningDeletedInstances(cepheid.Task):
         )
         self._turns.enter(running, context.failed())
 
-    def _in_turn(self, rows: Mapping[str, Fate]) -> list[Fate]:
+    def _in_turn(self, rows: Mapping[str, DeletedInstance]) -> list[DeletedInstance]:
         return [rows[uuid] for uuid in self._turns.in_order(rows)]
 
 
 def _changes(
-    rows: Iterable[Fate],
+    rows: Iterable[DeletedInstance],
     before: str,
     after: str | None,
     kept: Mapping[str, str] = MappingProxyType({}),

@@ -40,8 +40,25 @@ def test_of_deleted_instances_the_hidden_ones_are_left_out(world):
     world.add(4)
     all_of_them = [uuid_of(number) for number in (1, 2, 3, 4)]
     assert uuids(world.database.deleted_instances(all_of_them)) == {uuid_of(1), uuid_of(3)}
-    hidden = {row.uuid for row in world.database.fates(all_of_them) if row.hidden}
-    assert hidden == {uuid_of(2)}
+    assert world.database.known_uuids([*all_of_them, uuid_of(5)]) == set(all_of_them)
+
+
+def test_what_became_of_those_who_have_a_domain_here(world):
+    """The others of them are alive elsewhere, hidden and so in another cell, or not known."""
+    then = world.clock.utcnow()
+    world.add(1)
+    world.add(2, vm_state="soft-delete", deleted_at=then)
+    for number, hidden in ((3, False), (4, True)):
+        world.add(number, deleted_at=then, hidden=hidden)
+        world.update(number, deleted=world.row(number).id)
+    world.add(5, host="host2")
+    world.add(6, host=None)
+    world.add(7, deleted=1234)  # by no rule of Nova's
+    world.add(9)
+    fates = world.database.fates("host1", [uuid_of(number) for number in range(2, 9)])
+    assert fates.live == {uuid_of(1): None, uuid_of(2): then, uuid_of(9): None}
+    assert fates.deleted == [(world.row(3).id, uuid_of(3), world.row(3).display_name, then)]
+    assert fates.alive_elsewhere == {uuid_of(5), uuid_of(6)}
 
 
 def test_null_in_every_nullable_column_can_be_read(world):

@@ -330,14 +330,14 @@ def test_one_that_is_deleted_while_the_pass_looks_is_left_to_the_next(world, tas
 
 def test_one_that_is_undeleted_meanwhile_is_not_touched(world, task, monkeypatch):
     world.agent.run(task)
-    asked = world.database.deleted_at_and_fates
+    asked = world.database.fates
 
     def ask_then_undelete(host, uuids):
         found = asked(host, uuids)
         undelete(world, 2)
         return found
 
-    monkeypatch.setattr(world.database, "deleted_at_and_fates", ask_then_undelete)
+    monkeypatch.setattr(world.database, "fates", ask_then_undelete)
     run = world.agent.run(task)
     assert run.counters["raced"] == 1
     assert left(world) == [1, 2]
@@ -499,10 +499,10 @@ def test_a_replica_that_lags_for_one_pass_destroys_nothing(world, task, monkeypa
     with monkeypatch.context() as patch:
         world.clock.sleep(1800)
         delete(world, 2, 3, minutes_ago=1)  # after all that was seen
-        old = world.database.deleted_at_and_fates("host1", [uuid_of(2), uuid_of(3)])
+        old = world.database.fates("host1", [uuid_of(2), uuid_of(3)])
         undelete(world, 2)
         undelete(world, 3)
-        patch.setattr(world.database, "deleted_at_and_fates", lambda host, uuids: old)
+        patch.setattr(world.database, "fates", lambda host, uuids: old)
         assert world.agent.run(task).counters["first_seen"] == 2
     passes(world, task, 2)
     assert left(world) == [1, 2, 3]
