@@ -178,15 +178,22 @@ def measure(host: Host, case: Case, database: str, seconds: float) -> Cost:
     )
 
 
-def run_bare(task: Task) -> Run:
-    """Carry out a pass without what surrounds it: the lock, and the record of the run."""
-    agent = task.agent
-    run = Run(task.name, "", "bench", False, agent.clock.utcnow())
+def bare_context(task: Task) -> RunContext:
+    """Return the context of a pass that is not recorded."""
+    run = Run(task.name, "", "bench", False, task.agent.clock.utcnow())
     notices = Notices(logging.getLogger("cepheid.bench"))
     # A change would need the record of its run, so this fails should a steady pass make one.
-    context = RunContext(run, agent.journal, notices, task.conf.max_changes)
+    return RunContext(run, task.agent.journal, notices, task.conf.max_changes)
+
+
+def run_bare(task: Task, context: RunContext | None = None) -> Run:
+    """Carry out a pass without what surrounds it: the lock, and the record of the run.
+
+    :param context: where it is there already
+    """
+    context = context or bare_context(task)
     task._periodic_declared[task.name](task, context)
-    return run
+    return context.run
 
 
 def rows_written(run: Run) -> int:
