@@ -255,8 +255,7 @@ class Client:
                     try:
                         self._send(one)
                     except Exception:
-                        # The engine's own question, before all else, whether the connection that
-                        # it kept lives; if not it makes another.
+                        # A transaction that finds the connection lost is carried out on another.
                         if sent.statements or not kept:
                             raise
                         self.close()
@@ -485,9 +484,8 @@ def _notes(figures: dict[str, Any], agents: int, times: Sequence[float]) -> list
         f"{agents} simulated agents with {INSTANCES} instances each, started in the same second "
         f"with empty journals. When they run what is computed by Cepheid's own timers, random "
         "delays and spacings, on a clock that is played; what they send are the statements that "
-        "real passes of the seventeen tasks sent, the engine's question whether its connection "
-        "lives included, in a host and uuids of each agent's own. So the statements, rows and "
-        "server are real; the agents' own work is left out.",
+        "real passes of the seventeen tasks sent, in a host and uuids of each agent's own. So the "
+        "statements, rows and server are real; the agents' own work is left out.",
         f"All passes {FACTOR} times as fast as in life, so that the server has {FACTOR} times the "
         f"load: {before:g} s, then {outage:g} s in which sessions are ended and new ones refused, "
         f"then {after:g} s. Of the outage the first and the last {PLAYED} s are played. Rates are "
