@@ -52,7 +52,6 @@ from tests.functional.nova_cell import NOVA_VERSION, NovaCell, environment
 from tests.worlds import World
 
 NUMBERS = (100, 1_000)
-#: Rounds in which Nova and Cepheid take turns, by the number of instances.
 #: Turns of each side, by the number of instances; and how many, where they take few seconds in all.
 TURNS = {10: 1, 100: 5, 1_000: 3}
 TURNS_OF_SHORT_ONES = {10: 1, 100: 15, 1_000: 7}
