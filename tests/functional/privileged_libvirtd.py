@@ -121,12 +121,14 @@ class PrivilegedLibvirtd(Libvirtd):
     bridge = "br0"
     address = "192.0.2.1"
     mac = "02:00:00:00:00:01"
+    #: What ``qemu.conf`` has.
+    qemu_conf = QEMU_CONF
 
     def __init__(self) -> None:
         super().__init__(as_root=True)
         for name in ("log", "overlays"):
             (self.path / name).mkdir()
-        (self.path / "config" / "qemu.conf").write_text(QEMU_CONF)
+        (self.path / "config" / "qemu.conf").write_text(self.qemu_conf)
         (self.path / "config" / "libvirtd.conf").write_text(LIBVIRTD_CONF)
         self._holder: subprocess.Popen[str] | None = None
         self._init = 0
