@@ -66,7 +66,7 @@ def uuids_on_host(connection: sa.Connection, host: str) -> list[str]:
 
 def deleted_at_on_host(connection: sa.Connection, host: str) -> dict[str, datetime.datetime | None]:
     """Return when those of :func:`on_host` were soft-deleted, by uuid; None: they are not."""
-    return dict(connection.execute(_DELETED_AT_ON_HOST, {"on_host": host}).tuples().all())
+    return dict(connection.execute(_DELETED_AT_ON_HOST, {"on_host": host}).all())
 
 
 def in_vm_state(connection: sa.Connection, host: str, vm_state: str) -> list[Instance]:
