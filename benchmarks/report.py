@@ -76,7 +76,7 @@ class Report:
 def shown(value: Any) -> str:
     """Return a cell's text."""
     if value is None:
-        return "-"
+        return "\N{EN DASH}"  # a hyphen would be a list in reStructuredText
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}".rstrip(".")
     if isinstance(value, int) and not isinstance(value, bool):
