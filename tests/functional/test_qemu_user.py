@@ -55,8 +55,10 @@ def host(daemon, tmp_path):
 @contextmanager
 def umask(mask):
     before = os.umask(mask)
-    yield
-    os.umask(before)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def uid_of(pid):
